@@ -1,0 +1,1 @@
+"""The proof: golden references, derived bounds, verdicts and the command line."""

@@ -1,0 +1,57 @@
+"""xopt: first-order update rules, each written once in the Python array API and proved on every backend.
+
+state = xopt.ademamix_init(params)
+state = xopt.ademamix_step(state, grad, lr=1e-3)
+"""
+
+from xopt.rule import Rule
+from xopt.rules import RULES
+from xopt.rules.adam import adam, adam_init, adam_step
+from xopt.rules.adamw import adamw, adamw_init, adamw_step
+from xopt.rules.ademamix import ademamix, ademamix_init, ademamix_step
+from xopt.rules.aggmo import aggmo, aggmo_init, aggmo_step
+from xopt.rules.lion import lion, lion_init, lion_step
+from xopt.rules.momentum import momentum, momentum_init, momentum_step
+from xopt.rules.nadam import nadam, nadam_init, nadam_step
+from xopt.rules.nesterov import nesterov, nesterov_init, nesterov_step
+from xopt.rules.qhadam import qhadam, qhadam_init, qhadam_step
+from xopt.rules.qhm import qhm, qhm_init, qhm_step
+from xopt.rules.sgd import sgd, sgd_init, sgd_step
+
+__all__ = [
+    "RULES",
+    "Rule",
+    "adam",
+    "adam_init",
+    "adam_step",
+    "adamw",
+    "adamw_init",
+    "adamw_step",
+    "ademamix",
+    "ademamix_init",
+    "ademamix_step",
+    "aggmo",
+    "aggmo_init",
+    "aggmo_step",
+    "lion",
+    "lion_init",
+    "lion_step",
+    "momentum",
+    "momentum_init",
+    "momentum_step",
+    "nadam",
+    "nadam_init",
+    "nadam_step",
+    "nesterov",
+    "nesterov_init",
+    "nesterov_step",
+    "qhadam",
+    "qhadam_init",
+    "qhadam_step",
+    "qhm",
+    "qhm_init",
+    "qhm_step",
+    "sgd",
+    "sgd_init",
+    "sgd_step",
+]

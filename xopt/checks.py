@@ -1,0 +1,138 @@
+"""Argument checks. A range is one object: the same Interval tests a value and writes itself into the message."""
+
+import difflib
+import math
+import numbers
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, Any
+
+from xopt.operations import is_array
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A range of real numbers such as ``Interval("[0, 1)")``; its text is what error messages show."""
+
+    text: str
+    sequence: bool = False
+    optional: bool = False
+    divisor: bool = False
+    """A positive value must stay a normal number when it is rounded: it keeps a division away from zero."""
+
+    @property
+    def low(self) -> float:
+        return float(self.text[1:-1].split(",")[0])
+
+    @property
+    def high(self) -> float:
+        return float(self.text[1:-1].split(",")[1])
+
+    def __contains__(self, value: float) -> bool:
+        above = value >= self.low if self.text[0] == "[" else value > self.low
+        below = value <= self.high if self.text[-1] == "]" else value < self.high
+        return above and below
+
+    @lru_cache(maxsize=256)  # noqa: B019 - intervals are module constants, a handful in all
+    def usable(self, precision: "Precision") -> tuple[float, float]:
+        """The smallest and the largest float64 that still lie in the range once rounded to ``precision``."""
+        low, high = self.low, self.high
+        if self.text[0] == "(":
+            low = -precision.largest if low == -math.inf else math.nextafter(low * (1 - precision.eps / 4), math.inf)
+        if self.text[-1] == ")":
+            high = precision.largest if high == math.inf else math.nextafter(high * (1 - precision.eps / 4), -math.inf)
+        return low, high
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What a check must know of a floating-point dtype."""
+
+    name: str
+    eps: float
+    largest: float
+    smallest_normal: float
+
+
+Rate = Annotated[Any, Interval("[0, inf)")]
+"""A non-negative, finite number."""
+Real = Annotated[Any, Interval("(-inf, inf)")]
+"""A finite number."""
+Beta = Annotated[Any, Interval("[0, 1)")]
+"""The decay of an average: 0 forgets at once, near 1 remembers for about 1/(1 - beta) steps."""
+SignedBeta = Annotated[Any, Interval("(-1, 1)")]
+"""The decay of an average whose memory may alternate in sign."""
+Share = Annotated[Any, Interval("[0, 1]")]
+"""A share between 0 and 1, both included."""
+Epsilon = Annotated[Any, Interval("[0, inf)", divisor=True)]
+"""Added to a denominator. 0 asks for no guard: 0/0 is then NaN, by IEEE rules."""
+Steps = Annotated[Any, Interval("[0, inf)", optional=True)]
+"""A number of steps; None or 0 is off."""
+Betas = Annotated[Any, Interval("[0, 1)", sequence=True)]
+"""A sequence of one or more decays."""
+
+
+def check_names(function: str, given: Iterable[str], known: Sequence[str]) -> None:
+    """Raises TypeError for a hyperparameter that the rule does not have, with the nearest one that it has."""
+    for name in given:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean {nearest[0]}?" if nearest else f"it takes {', '.join(known)}"
+            msg = f"{function}: unknown hyperparameter {name!r}; {hint}"
+            raise TypeError(msg)
+
+
+def check_hyper(function: str, name: str, value: Any, interval: Interval, precision: Precision) -> None:
+    """Checks one hyperparameter: a real number in ``interval``, also after rounding to ``precision``.
+
+    Raises TypeError for what is not a number (bool included) and ValueError for NaN and for what is out of range.
+    A 0-d array is checked by its value, unless a compiler traces it and it has none yet.
+    """
+    if interval.sequence:
+        if isinstance(value, str) or not isinstance(value, Sequence) or len(value) == 0:
+            msg = f"{function}: {name} must be a sequence of one or more numbers in {interval.text}, got {value!r}"
+            raise TypeError(msg)
+        for position, item in enumerate(value):
+            _check_number(function, f"{name}[{position}]", item, interval, precision)
+    elif not (interval.optional and value is None):
+        _check_number(function, name, value, interval, precision)
+
+
+def _check_number(function: str, name: str, value: Any, interval: Interval, precision: Precision) -> None:
+    number = as_number(value)
+    if number is None:
+        if is_array(value) and value.ndim == 0:
+            return  # traced: its value is not known
+        got = f"an array of shape {tuple(value.shape)}" if is_array(value) else repr(value)
+        msg = f"{function}: {name} must be a number or a 0-d array, got {got}"
+        raise TypeError(msg)
+    if number not in interval:
+        msg = f"{function}: {name} must be in {interval.text}, got {value!r}"
+        raise ValueError(msg)
+    low, high = interval.usable(precision)
+    if not low <= number <= high:
+        usable = low if number < low else high
+        lost = f"rounds out of {interval.text} in {precision.name}"
+        msg = f"{function}: {name}={value!r} {lost}; the nearest usable value is {usable!r}"
+        raise ValueError(msg)
+    if interval.divisor and 0 < number < precision.smallest_normal:
+        msg = (
+            f"{function}: {name}={value!r} is lost in {precision.name}, where it rounds or is flushed to 0; "
+            f"the smallest usable value is {precision.smallest_normal!r}, or 0 for none"
+        )
+        raise ValueError(msg)
+
+
+def as_number(value: Any) -> float | None:
+    """The float that ``value`` holds, or None where it holds none (not a real number, bool, or traced)."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, numbers.Real):
+        return float(value)
+    if is_array(value) and value.ndim == 0:
+        try:
+            return float(value)
+        except Exception:  # noqa: BLE001 - each tracer refuses with an exception of its own
+            return None
+    return None

@@ -1,0 +1,58 @@
+"""The few array functions that a rule may use beside + - * and /, found through the array's own namespace.
+
+Everything here is elementwise and, in a library that follows the array API standard, correctly rounded, so that one text
+gives the same bits everywhere. What is missing is missing on purpose: see "The numerics laws" in the documentation.
+"""
+
+from typing import Any
+
+import array_api_compat
+
+Array = Any
+"""An array of any library that follows the Python array API standard, or a stand-in that carries its operators."""
+
+_NAMESPACES: dict[type, Any] = {}
+
+
+def namespace(x: Array) -> Any:
+    """The array API namespace of ``x``. Raises TypeError when ``x`` is not an array."""
+    kind = type(x)
+    found = _NAMESPACES.get(kind)
+    if found is None:
+        found = array_api_compat.array_namespace(x)
+        _NAMESPACES[kind] = found
+    return found
+
+
+def is_array(x: object) -> bool:
+    """Whether ``x`` is an array of some array API library."""
+    return type(x) in _NAMESPACES or array_api_compat.is_array_api_obj(x)
+
+
+def sqrt(x: Array) -> Array:
+    return namespace(x).sqrt(x)
+
+
+def sign(x: Array) -> Array:
+    """-1, 0 or 1; NaN stays NaN."""
+    return namespace(x).sign(x)
+
+
+def average(mean: Array | None, value: Array, gain: Any) -> Array:
+    """Exponential moving average, ``mean + gain * (value - mean)`` with ``gain = 1 - beta``.
+
+    In this form a ``gain`` that is rounded to float32 still makes a true average; ``beta * mean + (1 - beta) * value`` with both
+    factors rounded does not (it is off by 1.7e-4 at beta = 0.9999). ``mean`` is None where beta = 0: nothing is remembered.
+    """
+    if mean is None:
+        return value
+    if type(gain) is float and gain == 1.0:  # beta = 0: the sum below would lose the value beside a large mean
+        return value * gain
+    return mean + gain * (value - mean)
+
+
+def accumulate(total: Array | None, value: Array, beta: Any) -> Array:
+    """Undamped momentum, ``beta * total + value``. ``total`` is None where beta = 0: nothing is remembered."""
+    if total is None:
+        return value
+    return beta * total + value

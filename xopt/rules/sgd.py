@@ -1,0 +1,41 @@
+"""Stochastic gradient descent.
+
+Robbins and Monro, "A Stochastic Approximation Method", 1951.
+
+    theta <- theta - lr * (g + weight_decay * theta)
+
+State: the parameters and the step count.
+
+Where the conventions lie: the weight decay is decoupled and scaled by lr. For a rule without memory that is the
+same as L2 regularisation of the loss.
+"""
+
+from typing import NamedTuple
+
+from xopt.checks import Rate
+from xopt.operations import Array
+from xopt.rule import Rule, Tree
+from xopt.scalars import Scalar
+
+
+class SGDState(NamedTuple):
+    params: Tree  # theta
+    step: int  # steps taken
+
+
+class Coefficients(NamedTuple):
+    lr: Scalar
+    weight_decay: Scalar
+
+
+def coefficients(t: Scalar, *, lr: Rate = 0.01, weight_decay: Rate = 0.0) -> Coefficients:
+    return Coefficients(lr, weight_decay)
+
+
+def update(params: Array, grad: Array, c: Coefficients) -> tuple[Array]:
+    return (params - c.lr * (grad + c.weight_decay * params),)
+
+
+sgd = Rule("sgd", SGDState, coefficients, update)
+sgd_init = sgd.init
+sgd_step = sgd.step
