@@ -3,12 +3,13 @@
 import difflib
 import math
 import numbers
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any
 
-from xopt.operations import is_array
+from xopt.operations import is_array, namespace
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Precision:
     largest: float
     smallest_normal: float
 
+
+DOUBLE = Precision("float64", sys.float_info.epsilon, sys.float_info.max, sys.float_info.min)
 
 Rate = Annotated[Any, Interval("[0, inf)")]
 """A non-negative, finite number."""
@@ -102,9 +105,9 @@ def check_hyper(function: str, name: str, value: Any, interval: Interval, precis
 def _check_number(function: str, name: str, value: Any, interval: Interval, precision: Precision) -> None:
     number = as_number(value)
     if number is None:
-        if is_array(value) and value.ndim == 0:
+        if _is_real_scalar(value):
             return  # traced: its value is not known
-        got = f"an array of shape {tuple(value.shape)}" if is_array(value) else repr(value)
+        got = f"an array of shape {tuple(value.shape)} and dtype {value.dtype}" if is_array(value) else repr(value)
         msg = f"{function}: {name} must be a number or a 0-d array, got {got}"
         raise TypeError(msg)
     if number not in interval:
@@ -130,9 +133,13 @@ def as_number(value: Any) -> float | None:
         return None
     if isinstance(value, numbers.Real):
         return float(value)
-    if is_array(value) and value.ndim == 0:
+    if _is_real_scalar(value):
         try:
             return float(value)
         except Exception:  # noqa: BLE001 - each tracer refuses with an exception of its own
             return None
     return None
+
+
+def _is_real_scalar(value: Any) -> bool:
+    return is_array(value) and value.ndim == 0 and namespace(value).isdtype(value.dtype, ("real floating", "integral"))

@@ -26,7 +26,12 @@ def namespace(x: Array) -> Any:
 
 def is_array(x: object) -> bool:
     """Whether ``x`` is an array of some array API library."""
-    return type(x) in _NAMESPACES or array_api_compat.is_array_api_obj(x)
+    return is_known_array(x) or array_api_compat.is_array_api_obj(x)
+
+
+def is_known_array(x: object) -> bool:
+    """Whether an array of the type of ``x`` has been seen: the cheap half of ``is_array``, which a compiler can trace."""
+    return type(x) in _NAMESPACES
 
 
 def sqrt(x: Array) -> Array:

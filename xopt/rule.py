@@ -9,14 +9,35 @@ from typing import Any, Concatenate, Generic, NamedTuple, NoReturn, ParamSpec, T
 import optree
 from array_api_compat import is_numpy_array
 
-from xopt.checks import Interval, Precision, as_number, check_hyper, check_names
-from xopt.operations import Array, is_array, namespace
+from xopt.checks import DOUBLE, Interval, Precision, as_number, check_hyper, check_names
+from xopt.operations import Array, is_array, is_known_array, namespace
 
 Tree = Any
 """An array, or a dict, list, tuple or NamedTuple of trees: whatever ``optree`` flattens."""
 
 S = TypeVar("S", bound=tuple[Any, ...])
 P = ParamSpec("P")
+
+
+_NOT_ARRAYS = (float, tuple, type(None))
+
+
+class _Numbers(dict[Any, Any]):
+    """Python numbers as 0-d arrays, made once: NumPy converts a number at each operation, at the price of the operation."""
+
+    def __init__(self, xp: Any, dtype: Any) -> None:
+        super().__init__()
+        self.make: Callable[[float], Array] = lambda x: xp.asarray(x, dtype=dtype)
+
+    def __missing__(self, x: Any) -> Any:
+        if isinstance(x, tuple):
+            return tuple([self[item] for item in x])
+        if x == 1.0:  # `average` must see it
+            return x
+        if len(self) > 500:  # those that change at each step
+            self.clear()
+        array = self[x] = self.make(x)
+        return array
 
 
 class Kind(NamedTuple):
@@ -29,6 +50,7 @@ class Kind(NamedTuple):
     one_device: bool  # the library has one device only
     precision: Precision  # of the arithmetic
     ranges: dict[str, tuple[float, float]]  # what a Python float must lie in, for each hyperparameter
+    numbers: _Numbers | None  # coefficients as 0-d arrays, where that is cheaper
     prepare: Callable[..., tuple[Any, bool]]  # Rule._prepare, hidden from compilers that trace Python
 
 
@@ -83,6 +105,7 @@ class Rule(Generic[S, P]):
         self.defaults: dict[str, Any] = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
         self.ranges: dict[str, Interval] = {hyper: hints[hyper].__metadata__[0] for hyper in self.defaults}
         self.doc = inspect.cleandoc(sys.modules[update.__module__].__doc__ or "")
+        self._step_name = f"{name}_step"  # what its error messages begin with
         self._carried_at = [i for i, slot in enumerate(self.slots) if slot in self.carried]
         self._kinds: dict[Any, Kind] = {}
         self.init: Callable[Concatenate[Tree, P], S] = _init_function(self)
@@ -99,11 +122,19 @@ class Rule(Generic[S, P]):
         def zeros(decay: Any) -> Array | None:
             return None if as_number(decay) == 0 else kind.xp.zeros_like(leaf, dtype=kind.compute)
 
-        decay = hyper[self.memory[slot]]
-        return tuple(map(zeros, decay)) if self.ranges[self.memory[slot]].sequence else zeros(decay)
+        decay = self._decay(slot, hyper)
+        return tuple(map(zeros, decay)) if isinstance(decay, tuple) else zeros(decay)
+
+    def _decay(self, slot: str, hyper: Mapping[str, Any]) -> Any:
+        """The decay of a slot, or of each of its arrays. One that a warm-up leads to is not 0 yet: None."""
+        name = self.memory[slot]
+        if hyper.get(f"{name}_warmup"):
+            return None
+        decay = hyper.get(name, self.defaults[name])
+        return tuple(decay) if self.ranges[name].sequence else decay
 
     def _step_tree(self, params: Tree, grad: Tree, slots: list[Tree], t: Any, hyper: dict[str, Any]) -> Sequence[Tree]:
-        function = f"{self.name}_step"
+        function = self._step_name
         check_names(function, hyper, tuple(self.defaults))
         leaves, spec = optree.tree_flatten(params)
         columns = [
@@ -127,18 +158,21 @@ class Rule(Generic[S, P]):
         slots: Sequence[Any],
         t: Any,
         hyper: dict[str, Any],
-        known: dict[Any, Any],  # coefficients of the leaves before, by what they depend on
-        spec: optree.PyTreeSpec | None,
-        i: int,
+        known: dict[Any, Any] | None = None,  # coefficients of the leaves before, by what they depend on
+        spec: optree.PyTreeSpec | None = None,
+        i: int = 0,
     ) -> Sequence[Any]:
-        kind = self._kind(f"{self.name}_step", params, spec, i)
+        kind = self._kind(self._step_name, params, spec, i)
         c, ordinary = kind.prepare(self, kind, params, grad, slots, t, hyper, known, spec, i)
         if kind.narrow:
             new = self.update(kind.xp.astype(params, kind.compute), *slots, kind.xp.astype(grad, kind.compute), c)
             new = (kind.xp.astype(new[0], kind.dtype), *new[1:])
         else:
             new = self.update(params, *slots, grad, c)
-        return new if ordinary else [_stored(old, x, kind.xp) for old, x in zip((params, *slots), new, strict=True)]
+        if ordinary:
+            return new
+        xp = None if params.ndim else kind.xp
+        return [_stored(old, x, xp) for old, x in zip((params, *slots), new, strict=True)]
 
     def _prepare(
         self,
@@ -148,23 +182,25 @@ class Rule(Generic[S, P]):
         slots: Sequence[Any],
         t: Any,
         hyper: dict[str, Any],
-        known: dict[Any, Any],
+        known: dict[Any, Any] | None,
         spec: optree.PyTreeSpec | None,
         i: int,
     ) -> tuple[Any, bool]:
         """Checks one leaf's arguments. Returns its coefficients, and whether its slots are all plain arrays."""
-        function = f"{self.name}_step"
         if not _matches(grad, params, kind, kind.dtype):
-            _refuse(function, "grad", grad, params, kind, kind.dtype, spec, i)
-        carried = [slots[at] for at in self._carried_at]
-        key = (id(kind), id(hyper), *(x if type(x) is float else id(x) for x in carried))
-        c = known.get(key)
-        if c is None:
-            c = known[key] = self._evaluate(function, t, carried, hyper, kind)
+            _refuse(self._step_name, "grad", grad, params, kind, kind.dtype, spec, i)
+        carried = [slots[at] for at in self._carried_at] if self._carried_at else ()
+        if known is None:
+            c = self._evaluate(self._step_name, t, carried, hyper, kind)
+        else:
+            key = (id(kind), id(hyper), *(x if type(x) is float else id(x) for x in carried))
+            c = known.get(key)
+            if c is None:
+                c = known[key] = self._evaluate(self._step_name, t, carried, hyper, kind)
         ordinary = params.ndim > 0
-        for name, slot in zip(self.slots, slots, strict=True):
-            if not _matches(slot, params, kind, kind.compute):
-                self._check_slot(function, name, slot, params, kind, hyper, spec, i)
+        for at, slot in enumerate(slots):
+            if type(slot) in _NOT_ARRAYS or not _matches(slot, params, kind, kind.compute):
+                self._check_slot(self._step_name, self.slots[at], slot, params, kind, hyper, spec, i)
                 ordinary = False
         return c, ordinary
 
@@ -182,20 +218,21 @@ class Rule(Generic[S, P]):
         """Checks a slot that is not simply an array like ``params``: None, a tuple, a number, or an error."""
         if name in self.carried:
             return
-        decay_name = self.memory[name]
-        decay = hyper.get(decay_name, self.defaults[decay_name])
+        decay = self._decay(name, hyper)
         where = f"state.{name}{_path(spec, i)}"
         pairs = [(slot, decay)]
-        if self.ranges[decay_name].sequence:
+        if isinstance(decay, tuple):
             if not isinstance(slot, tuple) or len(slot) != len(decay):
                 have = len(slot) if isinstance(slot, tuple) else repr(slot)
-                msg = f"{function}: {where} has {have} buffers but {decay_name}={decay!r} needs {len(decay)}; give init the same"
+                given = f"{self.memory[name]}={decay!r} needs {len(decay)}"
+                msg = f"{function}: {where} has {have} buffers but {given}; give init the same"
                 raise ValueError(msg)
             pairs = list(zip(slot, decay, strict=True))
         for one, beta in pairs:
             if one is None:
-                if as_number(beta) not in (0.0, None):
-                    msg = f"{function}: {where} is None, which remembers nothing, but {decay_name}={decay!r}; give init the same"
+                if beta is None or (beta != 0.0 and as_number(beta) is not None):
+                    given = f"{self.memory[name]}={decay!r}" if decay is not None else f"{self.memory[name]}_warmup is on"
+                    msg = f"{function}: {where} is None, which remembers nothing, but {given}; give init the same"
                     raise ValueError(msg)
             elif not _matches(one, params, kind, kind.compute):
                 _refuse(function, f"state.{name}", one, params, kind, kind.compute, spec, i)
@@ -207,6 +244,9 @@ class Rule(Generic[S, P]):
             for name, value in hyper.items()
             if not self.ranges[name].sequence and value is not None and not optree.tree_is_leaf(value)
         }
+        if not leaves:  # no dtype to check the values for; float64 holds the most
+            for name in hyper.keys() - trees.keys():
+                check_hyper(function, name, hyper[name], self.ranges[name], DOUBLE)
         if not trees:
             return [hyper] * leaves
         columns = {}
@@ -226,10 +266,10 @@ class Rule(Generic[S, P]):
         elif t < 1:
             msg = f"{function}: state.step must be 0 or more, got {t - 1}"
             raise ValueError(msg)
-        elif plain:
-            return self.coefficients(t, *carried, **hyper)
         c = self.coefficients(t, *carried, **hyper)
-        return type(c)._make(_lifted(value, kind) for value in c)
+        if not plain or type(t) is not int:
+            return type(c)._make([_lifted(value, kind) for value in c])
+        return c if kind.numbers is None or carried else type(c)._make([kind.numbers[x] for x in c])
 
     def _ready(self, function: str, hyper: dict[str, Any], kind: Kind) -> bool:
         """Checks the given hyperparameters and makes each number a float. Whether all of them are plain numbers now."""
@@ -279,13 +319,17 @@ class Rule(Generic[S, P]):
         precision = Precision(str(compute).split(".")[-1], float(info.eps), float(info.max), float(info.smallest_normal))
         ranges = {}
         for name, interval in self.ranges.items():
+            if interval.sequence:
+                continue
             low, high = interval.usable(precision)
             ranges[name] = (max(low, precision.smallest_normal) if interval.divisor else low, high)
         # A compiler that traces Python itself (torch.compile) is told to call the checks and the host arithmetic, not to
-        # trace them: a Python step count then keeps its exact path, and a new step or learning rate never recompiles.
+        # trace them: a Python step count then keeps its exact path, and a new learning rate recompiles nothing.
         untraced = getattr(getattr(xp, "compiler", None), "disable", None)
         prepare = untraced(Rule._prepare) if untraced else Rule._prepare
-        return Kind(xp, params.dtype, compute, narrow, is_numpy_array(params), precision, ranges, prepare)
+        is_numpy = is_numpy_array(params)
+        numbers = _Numbers(xp, compute) if is_numpy else None
+        return Kind(xp, params.dtype, compute, narrow, is_numpy, precision, ranges, numbers, prepare)
 
 
 def _lifted(value: Any, kind: Kind) -> Any:
@@ -297,21 +341,30 @@ def _lifted(value: Any, kind: Kind) -> Any:
 
 
 def _plain(value: Any, kind: Kind) -> Any:
-    """A checked hyperparameter as a float, unless it is a 0-d array of the parameters' own library: that may be traced."""
-    if not isinstance(value, Real) and namespace(value) is kind.xp:
+    """A checked hyperparameter as a float, unless it is a 0-d array of the parameters' own library and may be traced."""
+    if not isinstance(value, Real) and namespace(value) is kind.xp and kind.numbers is None:
         return value
     number = as_number(value)
     return value if number is None else number
 
 
 def _matches(x: Any, params: Array, kind: Kind, dtype: Any) -> bool:
+    """Whether ``x`` goes with ``params`` element by element, in ``dtype``."""
+    if kind.one_device and type(x) is type(params) and x.dtype is dtype:  # the usual case, at a third of the cost
+        return bool(x.shape == params.shape)
     return (
         is_array(x)
         and namespace(x) is kind.xp
         and x.dtype == dtype
         and x.shape == params.shape
-        and (kind.one_device or getattr(x, "device", None) == getattr(params, "device", None))
+        and (kind.one_device or _same_device(x, params))
     )
+
+
+def _same_device(x: Array, y: Array) -> bool:
+    """A traced array may have no device yet."""
+    one, other = getattr(x, "device", None), getattr(y, "device", None)
+    return one is None or other is None or bool(one == other)
 
 
 def _refuse(
@@ -365,20 +418,18 @@ def _outline(spec: optree.PyTreeSpec) -> str:
 
 
 def _stored(old: Any, new: Any, xp: Any) -> Any:
-    """What the next state keeps of a result: nothing where the slot is None; a 0-d array where NumPy returns a scalar."""
+    """What the next state keeps of a result: nothing where the slot is None. ``xp`` where NumPy made a 0-d result a scalar."""
     if old is None:
         return None
-    if isinstance(old, float):
-        return new
     if isinstance(new, tuple):
-        return tuple(_stored(o, n, xp) for o, n in zip(old, new, strict=True))
-    return xp.asarray(new)
+        return tuple([_stored(o, n, xp) for o, n in zip(old, new, strict=True)])
+    return new if xp is None or isinstance(old, float) else xp.asarray(new)
 
 
-def _init_function(rule: Rule[S, P]) -> Callable[Concatenate[Tree, P], S]:
+def _init_function(rule: Rule[Any, Any]) -> Any:
     function = f"{rule.name}_init"
 
-    def init(params: Tree, **hyper: Any) -> S:
+    def init(params: Tree, **hyper: Any) -> Any:
         check_names(function, hyper, tuple(rule.defaults))
         leaves, spec = optree.tree_flatten(params)
         own = rule._broadcast(function, hyper, params, len(leaves))
@@ -388,27 +439,27 @@ def _init_function(rule: Rule[S, P]) -> Callable[Concatenate[Tree, P], S]:
             rule._ready(function, own[i], kind)
             slots.append([rule._fresh(slot, leaf, kind, rule.defaults | own[i]) for slot in rule.slots])
         columns = zip(*slots, strict=True) if leaves else [[]] * len(rule.slots)
-        return rule.state._make([params, *map(spec.unflatten, columns), 0])  # type: ignore[attr-defined,no-any-return]
+        return rule.state._make([params, *map(spec.unflatten, columns), 0])
 
     _document(init, rule, function, ["params"], _INIT_DOC)
     return init
 
 
-def _step_function(rule: Rule[S, P]) -> Callable[Concatenate[S, Tree, P], S]:
+def _step_function(rule: Rule[Any, Any]) -> Any:
     function = f"{rule.name}_step"
     state_type: Any = rule.state
 
-    def step(state: S, grad: Tree, **hyper: Any) -> S:
+    def step(state: Any, grad: Tree, **hyper: Any) -> Any:
         if type(state) is not state_type:
             msg = f"{function}: state must be the {state_type.__name__} that {rule.name}_init returns, got a {type(state).__name__}"
             raise TypeError(msg)
         params, *slots, count = state
-        t = (int(count) if isinstance(count, Integral) else count) + 1
-        if is_array(params):  # a tree of one leaf; not asking optree saves a tenth of a small step
-            new = rule._step_leaf(params, grad, slots, t, hyper, {}, None, 0)
+        t = count + 1 if type(count) is int else (int(count) if isinstance(count, Integral) else count) + 1
+        if is_known_array(params):  # a tree of one leaf; not asking optree saves a tenth of a small step
+            new = rule._step_leaf(params, grad, slots, t, hyper)
         else:
             new = rule._step_tree(params, grad, slots, t, hyper)
-        return state_type._make([*new, t])  # type: ignore[no-any-return]
+        return state_type._make([*new, t])
 
     _document(step, rule, function, ["state", "grad"], _STEP_DOC)
     return step

@@ -1,0 +1,312 @@
+"""Numbers that carry a bound on their rounding error: run a rule on them, unchanged, and the tolerance comes out.
+
+A ``Bounded`` stands for every number that a correct library may compute in its place. ``value`` estimates the exact
+result and ``error`` bounds the distance from it of anything computed with one rounding an operation. The recurrences
+are running error analysis (Higham, "Accuracy and Stability of Numerical Algorithms", section 3.3) with the magnitudes
+taken at their largest, so that higher orders are covered too. ``touched`` marks elements where a subnormal number may
+have occurred on the way.
+"""
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+Values = Any  # float64 ndarray or scalar
+
+
+@dataclass(frozen=True)
+class Format:
+    """A floating-point format, and how well a backend computes in it."""
+
+    name: str
+    unit: float  # largest relative error of one correct rounding
+    smallest_normal: float
+    smallest: float  # smallest subnormal
+    largest: float
+    flushes: bool = False  # subnormal operands and results become 0
+    ulps: dict[str, float] = field(default_factory=dict, hash=False)  # measured error of primitives that round wrongly
+
+    def rounding(self, primitive: str) -> float:
+        """Largest relative error of a primitive: one unit where it is correctly rounded."""
+        return self.unit * 2 * max(0.5, self.ulps.get(primitive, 0.5))
+
+    @property
+    def underflow(self) -> float:
+        """Largest absolute error of a result that is too small to be normal."""
+        return self.smallest_normal if self.flushes else self.smallest
+
+    def holds(self, x: Values) -> Any:
+        """Where ``x`` is a number of this format. Only float32 and float64 are asked."""
+        with np.errstate(over="ignore"):
+            return np.float64(np.float32(x)) == x if self.unit > 2.0**-53 else np.isfinite(x)
+
+
+def _format(name: str, digits: int, emin: int, emax: int) -> Format:
+    largest = (2.0 - 2.0 ** (1 - digits)) * 2.0**emax
+    return Format(name, 2.0**-digits, 2.0**emin, max(2.0 ** (emin - digits + 1), 5e-324), largest)
+
+
+FORMATS: dict[str, Format] = {
+    "float16": _format("float16", 11, -14, 15),
+    "bfloat16": _format("bfloat16", 8, -126, 127),
+    "float32": _format("float32", 24, -126, 127),
+    "float64": _format("float64", 53, -1022, 1023),
+}
+HOST = FORMATS["float64"]
+"""Python's own numbers: what coefficients are computed in before they meet an array."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bounded:
+    value: Values
+    error: Values
+    format: Format
+    touched: Any = False
+
+    __array_ufunc__ = None  # NumPy scalars leave the operators to us
+
+    @property
+    def ndim(self) -> int:
+        return int(np.ndim(self.value))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return np.shape(self.value)
+
+    def __array_namespace__(self, api_version: str | None = None) -> Any:
+        return Namespace
+
+    def rounded(self, to: Format) -> "Bounded":
+        """Stored in, or met by an array of, the format ``to``."""
+        value, error, touched = _operand(self, to)
+        exact = (error == 0) & to.holds(value) if to.unit <= 2.0**-24 else False
+        rounding = np.where(exact, 0.0, to.unit * (np.abs(value) + error) + to.underflow)
+        return _result(value, error, rounding, to, touched)
+
+    def __add__(self, other: Any) -> "Bounded":
+        a, b, to, touched = _meet(self, other)
+        return _result(a[0] + b[0], a[1] + b[1], None, to, touched, "add")
+
+    def __sub__(self, other: Any) -> "Bounded":
+        a, b, to, touched = _meet(self, other)
+        return _result(a[0] - b[0], a[1] + b[1], None, to, touched, "add")
+
+    def __mul__(self, other: Any) -> "Bounded":
+        a, b, to, touched = _meet(self, other)
+        error = np.abs(a[0]) * b[1] + np.abs(b[0]) * a[1] + a[1] * b[1]
+        return _result(a[0] * b[0], error, None, to, touched, "multiply")
+
+    def __truediv__(self, other: Any) -> "Bounded":
+        a, b, to, touched = _meet(self, other)
+        value = a[0] / b[0]
+        room = np.abs(b[0]) - b[1]  # the divisor's distance from 0
+        error = np.where(room > 0, (a[1] + np.abs(value) * b[1]) / room, np.where((a[1] == 0) & (b[1] == 0), 0.0, np.inf))
+        return _result(value, error, None, to, touched, "divide")
+
+    def __radd__(self, other: Any) -> "Bounded":
+        return _lift(other) + self
+
+    def __rsub__(self, other: Any) -> "Bounded":
+        return _lift(other) - self
+
+    def __rmul__(self, other: Any) -> "Bounded":
+        return _lift(other) * self
+
+    def __rtruediv__(self, other: Any) -> "Bounded":
+        return _lift(other) / self
+
+    def __pow__(self, power: int) -> "Bounded":
+        """An integer power by a library's ``pow``, right to a unit in the last place."""
+        value = self.value**power
+        grown = (np.abs(self.value) + self.error) ** power - np.abs(self.value) ** power
+        return _result(value, grown, 2 * self.format.unit * (np.abs(value) + grown), self.format, self.touched)
+
+    def __neg__(self) -> "Bounded":
+        return replace(self, value=-self.value)
+
+    def __abs__(self) -> "Bounded":
+        return replace(self, value=np.abs(self.value))
+
+    def _compare(self, other: Any, how: Callable[[Any, Any], Any]) -> "Bounded":
+        other = _lift(other)
+        return Bounded(how(self.value, other.value), np.abs(self.error) + np.abs(other.error), self.format, self.touched)
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> "Bounded":  # type: ignore[override]
+        return self._compare(other, np.equal)
+
+    def __ge__(self, other: Any) -> "Bounded":
+        return self._compare(other, np.greater_equal)
+
+    def __le__(self, other: Any) -> "Bounded":
+        return self._compare(other, np.less_equal)
+
+    def __gt__(self, other: Any) -> "Bounded":
+        return self._compare(other, np.greater)
+
+    def __lt__(self, other: Any) -> "Bounded":
+        return self._compare(other, np.less)
+
+
+def exact(x: Values, to: Format = HOST) -> Bounded:
+    """``x`` itself, without error."""
+    return Bounded(x, np.zeros(np.shape(x)), to)
+
+
+def _lift(x: Any) -> Bounded:
+    """A Python number met on the way. Unless it is short it may be a rounded one (1/3, a logarithm), half a unit off."""
+    if isinstance(x, Bounded):
+        return x
+    error = 0.0 if float(np.float32(x)) == x else HOST.unit * abs(x)
+    return Bounded(float(x), error, HOST)
+
+
+def _meet(x: Bounded, y: Any) -> tuple[Any, Any, Format, Any]:
+    """Both operands in the coarser of their formats, that of the array, where the finer one is a number that is rounded to it."""
+    y = _lift(y)
+    to = x.format if x.format.unit >= y.format.unit else y.format
+    x = x if x.format.unit == to.unit else x.rounded(to)
+    y = y if y.format.unit == to.unit else y.rounded(to)
+    a, b = _operand(x, to), _operand(y, to)
+    return a[:2], b[:2], to, a[2] | b[2]
+
+
+def _operand(x: Bounded, to: Format) -> tuple[Values, Values, Any]:
+    """Value, error and mark of an operand. A subnormal one may be flushed; a computed one already bears that in its error."""
+    small = (x.error == 0) & _small(np.abs(x.value), to)
+    error = x.error + np.where(small, np.abs(x.value), 0.0) if to.flushes else x.error
+    return x.value, error, x.touched | small
+
+
+def _small(size: Values, to: Format) -> Any:
+    """Where a number of at most this size may be subnormal."""
+    return (size > 0) & (size < 2 * to.smallest_normal)
+
+
+def _result(value: Values, error: Values, rounding: Values, to: Format, touched: Any, primitive: str = "") -> Bounded:
+    """A result with the rounding of its own operation added; beyond the format's range nothing is promised."""
+    size = np.abs(value) + error
+    if rounding is None:
+        rounding = to.rounding(primitive) * size
+        if primitive != "add" or to.flushes:  # a sum that underflows is exact, unless it is flushed
+            rounding = rounding + np.where(size == 0, 0.0, to.underflow)
+    error = error + rounding
+    error = np.where(np.abs(value) + error > to.largest, np.inf, error)
+    return Bounded(value, error, to, touched | _small(size, to))
+
+
+class Signs:
+    """Decides the open signs, those whose argument may lie on either side of 0, within a ``with`` block, and notes where they are.
+
+    ``choice`` of None leaves them open: the result then carries the whole jump as its error.
+    """
+
+    _current: ClassVar[ContextVar["Signs | None"]] = ContextVar("signs", default=None)
+
+    def __init__(self, choice: Values = None, where: Any = False) -> None:
+        self.choice = choice
+        self.open: Any = np.asarray(where)
+
+    def __enter__(self) -> "Signs":
+        self._token = self._current.set(self)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._current.reset(self._token)
+
+    @classmethod
+    def decide(cls, x: Bounded) -> Bounded:
+        result = np.sign(x.value)
+        signs = cls._current.get()
+        if signs is not None and signs.choice is not None:
+            return Bounded(signs.chosen(result), np.zeros(np.shape(result)), x.format, x.touched)
+        is_open = (np.abs(x.value) <= x.error) & (x.error > 0)
+        if signs is not None:
+            signs.open = signs.open | is_open
+        return Bounded(result, np.where(is_open, 1.0 + np.abs(result), 0.0), x.format, x.touched)
+
+    def chosen(self, signs: Values) -> Values:
+        return np.where(self.open, self.choice, signs)
+
+    @classmethod
+    def settle(cls, signs: Values) -> Values:
+        """The signs of exact numbers, with the open ones as decided."""
+        current = cls._current.get()
+        return signs if current is None or current.choice is None else current.chosen(signs)
+
+
+class Namespace:
+    """The array API functions that a rule may use, on error-carrying numbers."""
+
+    @staticmethod
+    def sqrt(x: Bounded) -> Bounded:
+        value, error, touched = _operand(x, x.format)
+        inside = np.maximum(value, 0.0)
+        root = np.sqrt(inside)
+        below = root - np.sqrt(np.maximum(inside - error, 0.0))  # the root bends downward: this side is the farther one
+        spread = np.where(inside > 0, below + root * 2.0**-52, np.sqrt(error))
+        return _result(np.where(np.isnan(value), value, root), spread, None, x.format, touched, "sqrt")
+
+    @staticmethod
+    def sign(x: Bounded) -> Bounded:
+        return Signs.decide(x)
+
+    @staticmethod
+    def minimum(x: Any, y: Any) -> Bounded:
+        x, y = _lift(x), _lift(y)
+        first = x.value + x.error < y.value - y.error
+        second = y.value + y.error < x.value - x.error
+        error = np.where(first, x.error, np.where(second, y.error, np.maximum(x.error, y.error)))
+        to = x.format if x.format.unit >= y.format.unit else y.format
+        return Bounded(np.minimum(x.value, y.value), error, to, x.touched | y.touched)
+
+    @staticmethod
+    def where(condition: Bounded, x: Any, y: Any) -> Bounded:
+        x, y = _lift(x), _lift(y)
+        x, y = (x.rounded(y.format), y) if x.format.unit < y.format.unit else (x, y.rounded(x.format))
+        pick = np.asarray(condition.value)
+        return Bounded(
+            np.where(pick, x.value, y.value), np.where(pick, x.error, y.error), x.format, np.where(pick, x.touched, y.touched)
+        )
+
+    @staticmethod
+    def log(x: Bounded) -> Bounded:
+        value = np.log(x.value)
+        room = x.value - x.error
+        error = np.where(room > 0, x.error / np.where(room > 0, room, 1.0), np.inf)
+        return _result(value, error, 2 * x.format.unit * (np.abs(value) + error), x.format, x.touched)
+
+    @staticmethod
+    def exp(x: Bounded) -> Bounded:
+        value = np.exp(x.value)
+        error = value * np.expm1(x.error)
+        return _result(value, error, 2 * x.format.unit * (value + error), x.format, x.touched)
+
+
+class BoundedArithmetic:
+    """The number system of a golden that runs on error-carrying numbers: its text, in the rounding of a format."""
+
+    @staticmethod
+    def number(x: float) -> Bounded:
+        return exact(float(x))
+
+    sqrt = staticmethod(Namespace.sqrt)
+    sign = staticmethod(Namespace.sign)
+    exp = staticmethod(Namespace.exp)
+    log = staticmethod(Namespace.log)
+
+
+def is_finite(x: Bounded) -> Any:
+    return np.isfinite(x.error) & np.isfinite(x.value)
+
+
+def inflate(error: Values) -> Values:
+    """Covers the float64 rounding of the bound's own arithmetic."""
+    return error * (1.0 + 2.0**-30)

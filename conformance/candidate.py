@@ -1,0 +1,86 @@
+"""A rule on one backend, stepped leaf by leaf and read back as the float64 vectors that are compared."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from xopt.backends import Backend
+from xopt.conformance.generate import rounded
+from xopt.conformance.reference import Columns
+from xopt.rule import Rule
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+class Candidate:
+    """Steps a rule on a backend in one dtype and mode.
+
+    Mode ``eager`` calls the step as it is, on a dict of leaves; ``traced`` calls it through the library's own compiler, on one leaf.
+    """
+
+    def __init__(self, rule: Rule[Any, Any], backend: Backend, dtype: str, mode: str, shapes: Shapes) -> None:
+        self.rule = rule
+        self.backend = backend
+        self.dtype = dtype
+        self.shapes = shapes if mode == "eager" else {"all": (sum(int(np.prod(s)) for s in shapes.values()),)}
+        self.mode = mode
+        self._steps: dict[int, Callable[..., Any]] = {}
+
+    def start(self, params: Any, hyper: dict[str, Any]) -> Columns:
+        """Takes the start and the hyperparameters. Returns the state's columns, as does ``step``."""
+        self.hyper = hyper
+        if self.mode == "eager":
+            self._step: Callable[..., Any] = partial(self.rule.step, **hyper)
+        else:  # one compiled step a setting: a compiler bakes the numbers in
+            if id(hyper) not in self._steps:
+                self._steps[id(hyper)] = self.backend.trace(partial(self.rule.step, **hyper))
+            self._step = self._steps[id(hyper)]
+        self.state = self.rule.init(self._tree(params), **hyper)
+        return self._columns()
+
+    def step(self, grad: Any) -> Columns:
+        self.state = self._step(self.state, self._tree(grad))
+        return self._columns()
+
+    def run(self, params: Any, grads: list[Any], hyper: dict[str, Any]) -> list[Columns]:
+        return [self.start(params, hyper), *map(self.step, grads)]
+
+    def _tree(self, vector: Any) -> dict[str, Any]:
+        tree, at = {}, 0
+        for name, shape in self.shapes.items():
+            size = int(np.prod(shape))
+            tree[name] = self.backend.asarray(vector[at : at + size].reshape(shape), self.dtype)
+            at += size
+        return tree
+
+    def _columns(self) -> Columns:
+        return tuple(self._vector([column[name] for name in self.shapes]) for column in self.state[:-1])
+
+    def _vector(self, leaves: list[Any]) -> Any:
+        """The leaves of one slot as one vector; a number that the leaves share stays one."""
+        first = leaves[0]
+        if first is None:
+            return None
+        if isinstance(first, tuple):
+            return tuple(self._vector(list(part)) for part in zip(*leaves, strict=True))
+        if isinstance(first, float):
+            return first
+        arrays = [self.backend.to_numpy(leaf) for leaf in leaves]
+        if self.mode != "eager" and arrays[0].ndim == 0:  # a number of the state that the compiler made an array
+            return float(arrays[0])
+        return np.concatenate([np.ravel(array) for array in arrays]).astype(np.float64)
+
+
+class BFloat16OnNumPy(Candidate):
+    """What NumPy would compute if it had bfloat16: slots and arithmetic in float32, parameters rounded when they are stored."""
+
+    def __init__(self, rule: Rule[Any, Any], backend: Backend, shapes: Shapes) -> None:
+        super().__init__(rule, backend, "float32", "eager", shapes)
+
+    def step(self, grad: Any) -> Columns:
+        super().step(grad)
+        stored = {name: rounded(x.astype(np.float64), "bfloat16").astype(np.float32) for name, x in self.state.params.items()}
+        self.state = self.state._replace(params=stored)
+        return self._columns()

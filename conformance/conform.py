@@ -1,0 +1,314 @@
+"""The whole check: which cells there are, their runs over a few processes, and the report that comes of them."""
+
+import datetime
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from multiprocessing import get_context
+from typing import Any, NamedTuple
+
+from xopt import backends
+from xopt.backends.probes import Probes, probe
+from xopt.conformance.bounded import FORMATS, Format
+from xopt.conformance.check import NOT_RUN, WITHIN, WRONG, Cell, check_rule
+from xopt.conformance.replay import Replay, replay_rule
+from xopt.rules import RULES
+
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+MODES = ("eager", "traced")
+
+
+class Profile(NamedTuple):
+    """How much is run."""
+
+    examples: int  # generated trajectories a cell
+    pool: int  # settings of the hyperparameters that they draw from
+    training: int  # steps of the training on digits
+    modes: tuple[str, ...]
+
+
+PROFILES = {
+    "quick": Profile(examples=10, pool=4, training=20, modes=("eager",)),
+    "ci": Profile(examples=100, pool=8, training=40, modes=MODES),
+    "nightly": Profile(examples=2000, pool=40, training=200, modes=MODES),
+}
+
+
+@dataclass
+class BackendReport:
+    """A backend on one device: what the probes found of it, or why there is none."""
+
+    name: str
+    device: str
+    version: str | None
+    reason: str | None = None
+    dtypes: tuple[str, ...] = ()
+    tracer: str | None = None
+    probes: dict[str, Any] = field(default_factory=dict)
+    sentences: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass
+class Report:
+    """What a run of ``conform`` found."""
+
+    about: dict[str, Any]  # versions, machine, date, profile, seed, seconds
+    backends: list[BackendReport]
+    cells: list[Cell]
+    replays: list[Replay]
+
+    @property
+    def wrong(self) -> list[Cell | Replay]:
+        """The cells and replays that are wrong; empty where every backend computed what the golden says."""
+        return [cell for cell in (*self.cells, *self.replays) if cell.verdict == WRONG]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in ``schema.json``."""
+        return {
+            "schema": "xopt-conformance-1",
+            "about": self.about,
+            "backends": [asdict(backend) for backend in self.backends],
+            "cells": [cell.to_dict() for cell in self.cells],
+            "replays": [replay.to_dict() for replay in self.replays],
+        }
+
+
+class Events:
+    """What happens during a run; override what should be shown."""
+
+    def planned(self, tasks: int) -> None: ...
+    def probed(self, backend: BackendReport) -> None: ...
+    def finished(self, rule: str, what: str, results: Sequence[Cell | Replay]) -> None: ...
+
+
+def conform(
+    backends: Sequence[str] | None = None,
+    rules: Sequence[str] | None = None,
+    dtypes: Sequence[str] | None = None,
+    profile: str = "quick",
+    seed: int = 0,
+    jobs: int = 1,
+    events: Events | None = None,
+) -> Report:
+    """Checks rules on backends against the golden reference, on generated trajectories and on real gradients.
+
+    Parameters
+    ----------
+    backends
+        Names such as ``"torch"``, with all its devices, or ``"torch:cuda:0"``. Default: all that there are.
+    rules, dtypes
+        Names from ``RULES`` and of parameter dtypes. Default: all.
+    profile
+        ``"quick"``, ``"ci"`` or ``"nightly"``: how many trajectories; quick leaves compiled steps out.
+    seed
+        Of the generated inputs. The same seed gives the same inputs.
+    jobs
+        Processes. More than 1 starts new Python processes, so that a script must guard its main module.
+    events
+        Told what happens, for a progress bar.
+
+    Returns
+    -------
+    Report
+        ``report.wrong`` is empty where all is right. What did not run is in it with its reason.
+
+    Raises
+    ------
+    ValueError
+        For an unknown backend, device, rule, dtype or profile, with those that there are.
+    """
+    started = time.monotonic()
+    events = events or Events()
+    plan = _chosen("profile", [profile], PROFILES) and PROFILES[profile]
+    rules = _chosen("rule", rules, RULES)
+    dtypes = _chosen("dtype", dtypes, DTYPES)
+    with _workers(jobs) as submit:
+        found = [task.result() for task in [submit(_probe, name, device) for name, device in submit(_targets, backends).result()]]
+        for backend in found:
+            events.probed(backend)
+        cells, tasks = _plan(found, rules, dtypes, plan, seed, submit)
+        events.planned(len(tasks))
+        replays: list[Replay] = []
+        for task in _as_completed(tasks):
+            rule, what = tasks[task]
+            results = task.result()
+            for result in results:
+                _explain(result, found)
+                (cells if isinstance(result, Cell) else replays).append(result)  # type: ignore[attr-defined]
+            events.finished(rule, what, results)
+    order = {name: i for i, name in enumerate(RULES)}
+    cells.sort(key=lambda c: (order[c.rule], DTYPES.index(c.dtype)))
+    replays.sort(key=lambda r: order[r.rule])
+    about = {
+        "xopt": version("array-xopt"),
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "profile": profile,
+        "seed": seed,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    return Report(about, found, cells, replays)
+
+
+def _chosen(what: str, names: Sequence[str] | None, known: Sequence[str] | dict[str, Any]) -> list[str]:
+    for name in names or ():
+        if name not in known:
+            msg = f"unknown {what} {name!r}; there are {', '.join(known)}"
+            raise ValueError(msg)
+    return list(dict.fromkeys(names)) if names else list(known)
+
+
+def _targets(names: Sequence[str] | None) -> list[tuple[str, str | None]]:
+    """Backend and device of each target; the device is None where the backend cannot run."""
+    available = backends.available()
+    wanted = list(names) if names else list(available)
+    targets: list[tuple[str, str | None]] = []
+    for target in wanted:
+        name, _, device = target.partition(":")
+        if name not in available:
+            msg = f"unknown backend {name!r}; there are {', '.join(available)}"
+            raise ValueError(msg)
+        devices = available[name].devices
+        if device and available[name].reason is None and device not in devices:
+            msg = f"unknown device {device!r} of backend {name}; there are {', '.join(devices)}"
+            raise ValueError(msg)
+        targets += [(name, device)] if device else [(name, d) for d in devices or (None,)]
+    return list(dict.fromkeys(targets))
+
+
+def _probe(name: str, device: str | None) -> BackendReport:
+    availability = backends.available()[name]
+    if availability.reason is not None:
+        return BackendReport(name, device or "", availability.version, availability.reason)
+    started = time.monotonic()
+    backend = backends.get(name, device)
+    with backend.session():
+        probes = probe(backend)
+    return BackendReport(
+        name,
+        backend.device,
+        backend.version,
+        None,
+        tuple(backend.dtypes()),
+        backend.tracer,
+        probes.to_dict(),
+        probes.sentences(),
+        round(time.monotonic() - started, 2),
+    )
+
+
+def _plan(
+    found: list[BackendReport], rules: list[str], dtypes: list[str], plan: Profile, seed: int, submit: "Submit"
+) -> tuple[list[Cell], dict["Future[Any]", tuple[str, str]]]:
+    """The cells that cannot run, with the reason, and the tasks for those that can."""
+    cells: list[Cell] = []
+    tasks: dict[Future[Any], tuple[str, str]] = {}
+    formats = _formats(found)
+    for rule in rules:
+        for dtype in dtypes:
+            targets = []
+            for backend in found:
+                for mode in MODES:
+                    reason = _why_not(backend, dtype, mode, plan)
+                    if reason is None:
+                        targets.append((backend.name, backend.device, mode))
+                    else:
+                        cells.append(Cell(rule, backend.name, backend.device, dtype, mode, reason))
+            if targets:
+                tasks[submit(check_rule, rule, dtype, targets, formats, plan.examples, plan.pool, seed)] = rule, dtype
+        targets = [
+            (b.name, b.device, mode)
+            for b in found
+            for mode in MODES
+            if "float32" in dtypes and not _why_not(b, "float32", mode, plan)
+        ]
+        if targets:
+            tasks[submit(replay_rule, rule, targets, formats, plan.training)] = rule, "digits"
+    return cells, tasks
+
+
+def _why_not(backend: BackendReport, dtype: str, mode: str, plan: Profile) -> str | None:
+    if backend.reason is not None:
+        return backend.reason
+    if dtype not in backend.dtypes:
+        return f"{backend.name} has no {dtype}"
+    if mode == "traced" and backend.tracer is None:
+        return f"{backend.name} has no compiler of its own"
+    if mode not in plan.modes:
+        return "this profile leaves compiled steps out"
+    return None
+
+
+def _formats(found: list[BackendReport]) -> dict[tuple[str, str, str, str], Format]:
+    """The formats of the arithmetic as the probes measured them."""
+    formats = {}
+    for backend in found:
+        if backend.reason is None:
+            probes = Probes.from_dict(backend.probes)
+            for name in ("float32", "float64"):
+                for mode in MODES:
+                    compiled = mode == "traced"
+                    ulps = {k: v for k, v in probes.primitive_ulps(name, compiled).items() if v > 0.5}
+                    measured = replace(FORMATS[name], flushes=probes.flushes(name, compiled), ulps=ulps)
+                    formats[backend.name, backend.device, name, mode] = measured
+    return formats
+
+
+def _explain(result: Cell | Replay, found: list[BackendReport]) -> None:
+    """What the probes say of differences from NumPy's bits."""
+    if result.verdict != WITHIN:
+        return
+    backend = next(b for b in found if (b.name, b.device) == (result.backend, result.device))
+    probes = Probes.from_dict(backend.probes)
+    arithmetic = "float64" if result.dtype == "float64" else "float32"
+    uses_sqrt = "sqrt" in RULES[result.rule].update.__code__.co_names
+    result.explanation = probes.explain(arithmetic, result.mode == "traced", uses_sqrt)
+
+
+Submit = Callable[..., "Future[Any]"]
+
+
+class _workers:  # noqa: N801 - a context manager that reads as a word
+    """Where tasks run: in this process, each when it is submitted, or in several new ones."""
+
+    def __init__(self, jobs: int) -> None:
+        self.pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) if jobs > 1 else None
+
+    def __enter__(self) -> Submit:
+        return self.pool.submit if self.pool else _Lazy
+
+    def __exit__(self, kind: object, *rest: object) -> None:
+        if self.pool:
+            self.pool.shutdown(cancel_futures=kind is not None)
+
+
+class _Lazy(Future):  # type: ignore[type-arg]
+    """A task that runs in this process when its result is asked for."""
+
+    def __init__(self, function: Callable[..., Any], *args: Any) -> None:
+        super().__init__()
+        self._call = function, args
+
+    def result(self, timeout: float | None = None) -> Any:
+        if not self.done():
+            function, args = self._call
+            self.set_result(function(*args))
+        return super().result(timeout)
+
+
+def _as_completed(tasks: dict["Future[Any]", Any]) -> Iterator["Future[Any]"]:
+    pending = set(tasks)
+    yield from (task for task in tasks if isinstance(task, _Lazy))
+    pending = {task for task in pending if not isinstance(task, _Lazy)}
+    while pending:
+        done, pending = wait(pending, return_when=FIRST_COMPLETED)
+        yield from done
+
+
+__all__ = ["NOT_RUN", "PROFILES", "BackendReport", "Events", "Report", "conform"]

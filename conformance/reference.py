@@ -1,0 +1,178 @@
+"""What a step should have computed, and how far from it a correct library may be.
+
+Three runs of the same step, beside the candidate's own:
+- *truth*: the golden, in multiprecision where the candidate computes in float64, else in float64 with a bound on its error;
+- *ours*: the rule's own update on error-carrying numbers of the candidate's format;
+- *paper*: the golden's text on the same numbers, which is the evaluation order of the paper.
+The tolerance is the larger bound of the last two: an evaluation order that either of them covers is a correct one.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xopt.conformance.bounded import HOST, Bounded, BoundedArithmetic, Format, Signs, exact, inflate
+from xopt.conformance.golden import GOLDENS
+from xopt.conformance.numbers import multiprecision
+from xopt.rule import Rule
+
+Columns = tuple[Any, ...]
+"""A state without its step count: params and slots, each a float64 vector, a number, None, or a tuple of vectors."""
+
+
+class Comparison(NamedTuple):
+    """One column of a step, element by element."""
+
+    name: str
+    error: Any  # distance from the truth
+    bound: Any  # largest distance that a correct library may have; not finite where nothing can be said
+    ulps: Any  # error in units in the last place at the scale of the step
+    touched: Any  # a subnormal number may have occurred
+
+    @property
+    def ratio(self) -> Any:
+        """error / bound: at most 1 where the step is right. NaN where the bound is vacuous."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratio = np.where(self.error == 0, 0.0, self.error / self.bound)
+        ratio = np.where(np.isnan(self.error), np.inf, ratio)
+        return np.where(np.isfinite(self.bound), ratio, np.nan)
+
+
+class Reference:
+    """Follows a candidate through a trajectory, element by element.
+
+    Parameters
+    ----------
+    rule, hyper
+        The rule and the hyperparameters that differ from its defaults.
+    compute, store
+        The formats of the arithmetic and of the stored parameters.
+    traced
+        The step count is an array: the coefficients are computed in ``compute`` too.
+    """
+
+    def __init__(self, rule: Rule[Any, Any], hyper: dict[str, Any], compute: Format, store: Format, traced: bool) -> None:
+        self.rule = rule
+        self.golden = GOLDENS[rule.name]
+        self.compute = compute
+        self.store = store
+        self.traced = traced
+        self.hyper = rule.defaults | hyper
+        self.truth_in = _Vectors() if compute.unit == HOST.unit else BoundedArithmetic()
+        # a plain 0 keeps its branches (a decay of 0 has no time constant); any other number carries its error through the coefficients
+        self._ours_hyper = {name: _each(value, lambda x: exact(x) if x else x) for name, value in self.hyper.items()}
+        self._paper_hyper = self._golden_hyper(BoundedArithmetic())
+        self._truth_hyper = self._golden_hyper(self.truth_in)
+
+    def _golden_hyper(self, n: Any) -> dict[str, Any]:
+        return {
+            name: value if self.rule.ranges[name].optional else _each(value, lambda x: n.number(float(x)))
+            for name, value in self.hyper.items()
+        }
+
+    def restart(self, columns: Columns) -> None:
+        """Takes the candidate's state as exact: from here on only new errors count."""
+        number = self.compute if self.traced else HOST
+        self.ours = _each(columns, lambda x: exact(x, self.compute if np.ndim(x) else number))
+        filled = _filled(columns)
+        self.paper = _each(filled, lambda x: exact(x, self.compute if np.ndim(x) else number))
+        self.truth = _each(filled, self.truth_in.number if isinstance(self.truth_in, _Vectors) else exact)
+        self.before = columns
+
+    def step(self, grad: Any, t: int, after: Columns) -> list[Comparison]:
+        """Steps along and compares with the candidate's state ``after`` the step."""
+        with np.errstate(all="ignore"):
+            with Signs() as signs:
+                results = self._evaluate(grad, t)
+            if np.any(signs.open):  # sign jumps there: each value that it may have is right, as a set, and nothing between
+                choices = (-1.0, 0.0, 1.0)
+                tried = []
+                for choice in choices:
+                    with Signs(choice, signs.open):
+                        tried.append(next(self._compare(self._evaluate(grad, t), after)).ratio)
+                nearest = np.argmin(np.where(np.isnan(tried), np.inf, tried), axis=0)
+                with Signs(np.take(choices, nearest), signs.open):
+                    results = self._evaluate(grad, t)
+            comparisons = list(self._compare(results, after))
+        self.ours, self.paper, self.truth = results
+        self.before = after
+        return comparisons
+
+    def _evaluate(self, grad: Any, t: int) -> tuple[Columns, Columns, Columns]:
+        carried = [x for name, x in zip(self.rule.slots, self.ours[1:], strict=True) if name in self.rule.carried]
+        count = exact(float(t), self.compute) if self.traced else t
+        c = self.rule.coefficients(count, *carried, **self._ours_hyper)
+        ours = self.rule.update(*self.ours, exact(grad, self.compute), c)
+        paper = self.golden.step(BoundedArithmetic(), *self.paper, exact(grad, self.compute), t, **self._paper_hyper)
+        n = self.truth_in
+        g = n.number(grad) if isinstance(n, _Vectors) else exact(grad)
+        truth = self.golden.step(n, *self.truth, g, t, **self._truth_hyper)
+        if self.store is not self.compute:
+            ours = (ours[0].rounded(self.store), *ours[1:])
+            paper = (paper[0].rounded(self.store), *paper[1:])
+            ours = (Bounded(ours[0].value, ours[0].error, self.compute, ours[0].touched), *ours[1:])
+            paper = (Bounded(paper[0].value, paper[0].error, self.compute, paper[0].touched), *paper[1:])
+        ours = tuple(_kept(old, new) for old, new in zip(self.ours, ours, strict=True))
+        return ours, paper, truth
+
+    def _compare(self, results: tuple[Columns, Columns, Columns], after: Columns) -> Iterator[Comparison]:
+        for i, (name, *columns) in enumerate(zip(("params", *self.rule.slots), self.before, after, *results, strict=True)):
+            unit = self.store.unit if i == 0 else self.compute.unit
+            parts = zip(*columns, strict=True) if isinstance(columns[1], tuple) else [columns]
+            for part in parts:
+                if part[1] is not None:
+                    yield _comparison(name, unit, *part)
+
+
+def _comparison(name: str, unit: float, before: Any, after: Any, ours: Any, paper: Bounded, truth: Any) -> Comparison:
+    if isinstance(truth, Bounded):
+        error, own = np.abs(after - truth.value), truth.error
+    else:
+        near = np.asarray(truth, dtype=np.float64)  # the truth as a sum of two float64, so that the difference is exact
+        error, own = np.abs((after - near) - np.asarray(truth - near, dtype=np.float64)), 0.0
+    if not isinstance(ours, Bounded):
+        ours = exact(ours)
+    bound = inflate(np.maximum(ours.error, paper.error) + own)
+    scale = np.maximum(np.abs(before), np.abs(after))
+    _, exponent = np.frexp(scale)
+    ulps = np.where(error == 0, 0.0, error / np.ldexp(unit, exponent))
+    return Comparison(name, error, bound, ulps, np.broadcast_to(ours.touched | paper.touched, np.shape(error)))
+
+
+class _Vectors:
+    """Multiprecision for goldens, a vector at a time: NumPy arrays of mpmath numbers."""
+
+    def __init__(self) -> None:
+        n = multiprecision()
+        self.number = np.frompyfunc(n.number, 1, 1)
+        self.sqrt = np.frompyfunc(n.sqrt, 1, 1)
+        self.exp = np.frompyfunc(n.exp, 1, 1)
+        self.log = np.frompyfunc(n.log, 1, 1)
+        self._sign = np.frompyfunc(n.sign, 1, 1)
+
+    def sign(self, x: Any) -> Any:
+        return Signs.settle(self._sign(x))
+
+
+def _each(tree: Any, function: Any) -> Any:
+    if isinstance(tree, tuple):
+        return tuple(_each(item, function) for item in tree)
+    return None if tree is None else function(tree)
+
+
+def _filled(columns: Columns) -> Columns:
+    """A golden keeps every slot: a zero where the rule keeps none, whose decay of 0 makes it irrelevant."""
+
+    def fill(x: Any) -> Any:
+        if isinstance(x, tuple):
+            return tuple(map(fill, x))
+        return np.zeros_like(columns[0]) if x is None else x
+
+    return tuple(map(fill, columns))
+
+
+def _kept(old: Any, new: Any) -> Any:
+    if isinstance(old, tuple):
+        return tuple(map(_kept, old, new))
+    return None if old is None else new

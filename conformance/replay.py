@@ -1,0 +1,62 @@
+"""Real gradients on every backend: NumPy's recorded ones replayed against the golden, and the same training run natively."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from xopt import backends
+from xopt.conformance import digits
+from xopt.conformance.bounded import Format
+from xopt.conformance.check import NOT_RUN, Cell, Check, Subject, WrongError
+from xopt.conformance.generate import Trajectory
+from xopt.rules import RULES
+
+
+@dataclass
+class Replay:
+    """One rule on one backend and mode: the digits' recorded gradients against the golden, and a training of its own (eager)."""
+
+    rule: str
+    backend: str
+    device: str
+    mode: str
+    replayed: dict[str, Any]  # the cell of the replay
+    losses: list[float] = field(default_factory=list)  # of the native training, batch by batch
+    divergence: float | None = None  # largest distance of its parameters from NumPy's at the end, relative to the largest
+    dtype: str = "float32"
+    explanation: list[str] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> str:
+        return str(self.replayed["verdict"])
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"verdict": self.verdict}
+
+
+def replay_rule(rule_name: str, targets: list[tuple[str, str, str]], formats: dict[Any, Format], steps: int) -> list[Replay]:
+    """Trains on NumPy for ``steps`` batches, replays its gradients on each target, and trains there too."""
+    rule = RULES[rule_name]
+    recorded = digits.train(rule, backends.get("numpy"), steps)
+    case = Trajectory({}, digits.start(), recorded.grads, [np.False_] * steps)
+    replays = []
+    for name, device, mode in targets:
+        backend = backends.get(name, device)
+        subject = Subject(rule, backend, "float32", mode, digits.SHAPES, formats[name, device, "float32", mode])
+        cell = subject.cell
+        try:
+            Check(rule, "float32", [subject], digits.SHAPES).trajectory(case)
+        except WrongError as error:
+            cell.wrong = error.details
+        replay = Replay(rule_name, name, device, mode, cell.to_dict())
+        if mode == "eager":
+            native = digits.train(rule, backend, steps)
+            replay.losses = native.losses
+            distance, size = np.max(np.abs(native.params - recorded.params)), np.max(np.abs(recorded.params))
+            replay.divergence = float(distance / size)
+        replays.append(replay)
+    return replays
+
+
+__all__ = ["NOT_RUN", "Cell", "Replay", "replay_rule"]

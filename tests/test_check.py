@@ -1,0 +1,244 @@
+"""The check finds what is wrong, names it, and passes what is right: shown by planting faults."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xopt
+from xopt import backends
+from xopt.conformance import check as checks
+from xopt.conformance.bounded import FORMATS
+from xopt.conformance.check import IDENTICAL, SUBNORMALS, WITHIN, WRONG, Cell, check_rule
+from xopt.conformance.generate import SHAPES, SIZE, decode, rounded, settings
+from xopt.conformance.report import script
+from xopt.operations import average, sign, sqrt
+from xopt.rule import Rule
+
+PLAIN = {
+    (name, "cpu", dtype, mode): FORMATS[dtype]
+    for name in ("numpy", "array_api_strict", "torch", "jax")
+    for dtype in ("float32", "float64")
+    for mode in ("eager", "traced")
+}
+
+
+def verdicts(rule: str, dtype: str = "float32", targets: Any = (("numpy", "cpu", "eager"),), examples: int = 25) -> list[Cell]:
+    return check_rule(rule, dtype, list(targets), PLAIN, examples, pool=5, seed=0)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("rule", xopt.RULES)
+def test_numpy_is_right_and_the_bound_is_sharp(rule: str, dtype: str) -> None:
+    (cell,) = verdicts(rule, dtype)
+    assert cell.verdict == IDENTICAL
+    assert cell.examples == 25
+    assert 0.5 <= cell.ratio <= 1
+    assert cell.trajectory_ratio <= 1
+    assert cell.vacuous == 0
+    assert cell.trajectory_vacuous == 0
+
+
+def adamw(params: Any, m: Any, v: Any, grad: Any, c: Any) -> Any:
+    """AdamW as it is; each fault below is an edit of this text."""
+    m = average(m, grad, c.gain1)
+    v = average(v, grad * grad, c.gain2)
+    u = c.debias1 * m / (sqrt(c.debias2 * v) + c.eps)
+    return params - c.lr * (u + c.weight_decay * params), m, v
+
+
+def eps_inside(params: Any, m: Any, v: Any, grad: Any, c: Any) -> Any:
+    m = average(m, grad, c.gain1)
+    v = average(v, grad * grad, c.gain2)
+    u = c.debias1 * m / sqrt(c.debias2 * v + c.eps)
+    return params - c.lr * (u + c.weight_decay * params), m, v
+
+
+def no_bias_correction_of_v(params: Any, m: Any, v: Any, grad: Any, c: Any) -> Any:
+    m = average(m, grad, c.gain1)
+    v = average(v, grad * grad, c.gain2)
+    u = c.debias1 * m / (sqrt(v) + c.eps)
+    return params - c.lr * (u + c.weight_decay * params), m, v
+
+
+def coupled_decay(params: Any, m: Any, v: Any, grad: Any, c: Any) -> Any:
+    return adamw(params, m, v, grad + c.weight_decay * params, c._replace(weight_decay=0.0))
+
+
+def decay_without_lr(params: Any, m: Any, v: Any, grad: Any, c: Any) -> Any:
+    new, m, v = adamw(params, m, v, grad, c._replace(weight_decay=0.0))
+    return new - c.weight_decay * params, m, v
+
+
+def decay_after(params: Any, m: Any, v: Any, grad: Any, c: Any) -> Any:
+    new, m, v = adamw(params, m, v, grad, c._replace(weight_decay=0.0))
+    return new - c.lr * (c.weight_decay * new), m, v
+
+
+def v_of_the_average(params: Any, m: Any, v: Any, grad: Any, c: Any) -> Any:
+    new, m_new, _ = adamw(params, m, v, grad, c)
+    return new, m_new, average(v, m_new * m_new, c.gain2)
+
+
+def lr_one_percent_off(params: Any, m: Any, v: Any, grad: Any, c: Any) -> Any:
+    return adamw(params, m, v, grad, c._replace(lr=c.lr * 1.01))
+
+
+def last_element_skipped(params: Any, m: Any, v: Any, grad: Any, c: Any) -> Any:
+    new, m, v = adamw(params, m, v, grad, c)
+    if isinstance(new, np.ndarray) and new.ndim == 2:
+        new[-1, -1] = params[-1, -1]
+    return new, m, v
+
+
+FAULTS: list[Callable[..., Any]] = [
+    eps_inside,
+    no_bias_correction_of_v,
+    coupled_decay,
+    decay_without_lr,
+    decay_after,
+    v_of_the_average,
+    lr_one_percent_off,
+    last_element_skipped,
+]
+
+
+def planted(monkeypatch: pytest.MonkeyPatch, name: str, update: Callable[..., Any]) -> None:
+    right = xopt.RULES[name]
+    wrong: Rule[Any, Any] = Rule(name, right.state, right.coefficients, update, memory=right.memory)
+    monkeypatch.setitem(checks.RULES, name, wrong)
+
+
+def test_the_text_that_the_faults_edit_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted(monkeypatch, "adamw", adamw)
+    assert verdicts("adamw")[0].verdict == IDENTICAL
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.__name__)
+def test_a_planted_fault_is_found(fault: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    planted(monkeypatch, "adamw", fault)
+    (cell,) = verdicts("adamw")
+    assert cell.verdict == WRONG
+    assert cell.wrong is not None
+    assert cell.wrong["error"] > cell.wrong["bound"]
+
+
+def test_sign_of_the_new_average_is_found_in_lion(monkeypatch: pytest.MonkeyPatch) -> None:
+    def update(params: Any, m: Any, grad: Any, c: Any) -> Any:
+        m = average(m, grad, c.gain2)
+        interpolated = grad if m is None else c.beta1 * m + c.now * grad
+        return params - c.lr * (sign(interpolated) + c.weight_decay * params), m
+
+    planted(monkeypatch, "lion", update)
+    assert verdicts("lion")[0].verdict == WRONG
+
+
+def test_a_wrong_cell_shows_the_smallest_input_and_a_script_that_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planted(monkeypatch, "adamw", decay_without_lr)
+    (cell,) = verdicts("adamw")
+    assert cell.wrong is not None
+    assert cell.wrong["step"] == 1, "Hypothesis shrinks to the first step"
+    assert cell.wrong["params"] != 0
+    text = script(cell.to_dict())
+    exec(text, {})
+    assert re.search(r"AdamWState\(params=", capsys.readouterr().out)
+
+
+class Shifted:
+    """A backend whose results are a little off, where ``where`` says, when they are read."""
+
+    def __init__(self, ulps: int) -> None:
+        self._numpy = backends.get("numpy")
+        self.ulps = ulps
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._numpy, name)
+
+    def to_numpy(self, x: Any) -> Any:
+        x = np.array(x)
+        for _ in range(self.ulps):
+            x = np.where(x == 0, x, np.nextafter(x, np.asarray(np.inf, x.dtype)))
+        return x
+
+
+def run_on(monkeypatch: pytest.MonkeyPatch, backend: Any, rule: str = "sgd", formats: Any = PLAIN) -> list[Cell]:
+    real = backends.get
+    monkeypatch.setattr(backends, "get", lambda name, device=None: backend if name == "torch" else real(name, device))
+    return check_rule(rule, "float32", [("numpy", "cpu", "eager"), ("torch", "cpu", "eager")], formats, 25, 5, 0)
+
+
+def test_a_backend_that_is_off_by_more_than_rounding_is_wrong_and_the_others_are_still_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    numpy, shifted = run_on(monkeypatch, Shifted(ulps=8))
+    assert shifted.verdict == WRONG
+    assert numpy.verdict == IDENTICAL
+    assert numpy.examples == 25
+
+
+class Flushing(Shifted):
+    """Subnormal results are 0."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+    def to_numpy(self, x: Any) -> Any:
+        x = np.array(x)
+        return np.where(np.abs(x) < np.finfo(x.dtype).smallest_normal, np.zeros_like(x), x)
+
+
+def test_flushed_subnormals_have_their_own_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    formats = PLAIN | {("torch", "cpu", "float32", "eager"): replace(FORMATS["float32"], flushes=True)}
+    _, flushing = run_on(monkeypatch, Flushing(), "adamw", formats)
+    assert flushing.verdict in (SUBNORMALS, IDENTICAL)
+    assert flushing.differ == 0
+
+
+def test_a_measured_error_of_a_primitive_widens_the_bound_and_bits_still_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    ulps = dict.fromkeys(("add", "multiply", "divide", "sqrt"), 3.0)
+    formats = PLAIN | {("torch", "cpu", "float32", "eager"): replace(FORMATS["float32"], ulps=ulps)}
+    _, shifted = run_on(monkeypatch, Shifted(ulps=1), "sgd", formats)
+    assert shifted.verdict == WITHIN
+    assert shifted.differ > 0
+
+
+def test_the_same_seed_gives_the_same_cells() -> None:
+    assert [c.to_dict() for c in verdicts("ademamix")] == [c.to_dict() for c in verdicts("ademamix")]
+    assert verdicts("ademamix")[0].ratio != check_rule("ademamix", "float32", [("numpy", "cpu", "eager")], PLAIN, 25, 5, 1)[0].ratio
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_generated_numbers_are_numbers_of_the_dtype(dtype: str) -> None:
+    words = np.random.default_rng(0).integers(0, 2**32, 2000, dtype=np.uint32)
+    values = decode(words, dtype, (-10, 4))
+    assert np.isfinite(values).all()
+    assert (rounded(values, dtype) == values).all()
+    assert (values == 0).mean() > 0.08
+    assert (decode(np.zeros(SIZE, np.uint32), dtype, (-10, 4)) == 0).all(), "Hypothesis shrinks towards zeros"
+    assert len(np.unique(np.abs(values))) > 500
+
+
+def test_bfloat16_rounding_is_to_nearest_even() -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    x = np.random.default_rng(0).standard_normal(5000).astype(np.float32).astype(np.float64)
+    x[:3] = [1 + 2.0**-8, 1 + 3 * 2.0**-8, -(1 + 2.0**-8)]  # halfway
+    assert (rounded(x, "bfloat16") == x.astype(ml_dtypes.bfloat16).astype(np.float64)).all()
+
+
+@pytest.mark.parametrize("name", xopt.RULES)
+def test_settings_are_in_range_and_begin_with_the_defaults(name: str) -> None:
+    rule = xopt.RULES[name]
+    drawn = settings(rule, 0, 40)
+    assert drawn[0] == {}
+    assert sum(hyper == {} for hyper in drawn) >= 2
+    for hyper in drawn:
+        rule.init(np.zeros(1), **hyper)  # refuses what is out of range
+
+
+def test_shapes_hold_a_matrix_a_vector_and_a_number() -> None:
+    assert sorted(len(shape) for shape in SHAPES.values()) == [0, 1, 2]

@@ -1,0 +1,126 @@
+"""The command line and the report, from the outside."""
+
+import json
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+import xopt
+from xopt.conformance import PROFILES, conform
+from xopt.conformance.check import NOT_RUN, WRONG
+from xopt.conformance.report import BEGIN, END, markdown, write_table
+
+SCHEMA = json.loads((files("xopt.conformance") / "schema.json").read_text())
+
+
+def xopt_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "xopt.conformance", *arguments], capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def report() -> Any:
+    return conform(["numpy", "array_api_strict", "torch", "jax"], ["lion", "adamw"], ["float32", "bfloat16"], "quick")
+
+
+def test_report_follows_its_schema(report: Any) -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    jsonschema.validate(json.loads(json.dumps(report.to_dict(), allow_nan=False)), SCHEMA)
+
+
+def test_every_cell_is_there_and_says_why_it_did_not_run(report: Any) -> None:
+    assert len(report.cells) == 2 * 2 * 4 * 2  # rules, dtypes, backends, modes
+    for cell in report.cells:
+        assert (cell.verdict == NOT_RUN) == (cell.reason is not None)
+    numpy = next(c for c in report.cells if c.backend == "numpy" and c.dtype == "bfloat16")
+    assert numpy.reason == "numpy has no bfloat16"
+
+
+def test_losses_fall_on_real_digits(report: Any) -> None:
+    trained = [r for r in report.replays if r.losses]
+    assert {r.backend for r in trained} == {"numpy", "array_api_strict", "torch", "jax"}
+    for replay in trained:
+        assert replay.losses[-1] < replay.losses[0]
+        assert replay.divergence is not None
+        assert replay.divergence < 0.1
+
+
+def test_markdown_table_has_a_row_a_rule(report: Any, tmp_path: Path) -> None:
+    assert "| `lion` | bits | bits |" in markdown(report)
+    page = tmp_path / "README.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    write_table(report, page)
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    with pytest.raises(ValueError, match="has no line"):
+        write_table(report, tmp_path / "README.md.new") if (tmp_path / "README.md.new").write_text("x") else None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["conform", "--backend", "tensorflow"], "unknown backend 'tensorflow'"),
+        (["conform", "--backend", "numpy:cuda:0"], "unknown device 'cuda:0'"),
+        (["conform", "--rule", "adamx"], "unknown rule 'adamx'"),
+        (["conform", "--dtype", "float8"], "unknown dtype 'float8'"),
+        (["conform", "--profile", "slow"], "unknown profile 'slow'"),
+        (["conform", "--seed", "x"], "Invalid value for '--seed'"),
+        (["conform", "--json", "/nowhere/at/all.json"], "is not a directory"),
+        (["conform", "--table", "/nowhere.md"], "must be a file"),
+        (["conform", "--bogus"], "No such option"),
+        (["confirm"], "No such command"),
+    ],
+)
+def test_bad_usage_exits_with_2_and_says_why(arguments: list[str], complaint: str) -> None:
+    done = xopt_command(*arguments)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert complaint in " ".join(done.stderr.replace("│", " ").split())
+    assert "Traceback" not in done.stderr
+
+
+def test_command_writes_json_and_exits_with_0(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    done = xopt_command("conform", "--backend", "numpy", "--rule", "sgd", "--dtype", "float64", "--json", str(path))
+    assert done.returncode == 0, done.stderr
+    assert "sgd" in done.stdout
+    jsonschema.validate(json.loads(path.read_text()), SCHEMA)
+
+
+def test_a_wrong_rule_exits_with_1(tmp_path: Path) -> None:
+    """The command itself, on a rule with a planted fault."""
+    program = tmp_path / "wrong.py"
+    program.write_text(
+        "import sys\n"
+        "import xopt\n"
+        "from xopt.conformance.__main__ import main\n"
+        "rule = xopt.RULES['sgd']\n"
+        "rule.update = lambda params, grad, c: (params + c.lr * grad,)\n"
+        "sys.argv = ['xopt', 'conform', '--backend', 'numpy', '--rule', 'sgd', '--dtype', 'float32', '--jobs', '1']\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-P", str(program)], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "WRONG: sgd on numpy" in done.stdout
+
+
+def test_unknown_names_are_refused_in_python_too() -> None:
+    with pytest.raises(ValueError, match="unknown rule 'adamx'; there are sgd, momentum"):
+        conform(rules=["adamx"])
+
+
+def test_profiles_grow() -> None:
+    quick, ci, nightly = (PROFILES[name].examples for name in ("quick", "ci", "nightly"))
+    assert quick < ci < nightly
+
+
+def test_nothing_wrong_by_construction(report: Any) -> None:
+    assert [c for c in report.cells if c.verdict == WRONG] == []
+    assert set(xopt.RULES) >= {c.rule for c in report.cells}
