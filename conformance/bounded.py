@@ -268,6 +268,10 @@ class Namespace:
         return Bounded(np.minimum(x.value, y.value), error, to, x.touched | y.touched)
 
     @staticmethod
+    def maximum(x: Any, y: Any) -> Bounded:
+        return -Namespace.minimum(-_lift(x), -_lift(y))
+
+    @staticmethod
     def where(condition: Bounded, x: Any, y: Any) -> Bounded:
         x, y = _lift(x), _lift(y)
         x, y = (x.rounded(y.format), y) if x.format.unit < y.format.unit else (x, y.rounded(x.format))

@@ -88,9 +88,7 @@ def half_life_warmup(start: Scalar, end: Scalar, t: Scalar, steps: Scalar | None
         return 1.0 - end
     mu = minimum(t / steps, 1.0)
     time = (1.0 - mu) * _time_constant(start) + mu * _time_constant(end)
-    if is_host(time) and time == 0:
-        return 1.0  # from no memory to none
-    gain = exp_complement(1.0 / time)
+    gain = exp_complement(1.0 / maximum(time, 1.0 / 64.0))  # a shorter memory is none, and 0 too
     if is_host(t, steps):
         return gain
     return where(t >= steps, 1.0 - end, gain)
@@ -99,11 +97,16 @@ def half_life_warmup(start: Scalar, end: Scalar, t: Scalar, steps: Scalar | None
 def _time_constant(beta: Scalar) -> Scalar:
     if is_host(beta):
         return -1.0 / log(beta) if beta > 0 else 0.0
-    return -1.0 / log(beta)
+    remembers = beta > 0
+    return where(remembers, -1.0 / log(where(remembers, beta, 0.5)), 0.0)
 
 
 def minimum(x: Scalar, limit: float) -> Scalar:
     return min(x, limit) if is_host(x) else namespace(x).minimum(x, limit)
+
+
+def maximum(x: Scalar, limit: float) -> Scalar:
+    return max(x, limit) if is_host(x) else namespace(x).maximum(x, limit)
 
 
 def where(condition: Any, x: Scalar, y: Scalar) -> Scalar:

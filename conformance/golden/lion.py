@@ -1,0 +1,35 @@
+"""Lion, evolved sign momentum.
+
+Chen et al., "Symbolic Discovery of Optimization Algorithms", NeurIPS 2023, arXiv:2302.06675, Algorithm 2:
+
+    m_0 = 0
+    c_t = beta1 * m_(t-1) + (1 - beta1) * g_t
+    theta_t = theta_(t-1) - lr * (sign(c_t) + weight_decay * theta_(t-1))
+    m_t = beta2 * m_(t-1) + (1 - beta2) * g_t
+"""
+
+from typing import Any
+
+from xopt.conformance.numbers import Arithmetic, Number
+
+
+def initial(n: Arithmetic, params: Number, **hyper: Any) -> tuple[Number, ...]:
+    return (params, n.number(0))
+
+
+def step(
+    n: Arithmetic,
+    params: Number,
+    m: Number,
+    grad: Number,
+    t: int,
+    *,
+    lr: Number,
+    beta1: Number,
+    beta2: Number,
+    weight_decay: Number,
+) -> tuple[Number, ...]:
+    c = beta1 * m + (1 - beta1) * grad
+    params = params - lr * (n.sign(c) + weight_decay * params)
+    m = beta2 * m + (1 - beta2) * grad
+    return params, m

@@ -1,0 +1,43 @@
+"""QHAdam, quasi-hyperbolic Adam.
+
+Ma and Yarats, "Quasi-hyperbolic momentum and Adam for deep learning", ICLR 2019, arXiv:1810.06801, section 4, the
+update rule of QHAdam, where m^ is called g', v^ is called s' and lr is called alpha:
+
+    m_0 = 0,  v_0 = 0
+    m_t = beta1 * m_(t-1) + (1 - beta1) * g_t,      m^_t = m_t / (1 - beta1^t)
+    v_t = beta2 * v_(t-1) + (1 - beta2) * g_t^2,    v^_t = v_t / (1 - beta2^t)
+    u_t = ((1 - nu1) * g_t + nu1 * m^_t) / (sqrt((1 - nu2) * g_t^2 + nu2 * v^_t) + eps)
+    theta_t = theta_(t-1) - lr * (u_t + weight_decay * theta_(t-1))
+"""
+
+from typing import Any
+
+from xopt.conformance.numbers import Arithmetic, Number
+
+
+def initial(n: Arithmetic, params: Number, **hyper: Any) -> tuple[Number, ...]:
+    return (params, n.number(0), n.number(0))
+
+
+def step(
+    n: Arithmetic,
+    params: Number,
+    m: Number,
+    v: Number,
+    grad: Number,
+    t: int,
+    *,
+    lr: Number,
+    beta1: Number,
+    beta2: Number,
+    nu1: Number,
+    nu2: Number,
+    eps: Number,
+    weight_decay: Number,
+) -> tuple[Number, ...]:
+    m = beta1 * m + (1 - beta1) * grad
+    v = beta2 * v + (1 - beta2) * grad**2
+    m_hat = m / (1 - beta1**t)
+    v_hat = v / (1 - beta2**t)
+    u = ((1 - nu1) * grad + nu1 * m_hat) / (n.sqrt((1 - nu2) * grad**2 + nu2 * v_hat) + eps)
+    return params - lr * (u + weight_decay * params), m, v
