@@ -1,1 +1,69 @@
-"""What differs between array libraries."""
+"""What differs between array libraries: which there are, their devices and dtypes, and arrays from and to NumPy."""
+
+from functools import cache
+
+from xopt.backends._array_api_strict import ArrayAPIStrictBackend
+from xopt.backends._cupy import CuPyBackend
+from xopt.backends._jax import JAXBackend
+from xopt.backends._numpy import NumPyBackend
+from xopt.backends._torch import TorchBackend
+from xopt.backends.base import Availability, Backend
+
+__all__ = ["BACKENDS", "Availability", "Backend", "available", "get"]
+
+BACKENDS: dict[str, type[Backend]] = {
+    "numpy": NumPyBackend,
+    "array_api_strict": ArrayAPIStrictBackend,
+    "torch": TorchBackend,
+    "jax": JAXBackend,
+    "cupy": CuPyBackend,
+}
+
+
+def available() -> dict[str, Availability]:
+    """For each backend: its version and devices, or why it cannot be used here. Imports the libraries that are installed."""
+    return {name: _availability(name) for name in BACKENDS}
+
+
+def get(name: str, device: str | None = None) -> Backend:
+    """A backend by name.
+
+    Parameters
+    ----------
+    name
+        One of ``BACKENDS``.
+    device
+        One of its devices, such as ``"cuda:0"``. Default: the first.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name or device, with those that there are.
+    RuntimeError
+        Where the backend cannot be used here, with the reason.
+    """
+    if name not in BACKENDS:
+        msg = f"unknown backend {name!r}; there are {', '.join(BACKENDS)}"
+        raise ValueError(msg)
+    found = _availability(name)
+    if found.reason is not None:
+        msg = f"backend {name} cannot be used: {found.reason}; xopt.backends.available() says what can"
+        raise RuntimeError(msg)
+    if device is not None and device not in found.devices:
+        msg = f"unknown device {device!r} of backend {name}; there are {', '.join(found.devices)}"
+        raise ValueError(msg)
+    return BACKENDS[name](device or found.devices[0])
+
+
+@cache
+def _availability(name: str) -> Availability:
+    backend = BACKENDS[name]
+    version = backend.installed_version()
+    if version is None:
+        return Availability(name, None, (), f"not installed: pip install 'array-xopt[{backend.extra}]'")
+    try:
+        devices = backend.devices()
+    except Exception as error:  # noqa: BLE001 - a broken library must not break the others
+        line = f"{type(error).__name__}: {error}".splitlines()[0]
+        return Availability(name, version, (), f"installed, but import fails: {line}")
+    return Availability(name, version, devices, None if devices else "installed, no CUDA device")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 if TYPE_CHECKING:
-    from xopt.conformance.conform import BackendReport
+    from xopt.conformance.suite import BackendReport
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def _app() -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from xopt.conformance import conform as suite
+    from xopt.conformance import suite
     from xopt.conformance import report as views
     from xopt.conformance.check import WITHIN, WRONG
 

@@ -80,11 +80,16 @@ class Bounded:
         return Namespace
 
     def rounded(self, to: Format) -> "Bounded":
-        """Stored in, or met by an array of, the format ``to``."""
+        """A number as an array of the coarser format ``to`` meets it."""
         value, error, touched = _operand(self, to)
-        exact = (error == 0) & to.holds(value) if to.unit <= 2.0**-24 else False
-        rounding = np.where(exact, 0.0, to.unit * (np.abs(value) + error) + to.underflow)
+        is_exact = (error == 0) & to.holds(value)
+        rounding = np.where(is_exact, 0.0, to.unit * (np.abs(value) + error) + to.underflow)
         return _result(value, error, rounding, to, touched)
+
+    def stored(self, to: Format) -> "Bounded":
+        """Rounded to a narrower format for storage, and read again."""
+        rounding = to.unit * (np.abs(self.value) + self.error) + to.underflow
+        return replace(self, error=self.error + rounding, touched=self.touched | _small(np.abs(self.value) + self.error, to))
 
     def __add__(self, other: Any) -> "Bounded":
         a, b, to, touched = _meet(self, other)
@@ -119,7 +124,9 @@ class Bounded:
         return _lift(other) / self
 
     def __pow__(self, power: int) -> "Bounded":
-        """An integer power by a library's ``pow``, right to a unit in the last place."""
+        """A product for a square; else a library's ``pow``, right to a unit in the last place."""
+        if power == 2:
+            return self * self
         value = self.value**power
         grown = (np.abs(self.value) + self.error) ** power - np.abs(self.value) ** power
         return _result(value, grown, 2 * self.format.unit * (np.abs(value) + grown), self.format, self.touched)

@@ -17,7 +17,7 @@ Shapes = dict[str, tuple[int, ...]]
 class Candidate:
     """Steps a rule on a backend in one dtype and mode.
 
-    Mode ``eager`` calls the step as it is, on a dict of leaves; ``traced`` calls it through the library's own compiler, on one leaf.
+    Mode ``eager`` calls the step as it is, on a dict of leaves; ``traced`` through the library's compiler, on one leaf.
     """
 
     def __init__(self, rule: Rule[Any, Any], backend: Backend, dtype: str, mode: str, shapes: Shapes) -> None:
@@ -26,17 +26,11 @@ class Candidate:
         self.dtype = dtype
         self.shapes = shapes if mode == "eager" else {"all": (sum(int(np.prod(s)) for s in shapes.values()),)}
         self.mode = mode
-        self._steps: dict[int, Callable[..., Any]] = {}
+        self._function: Callable[..., Any] = rule.step if mode == "eager" else backend.trace(rule.step)
 
     def start(self, params: Any, hyper: dict[str, Any]) -> Columns:
         """Takes the start and the hyperparameters. Returns the state's columns, as does ``step``."""
-        self.hyper = hyper
-        if self.mode == "eager":
-            self._step: Callable[..., Any] = partial(self.rule.step, **hyper)
-        else:  # one compiled step a setting: a compiler bakes the numbers in
-            if id(hyper) not in self._steps:
-                self._steps[id(hyper)] = self.backend.trace(partial(self.rule.step, **hyper))
-            self._step = self._steps[id(hyper)]
+        self._step = partial(self._function, **hyper)
         self.state = self.rule.init(self._tree(params), **hyper)
         return self._columns()
 

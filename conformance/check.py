@@ -56,12 +56,23 @@ class Cell:
             return WITHIN
         return SUBNORMALS if self.differ_subnormal else IDENTICAL
 
-    @property
-    def key(self) -> tuple[str, str, str]:
-        return self.backend, self.device, self.mode
+    def reset(self) -> None:
+        """Forgets what was found."""
+        self.__dict__.update(Cell(self.rule, self.backend, self.device, self.dtype, self.mode).__dict__)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"verdict": self.verdict}
+
+
+_SETTINGS = hypothesis.settings(
+    database=None,
+    deadline=None,
+    report_multiple_bugs=False,
+    print_blob=False,
+    verbosity=hypothesis.Verbosity.quiet,
+    suppress_health_check=list(hypothesis.HealthCheck),
+    phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
+)
 
 
 class WrongError(Exception):
@@ -178,7 +189,7 @@ class Check:
                 ratio = np.atleast_1d(comparison.ratio)
                 cell.vacuous += int(np.sum(np.isnan(ratio)))
                 cell.ratio = max(cell.ratio, float(np.max(np.nan_to_num(ratio), initial=0.0)))
-                cell.ulps = max(cell.ulps, float(np.max(comparison.ulps, initial=0.0)))
+                cell.ulps = max(cell.ulps, float(np.max(comparison.ulps[np.isfinite(comparison.ulps)], initial=0.0)))
             for comparison in whole:
                 ratio = np.atleast_1d(comparison.ratio)
                 cell.trajectory_vacuous += int(np.sum(np.isnan(ratio)))
@@ -196,13 +207,18 @@ class Check:
             "column": comparison.name,
             "leaf": leaf,
             "element": element,
-            "error": float(np.atleast_1d(comparison.error)[at]),
+            "error": _finite(np.atleast_1d(comparison.error)[at]),
             "bound": float(np.atleast_1d(comparison.bound)[at]),
             "hyper": case.hyper,
             "params": float(case.params[at]),
             "grads": [float(g[at]) for g in grads[:t]],
-            "got": float(after[0][at]),
+            "got": _finite(after[0][at]),
         }
+
+
+def _finite(x: Any) -> float | None:
+    """For JSON, which has no NaN or infinity."""
+    return float(x) if np.isfinite(x) else None
 
 
 def _differ(one: Columns, other: Columns) -> list[Any]:
@@ -243,34 +259,16 @@ def check_rule(
     drawn = settings(rule, seed, pool)
     while subjects:
         check = Check(rule, dtype, subjects, SHAPES)
-
-        @hypothesis.seed(zlib.crc32(f"{seed} {rule_name} {dtype}".encode()))
-        @hypothesis.settings(
-            max_examples=examples,
-            database=None,
-            deadline=None,
-            report_multiple_bugs=False,
-            print_blob=False,
-            verbosity=hypothesis.Verbosity.quiet,
-            suppress_health_check=list(hypothesis.HealthCheck),
-            phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
-        )
-        @hypothesis.given(trajectories(drawn, dtype, longest=6))
-        def run(case: Trajectory, check: Check = check) -> None:
-            check.trajectory(case)
-
+        run = hypothesis.given(trajectories(drawn, dtype, longest=6))(check.trajectory)
+        run = hypothesis.seed(zlib.crc32(f"{seed} {rule_name} {dtype}".encode()))(run)
+        run = hypothesis.settings(_SETTINGS, max_examples=examples)(run)
         try:
             run()
         except WrongError as error:  # the smallest input found; the other cells go on without this one
             error.cell.wrong = error.details
             subjects = [subject for subject in subjects if subject.cell is not error.cell]
             for subject in subjects:
-                _reset(subject.cell)
+                subject.cell.reset()
         else:
             break
     return cells
-
-
-def _reset(cell: Cell) -> None:
-    fresh = Cell(cell.rule, cell.backend, cell.device, cell.dtype, cell.mode)
-    cell.__dict__.update(fresh.__dict__)

@@ -8,6 +8,7 @@ The tolerance is the larger bound of the last two: an evaluation order that eith
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,7 +61,7 @@ class Reference:
         self.traced = traced
         self.hyper = rule.defaults | hyper
         self.truth_in = _Vectors() if compute.unit == HOST.unit else BoundedArithmetic()
-        # a plain 0 keeps its branches (a decay of 0 has no time constant); any other number carries its error through the coefficients
+        # a plain 0 keeps its branches (a decay of 0 has no time constant); other numbers carry errors through the coefficients
         self._ours_hyper = {name: _each(value, lambda x: exact(x) if x else x) for name, value in self.hyper.items()}
         self._paper_hyper = self._golden_hyper(BoundedArithmetic())
         self._truth_hyper = self._golden_hyper(self.truth_in)
@@ -95,7 +96,8 @@ class Reference:
                 with Signs(np.take(choices, nearest), signs.open):
                     results = self._evaluate(grad, t)
             comparisons = list(self._compare(results, after))
-        self.ours, self.paper, self.truth = results
+        # params beyond the format's range are infinite from here on, as compared above
+        self.ours, self.paper, self.truth = ((self._overflowed(new[0], after[0]), *new[1:]) for new in results)
         self.before = after
         return comparisons
 
@@ -108,35 +110,44 @@ class Reference:
         n = self.truth_in
         g = n.number(grad) if isinstance(n, _Vectors) else exact(grad)
         truth = self.golden.step(n, *self.truth, g, t, **self._truth_hyper)
-        if self.store is not self.compute:
-            ours = (ours[0].rounded(self.store), *ours[1:])
-            paper = (paper[0].rounded(self.store), *paper[1:])
-            ours = (Bounded(ours[0].value, ours[0].error, self.compute, ours[0].touched), *ours[1:])
-            paper = (Bounded(paper[0].value, paper[0].error, self.compute, paper[0].touched), *paper[1:])
+        if self.store.unit != self.compute.unit:
+            ours = (ours[0].stored(self.store), *ours[1:])
+            paper = (paper[0].stored(self.store), *paper[1:])
         ours = tuple(_kept(old, new) for old, new in zip(self.ours, ours, strict=True))
         return ours, paper, truth
 
+    def _overflowed(self, params: Any, after: Any) -> Any:
+        beyond = np.isinf(after)
+        if not np.any(beyond):
+            return params
+        if isinstance(params, Bounded):
+            return replace(params, value=np.where(beyond, after, params.value), error=np.where(beyond, 0.0, params.error))
+        return np.where(beyond, self.truth_in.number(after), params)
+
     def _compare(self, results: tuple[Columns, Columns, Columns], after: Columns) -> Iterator[Comparison]:
         for i, (name, *columns) in enumerate(zip(("params", *self.rule.slots), self.before, after, *results, strict=True)):
-            unit = self.store.unit if i == 0 else self.compute.unit
+            to = self.store if i == 0 else self.compute
             parts = zip(*columns, strict=True) if isinstance(columns[1], tuple) else [columns]
             for part in parts:
                 if part[1] is not None:
-                    yield _comparison(name, unit, *part)
+                    yield _comparison(name, to, *part)
 
 
-def _comparison(name: str, unit: float, before: Any, after: Any, ours: Any, paper: Bounded, truth: Any) -> Comparison:
+def _comparison(name: str, to: Format, before: Any, after: Any, ours: Any, paper: Bounded, truth: Any) -> Comparison:
     if isinstance(truth, Bounded):
-        error, own = np.abs(after - truth.value), truth.error
+        near, error, own = truth.value, np.abs(after - truth.value), truth.error
     else:
         near = np.asarray(truth, dtype=np.float64)  # the truth as a sum of two float64, so that the difference is exact
         error, own = np.abs((after - near) - np.asarray(truth - near, dtype=np.float64)), 0.0
     if not isinstance(ours, Bounded):
         ours = exact(ours)
     bound = inflate(np.maximum(ours.error, paper.error) + own)
-    scale = np.maximum(np.abs(before), np.abs(after))
-    _, exponent = np.frexp(scale)
-    ulps = np.where(error == 0, 0.0, error / np.ldexp(unit, exponent))
+    # NaN and infinity are right where the truth has them too, and infinity where the truth is beyond the format's range
+    beyond = np.isinf(after) & (np.sign(after) == np.sign(near)) & (np.abs(near) + np.nan_to_num(bound) > to.largest)
+    special = (np.isnan(after) & np.isnan(near)) | (np.isinf(after) & (after == near)) | beyond
+    error, bound = np.where(special, 0.0, error), np.where(special, 0.0, bound)
+    _, exponent = np.frexp(np.maximum(np.abs(before), np.abs(after)))
+    ulps = np.where(error == 0, 0.0, error / np.ldexp(to.unit, exponent))
     return Comparison(name, error, bound, ulps, np.broadcast_to(ours.touched | paper.touched, np.shape(error)))
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from xopt.conformance.check import IDENTICAL, NOT_RUN, SUBNORMALS, WITHIN, WRONG, Cell
-from xopt.conformance.conform import DTYPES, BackendReport, Report
+from xopt.conformance.suite import DTYPES, BackendReport, Report
 from xopt.conformance.replay import Replay
 from xopt.rules import RULES
 
@@ -119,7 +119,7 @@ def _show_totals(console: Console, report: Report) -> None:
             reason = f"{cell.backend}: {cell.reason}"
             reasons[reason] = reasons.get(reason, 0) + 1
     for reason, count in reasons.items():
-        console.print(f"not run: {count} cells, {reason}", style="dim", highlight=False)
+        console.print(f"not run: {count} cells, {reason}", style="dim", highlight=False, markup=False)
 
 
 def script(cell: dict[str, Any]) -> str:
@@ -129,7 +129,7 @@ def script(cell: dict[str, Any]) -> str:
     compiled = " (through its compiler)" if cell["mode"] == "traced" else ""
     return f"""\
 # {found["column"]} after step {found["step"]}, leaf {found["leaf"]}{found["element"]}{compiled}:
-# off by {found["error"]:.3g} where {found["bound"]:.3g} is allowed
+# off by {_number(found["error"])} where {found["bound"]:.3g} is allowed
 import xopt
 from xopt import backends
 
@@ -140,6 +140,10 @@ with backend.session():
         state = xopt.{cell["rule"]}_step(state, backend.asarray([g], {cell["dtype"]!r}){hyper})
         print(state)
 """
+
+
+def _number(x: float | None) -> str:
+    return "infinity or NaN" if x is None else f"{x:.3g}"
 
 
 def write_json(report: Report, path: Path) -> None:

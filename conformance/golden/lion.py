@@ -14,7 +14,7 @@ from xopt.conformance.numbers import Arithmetic, Number
 
 
 def initial(n: Arithmetic, params: Number, **hyper: Any) -> tuple[Number, ...]:
-    return (params, n.number(0))
+    return params, n.number(0)
 
 
 def step(

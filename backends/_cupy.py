@@ -1,0 +1,42 @@
+"""CuPy, on CUDA devices."""
+
+import importlib
+from contextlib import AbstractContextManager
+from typing import Any
+
+from xopt.backends.base import Backend, rounded
+from xopt.operations import Array
+
+
+class CuPyBackend(Backend):
+    name = "cupy"
+    module = "cupy"
+    distributions = ("cupy-cuda13x", "cupy-cuda12x", "cupy")
+    extra = "cupy12"
+
+    @classmethod
+    def devices(cls) -> tuple[str, ...]:
+        cupy = importlib.import_module("cupy")
+        try:
+            count = cupy.cuda.runtime.getDeviceCount()
+        except cupy.cuda.runtime.CUDARuntimeError:  # no driver, or no device
+            return ()
+        return tuple(f"cuda:{i}" for i in range(count))
+
+    def dtypes(self) -> tuple[str, ...]:
+        return "float16", "float32", "float64"
+
+    def asarray(self, values: Any, dtype: str) -> Array:
+        self.refuse(dtype)
+        with self.session():
+            return self.lib.array(rounded(values, dtype))
+
+    def to_numpy(self, x: Array) -> Any:
+        return self.lib.asnumpy(x)
+
+    def session(self) -> AbstractContextManager[Any]:
+        return self.lib.cuda.Device(int(self.device.removeprefix("cuda:")))  # type: ignore[no-any-return]
+
+    def synchronise(self, x: Array) -> None:  # noqa: ARG002 - waits for all
+        with self.session() as device:
+            device.synchronize()

@@ -1,0 +1,94 @@
+"""JAX, on the CPU and on GPUs."""
+
+import importlib
+import logging
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, suppress
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from xopt.backends.base import Backend, rounded, to_bfloat16_bits
+from xopt.operations import Array
+
+
+class JAXBackend(Backend):
+    name = "jax"
+    module = "jax"
+    distributions = ("jax",)
+    extra = "jax"
+    tracer = "jax.jit"
+
+    @classmethod
+    def devices(cls) -> tuple[str, ...]:
+        return tuple(cls._devices())
+
+    @classmethod
+    def _devices(cls) -> dict[str, Any]:
+        jax = importlib.import_module("jax")
+        log = logging.getLogger("jax._src.xla_bridge")
+        level = log.level
+        log.setLevel(logging.ERROR)  # that there is no GPU is an answer here, not a warning
+        found: list[Any] = []
+        try:
+            for platform in ("cpu", "gpu"):
+                with suppress(RuntimeError):  # that platform is not there
+                    found += jax.local_devices(backend=platform)
+        finally:
+            log.setLevel(level)
+        return named(found)
+
+    def __init__(self, device: str) -> None:
+        super().__init__(device)
+        self._device = self._devices()[device]
+
+    @property
+    def functions(self) -> Any:
+        return self.lib.numpy
+
+    def dtypes(self) -> tuple[str, ...]:
+        return "float16", "bfloat16", "float32", "float64"
+
+    def asarray(self, values: Any, dtype: str) -> Array:
+        self.refuse(dtype)
+        if dtype == "float64" and not self.lib.config.jax_enable_x64:
+            msg = (
+                "JAX has no float64 unless it is told to, and would give float32 silently: call "
+                "jax.config.update('jax_enable_x64', True) first, or work within this backend's session()"
+            )
+            raise ValueError(msg)
+        if dtype == "bfloat16":
+            host = to_bfloat16_bits(values).view(self.lib.numpy.bfloat16.dtype)
+        else:
+            host = rounded(values, dtype)
+        return self.lib.device_put(host, self._device)
+
+    def to_numpy(self, x: Array) -> Any:
+        x = np.asarray(x)
+        return x.astype(np.float32) if x.dtype.name == "bfloat16" else x
+
+    def session(self) -> AbstractContextManager[Any]:
+        if hasattr(self.lib, "enable_x64"):
+            return self.lib.enable_x64(True)  # type: ignore[no-any-return]
+        return importlib.import_module("jax.experimental").enable_x64()  # type: ignore[no-any-return]
+
+    def trace(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        compiled: dict[Any, Callable[..., Any]] = {}
+
+        def call(*arrays: Any, **numbers: Any) -> Any:
+            # numbers given by name are baked in: traced, 1 - beta would lose its digits
+            key = tuple(numbers.items())
+            if key not in compiled:
+                compiled[key] = self.lib.jit(partial(function, **numbers))
+            return compiled[key](*arrays)
+
+        return call
+
+    def synchronise(self, x: Array) -> None:
+        self.lib.block_until_ready(x)
+
+
+def named(devices: Iterable[Any]) -> dict[str, Any]:
+    """Devices by name: the first CPU is ``cpu``, others are ``cpu:1``, ``gpu:0``."""
+    return {"cpu" if (d.platform, d.id) == ("cpu", 0) else f"{d.platform}:{d.id}": d for d in devices}

@@ -1,0 +1,129 @@
+"""What a backend is: one array library on one device, and the little in which it differs from the others."""
+
+import importlib
+import importlib.util
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from xopt.operations import Array, namespace
+
+
+class Availability(NamedTuple):
+    """Whether a backend can be used here."""
+
+    name: str
+    version: str | None
+    """Of the installed library; None where there is none."""
+    devices: tuple[str, ...]
+    """Where it can compute, the default first."""
+    reason: str | None
+    """Why it cannot be used; None where it can."""
+
+
+class Backend(ABC):
+    """An array library on one of its devices.
+
+    Parameters
+    ----------
+    device
+        One of ``devices()``.
+    """
+
+    name: ClassVar[str]
+    module: ClassVar[str]
+    """What is imported."""
+    distributions: ClassVar[tuple[str, ...]]
+    """The names under which it is installed."""
+    extra: ClassVar[str]
+    """The extra of array-xopt that installs it."""
+    tracer: ClassVar[str | None] = None
+    """The library's compiler of whole functions."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.lib: Any = importlib.import_module(self.module)
+
+    def __repr__(self) -> str:
+        return f"<xopt backend {self.name} on {self.device}>"
+
+    @classmethod
+    def installed_version(cls) -> str | None:
+        """Of the library, without importing it; None where it is not installed."""
+        for distribution in cls.distributions:
+            try:
+                return version(distribution)
+            except PackageNotFoundError:
+                continue
+        return "unknown" if cls.module in sys.modules or importlib.util.find_spec(cls.module) else None
+
+    @classmethod
+    @abstractmethod
+    def devices(cls) -> tuple[str, ...]:
+        """The devices that there are, the default first; none where the library has no device to run on. Imports the library."""
+
+    @property
+    def version(self) -> str:
+        return self.installed_version() or "unknown"
+
+    @property
+    def functions(self) -> Any:
+        """The library's own functions, without array-api-compat."""
+        return self.lib
+
+    @property
+    def xp(self) -> Any:
+        """The array API namespace of this backend's arrays."""
+        return namespace(self.asarray([0.0], "float32"))
+
+    @abstractmethod
+    def dtypes(self) -> tuple[str, ...]:
+        """The dtypes that parameters may have, narrowest first."""
+
+    @abstractmethod
+    def asarray(self, values: Any, dtype: str) -> Array:
+        """A new array on this device with ``values``, a NumPy array or list, each rounded once to ``dtype``."""
+
+    @abstractmethod
+    def to_numpy(self, x: Array) -> Any:
+        """The values of ``x`` as a NumPy array of its shape, exactly; bfloat16 becomes float32, which holds all of it."""
+
+    def session(self) -> AbstractContextManager[Any]:
+        """A block in which every dtype of ``dtypes`` works and no gradients are recorded."""
+        return nullcontext()
+
+    def trace(self, function: Callable[..., Any]) -> Any:  # noqa: ARG002
+        """``function``, pure, through the library's compiler. None where there is none: where ``tracer`` is None."""
+        return None
+
+    def synchronise(self, x: Array) -> None:  # noqa: B027 - most have nothing to wait for
+        """Waits until ``x`` is computed."""
+
+    def refuse(self, dtype: str) -> None:
+        """Raises ValueError for a dtype that this backend does not have."""
+        if dtype not in self.dtypes():
+            msg = f"{self.name} has no {dtype}; it has {', '.join(self.dtypes())}"
+            raise ValueError(msg)
+
+
+def rounded(values: Any, dtype: str) -> Any:
+    """A new NumPy array of ``values``, each rounded once; what is too large becomes infinite without a warning."""
+    with np.errstate(over="ignore"):
+        return np.array(values, dtype=dtype, order="C")
+
+
+def to_bfloat16_bits(values: Any) -> Any:
+    """Float64 values as the upper halves of float32, rounded once to nearest, ties to even."""
+    x = np.asarray(values, dtype=np.float64)
+    near = rounded(x, "float32")
+    # rounding twice is harmless if the first time is to odd: where it was not exact, the last bit is set
+    bits = near.view(np.uint32)
+    toward_zero = np.where(np.abs(near.astype(np.float64)) > np.abs(x), bits - 1, bits).astype(np.uint32)
+    odd = np.where(near.astype(np.float64) == x, bits, toward_zero | 1).astype(np.uint32)
+    even = (odd + np.uint32(0x7FFF) + ((odd >> 16) & 1)) >> 16
+    return np.where(np.isnan(x), np.uint32(0x7FC0), even).astype(np.uint16)

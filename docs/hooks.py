@@ -1,0 +1,147 @@
+"""MkDocs hook: writes what the rules say of themselves into the pages, so that no page can say anything else.
+
+``<!-- rule: lion -->`` becomes the rule's own documentation, ``<!-- rules -->`` the table of all rules, and
+``<!-- source: path -->`` a file of the project.
+"""
+
+import inspect
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from xopt import RULES, Rule
+
+_ROOT = Path(__file__).parents[1]
+_QUOTED = re.compile(r"^(````.*?^````$)", re.MULTILINE | re.DOTALL)  # a page in a page
+_NAMES = re.compile(r"^<!-- rule: (\w+) -->$", re.MULTILINE)
+_TABLE = re.compile(r"^<!-- rules -->$", re.MULTILINE)
+_SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
+_NOTES = re.compile(r"^```python (?:no-run|needs).*$", re.MULTILINE)
+_FIELD = re.compile(r"^    (\w+): \w+  # (.+)$", re.MULTILINE)
+_REFERENCE = re.compile(r'(?P<authors>.+?), "(?P<title>.+?)",? (?P<rest>.+)')
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Called by MkDocs for every page."""
+    return "".join(part if part.startswith("````") else _expanded(part) for part in _QUOTED.split(markdown))
+
+
+def _expanded(markdown: str) -> str:
+    markdown = _SOURCE.sub(lambda found: _block("python", (_ROOT / found[1]).read_text()), markdown)
+    markdown = _NOTES.sub("```python", markdown)  # notes to the test that runs the blocks
+    markdown = _TABLE.sub(lambda _: rules_table(), markdown)
+    return _NAMES.sub(lambda found: rule_page(RULES[found[1]]), markdown)
+
+
+def rules_table(folder: str = "rules/") -> str:
+    """All rules: what each is, where it was published, what it keeps."""
+    rows = [
+        f"| [`{rule.name}`]({folder}{rule.name}.md) | {_escape(summary(rule))} | {_published(rule)} | {_arrays(rule)} |"
+        for rule in RULES.values()
+    ]
+    return "\n".join(["| rule | what it is | published | arrays kept for each parameter |", "|---|---|---|---|", *rows])
+
+
+def rule_page(rule: Rule[Any, Any]) -> str:
+    """The documentation of one rule, from its docstring, its ranges and defaults, its state and its source."""
+    paragraphs = rule.doc.split("\n\n")
+    formula = "\n\n".join(p for p in paragraphs if p.startswith("    "))
+    said = dict(p.split(": ", 1) for p in paragraphs[2:] if not p.startswith("    "))
+    return "\n\n".join(
+        [
+            f"**{_escape(summary(rule))}**",
+            _escape(paragraphs[1]),
+            "## The update",
+            _block("text", inspect.cleandoc(formula)),
+            "## Where the conventions lie",
+            _sentence(_escape(said["Where the conventions lie"])),
+            "## Hyperparameters",
+            _calls(rule),
+            _hyperparameters(rule),
+            "## State",
+            _sentence(_escape(said["State"])),
+            _state(rule),
+            "## The code",
+            f"All of `xopt/rules/{rule.name}.py` below its docstring and imports:",
+            _block("python", _code(rule)),
+        ]
+    )
+
+
+def _calls(rule: Rule[Any, Any]) -> str:
+    return (
+        f"`xopt.{rule.name}_init(params)` makes the state, `xopt.{rule.name}_step(state, grad)` the next one. Both take these, "
+        "by keyword; each is a number, a 0-d array, or a tree that is a prefix of `params`:"
+    )
+
+
+def summary(rule: Rule[Any, Any]) -> str:
+    """The first line of its file."""
+    return rule.doc.splitlines()[0].removesuffix(".")
+
+
+def state_fields(rule: Rule[Any, Any]) -> list[tuple[str, str]]:
+    """Each field of its state and what the comment beside it says."""
+    found = _FIELD.findall(inspect.getsource(rule.state))
+    if tuple(name for name, _ in found) != rule.state._fields:
+        msg = f"{rule.state.__name__}: each field needs one comment on its line"
+        raise ValueError(msg)
+    return found
+
+
+def _hyperparameters(rule: Rule[Any, Any]) -> str:
+    rows = []
+    for name, default in rule.defaults.items():
+        interval = rule.ranges[name]
+        allowed = f"`{interval.text}`"
+        allowed = f"a sequence, each in {allowed}" if interval.sequence else allowed
+        allowed = f"{allowed}, or `None`: off" if interval.optional else allowed
+        rows.append(f"| `{name}` | {allowed} | `{default!r}` |")
+    return "\n".join(["| hyperparameter | range | default |", "|---|---|---|", *rows])
+
+
+def _state(rule: Rule[Any, Any]) -> str:
+    rows = [f"| `{name}` | {_escape(comment)} |" for name, comment in state_fields(rule)]
+    return "\n".join([f"| `{rule.state.__name__}` | meaning |", "|---|---|", *rows])
+
+
+def _code(rule: Rule[Any, Any]) -> str:
+    source = inspect.getsource(sys.modules[rule.update.__module__])
+    return source[source.index(f"class {rule.state.__name__}") :]
+
+
+def _published(rule: Rule[Any, Any]) -> str:
+    reference = " ".join(rule.doc.split("\n\n")[1].split()).split(";")[0]
+    found = _REFERENCE.match(reference)
+    if found is None:
+        msg = f'{rule.name}: the second paragraph of the docstring must be: authors, "title", where and when, arXiv'
+        raise ValueError(msg)
+    year = re.search(r"\b(?:19|20)\d\d\b", found["rest"])
+    arxiv = re.search(r"arXiv:([\d.]*\d)", found["rest"])
+    text = f"{found['authors']}, {year[0]}" if year else found["authors"]
+    return f"{text}, [arXiv:{arxiv[1]}](https://arxiv.org/abs/{arxiv[1]})" if arxiv else text
+
+
+def _arrays(rule: Rule[Any, Any]) -> str:
+    """How many arrays of the parameter's shape the state holds beside it."""
+    kept = list(rule.memory.values())
+    if any(rule.ranges[decay].sequence for decay in kept):
+        return f"one for each of `{kept[0]}` that is not 0"
+    return str(len(kept))
+
+
+def _block(language: str, text: str) -> str:
+    return f"```{language}\n{text.rstrip()}\n```"
+
+
+def _sentence(text: str) -> str:
+    """With a capital, unless a symbol comes first."""
+    word = text.split()[0]
+    return text if len(word) == 1 or word == "theta" or not word.isalpha() else text[0].upper() + text[1:]
+
+
+def _escape(prose: str) -> str:
+    """Formulas in prose as they are written, code spans left alone."""
+    parts = re.split(r"(``.+?``|`.+?`)", prose, flags=re.DOTALL)
+    return "".join(part if part.startswith("`") else re.sub(r"([*_<>|\[\]])", r"\\\1", part) for part in parts)

@@ -1,0 +1,279 @@
+"""The documentation says what is so: every block of Python runs and prints what the page shows.
+
+The convention: ```` ```python ```` blocks of a page run in order, in one namespace and a process of their own. A block that prints
+is followed by a ```` ```text ```` block with exactly that; a block that prints nothing is not. In the line that opens a block,
+``no-run: reason`` keeps it from running, ``needs program: reason`` does so where the program is missing, and ``title="path"`` makes
+it the text of a file, for the walk-through of a new rule.
+"""
+
+import ast
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from test_layout import project_files
+
+import xopt
+from xopt import RULES
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
+FENCE = re.compile(r"^(````?)(\w+)([^\n`]*)\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
+
+RUNNER = """
+import contextlib, io, json, sys
+outputs, names = [], {"__name__": "__main__"}
+page, blocks = json.load(sys.stdin)
+for line, source in blocks:
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(compile("\\n" * line + source, page, "exec"), names)
+    outputs.append(out.getvalue())
+print(json.dumps(outputs))
+"""
+
+
+class Block(NamedTuple):
+    language: str
+    note: str
+    text: str
+    line: int  # of the opening fence, from 1
+    output: str | None  # the text block right below
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text()
+    found = list(FENCE.finditer(text))
+    result = []
+    for one, after in zip(found, [*found, None][1:], strict=True):
+        below = after is not None and after[2] == "text" and not text[one.end() : after.start()].strip()
+        line = text.count("\n", 0, one.start()) + 1
+        result.append(Block(one[2], one[3].strip(), one[4], line, after[4] if after is not None and below else None))
+    assert not re.search("^```", FENCE.sub("", text), re.MULTILINE), f"{page}: a code block is left open"
+    return result
+
+
+def python_blocks(page: Path) -> list[Block]:
+    return [block for block in blocks(page) if block.language == "python" and not block.note.startswith("title=")]
+
+
+def why_not(block: Block) -> str | None:
+    """The reason why a block does not run here, from its own line."""
+    kind, _, reason = block.note.partition(": ")
+    if not block.note:
+        return None
+    assert reason, f"line {block.line}: say why, as in 'no-run: needs a GPU'"
+    if kind == "no-run":
+        return reason
+    assert kind.startswith("needs "), f"line {block.line}: {block.note!r} is no known note"
+    return None if shutil.which(kind.removeprefix("needs ")) else reason
+
+
+def run(name: str, page: list[tuple[int, str]]) -> list[str]:
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "COLUMNS": "80"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", RUNNER],
+        input=json.dumps([str(ROOT / name), page]),
+        capture_output=True,
+        text=True,
+        cwd=ROOT / "docs",
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    outputs: list[str] = json.loads(done.stdout.splitlines()[-1])
+    return outputs
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_blocks_run_and_print_what_the_page_shows(name):
+    page = python_blocks(ROOT / name)
+    left_out = {block.line: reason for block in page if (reason := why_not(block)) is not None}
+    for block in page:
+        ast.parse(block.text)  # also those that do not run here
+    runs = [block for block in page if block.line not in left_out]
+    if runs:
+        for block, printed in zip(runs, run(name, [(block.line, block.text) for block in runs]), strict=True):
+            assert printed == (block.output or ""), f"{name}, line {block.line}"
+    missing = [left_out[block.line] for block in page if block.note.startswith("needs") and block.line in left_out]
+    if missing:
+        pytest.skip(f"all but {len(missing)} blocks ran: {'; '.join(missing)}")
+
+
+def test_the_runner_sees_errors_and_output(tmp_path):
+    """The check above can fail: on an exception, on other output, on output that the page does not show."""
+    assert run("README.md", [(1, "x = 1"), (3, "print(x + 1)")]) == ["", "2\n"]
+    with pytest.raises(AssertionError, match="ZeroDivisionError"):
+        run("README.md", [(1, "1 / 0")])
+    page = tmp_path / "page.md"
+    page.write_text("```python\nprint(1)\n```\n\n```text\n1\n```\n\n```python\nprint(2)\n```\n\nprose\n\n```text\n2\n```\n")
+    assert [block.output for block in blocks(page)] == ["1\n", None, None, None]
+
+
+# --- what pages must say ---------------------------------------------------------------------------------------------------------
+
+
+def hooks():
+    spec = importlib.util.spec_from_file_location("hooks", DOCS / "hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_rule_page(rule):
+    page = DOCS / "rules" / f"{rule.name}.md"
+    text = page.read_text()
+    assert text.startswith("# ")
+    assert f"\n<!-- rule: {rule.name} -->\n" in text
+    assert "\n## Who else uses which convention\n" in text
+    assert "\n## Example\n" in text
+    assert any(block.output for block in python_blocks(page)), "a rule's page shows an example with its output"
+    made = hooks().on_page_markdown(text)
+    for name in rule.defaults:
+        assert f"| `{name}` |" in made
+    for name, comment in hooks().state_fields(rule):
+        assert f"| `{name}` |" in made
+        assert comment
+
+
+def test_readme_has_the_table_of_rules():
+    assert hooks().rules_table("docs/rules/") in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md"])
+def test_relative_links_lead_somewhere(name):
+    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", (ROOT / name).read_text()):
+        assert (ROOT / target).exists(), target
+
+
+def test_readme_says_the_name_and_has_the_marks_of_the_conformance_table():
+    text = (ROOT / "README.md").read_text()
+    assert "`array-xopt`" in text
+    begin, end = "<!-- conformance table: begin -->", "<!-- conformance table: end -->"
+    assert text.count(begin) == text.count(end) == 1
+    assert text.index(begin) < text.index(end)
+
+
+def setup_commands():
+    """The README's two commands: the shell lines that set an environment up."""
+    lines = [line for block in blocks(ROOT / "README.md") if block.language == "sh" for line in block.text.splitlines()]
+    return [line for line in lines if "venv" in line]
+
+
+def test_readme_commands():
+    conform, tests = setup_commands()
+    assert conform.endswith(".venv/bin/xopt conform")
+    assert tests.endswith(".venv/bin/pytest")
+    for command in (conform, tests):
+        assert "-c constraints.txt" in command
+        subprocess.run(["bash", "-n", "-c", command], check=True)
+
+
+def test_ci_runs_the_readmes_test_command():
+    script = (ROOT / ".ci" / "run").read_text()
+    assert f"\n{setup_commands()[1]}\n" in script
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    subprocess.run(["bash", "-n", ROOT / ".ci" / "run"], check=True)
+
+
+def test_constraints_pin_what_the_extras_need():
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    assert "torch==2.13.0" in lines
+    pinned = {normal(re.split(r"[=; ]", line)[0]) for line in lines}
+    project = (ROOT / "pyproject.toml").read_text()
+    wanted = {normal(found) for found in re.findall(r'"([A-Za-z0-9_.-]+)>=', project)} - {"cupy-cuda12x", "cupy-cuda13x"}
+    assert wanted <= pinned, wanted - pinned
+
+
+def normal(distribution):
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def test_citation_and_changelog_name_the_version():
+    version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
+    assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_site_builds(tmp_path):
+    pytest.importorskip("mkdocs")
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    for name in RULES:
+        made = (tmp_path / "site" / "rules" / f"{name}.html").read_text()
+        assert "<!-- rule" not in made
+    outside = re.compile(r"""(?:src|rel="stylesheet" href)="(?:https?:)?//""")
+    for page in (tmp_path / "site").rglob("*.html"):
+        assert not outside.search(page.read_text()), f"{page.name} loads something from the network"
+
+
+# --- the walk-through of a new rule ----------------------------------------------------------------------------------------------
+
+
+def patched(text: str, patch: str) -> str:
+    """``text`` with the lines of ``patch`` that begin with - gone and those with + there. What it replaces must be there once."""
+    for hunk in patch.split("@@\n"):
+        lines = hunk.splitlines(keepends=True)
+        old = "".join(line[1:] for line in lines if line[0] in " -")
+        assert text.count(old) == 1, f"{old!r} must occur once"
+        text = text.replace(old, "".join(line[1:] for line in lines if line[0] in " +"))
+    return text
+
+
+def test_adding_a_rule_works_as_the_page_says(tmp_path):
+    """Makes the files of the page in a copy of the project, builds it, and runs the page's program against the result."""
+    page = DOCS / "adding-a-rule.md"
+    copy = tmp_path / "copy"
+    for path in project_files():
+        (copy / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / path, copy / path)
+    made = set()
+    for block in blocks(page):
+        if title := re.fullmatch(r'title="(.+)"', block.note):
+            file = copy / title[1]
+            made.add(title[1])
+            if block.language == "diff":
+                file.write_text(patched(file.read_text(), block.text))
+            else:
+                assert not file.exists(), file
+                file.write_text(block.text)
+    assert {"xopt/rules/signum.py", "conformance/golden/signum.py", "docs/rules/signum.md", "xopt/rules/__init__.py"} <= made
+
+    build = [sys.executable, "-P", "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "wheel", copy]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "wheel").glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    outer = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment = outer | {"PYTHONPATH": str(tmp_path / "site"), "JAX_PLATFORMS": "cpu"}
+
+    def tool(*arguments):
+        done = subprocess.run(
+            [sys.executable, "-P", *arguments], cwd=copy, env=environment, capture_output=True, text=True, timeout=600
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert str(tmp_path / "site") in tool("-c", "import xopt; print(xopt.__file__)")
+    programs = [block for block in blocks(page) if block.language == "python" and block.note.startswith("no-run")]
+    assert programs
+    for block in programs:
+        assert tool("-c", block.text) == (block.output or "")
+    tool("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_layout.py", "-k", "not wheel")
+    tool("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", "-k", "signum")
+    assert "signum" not in xopt.RULES
