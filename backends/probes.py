@@ -182,7 +182,7 @@ def probe(backend: Backend, compiled: bool = True) -> Probes:
     Probes
     """
     with backend.session(), np.errstate(all="ignore"):
-        dtypes = [dtype for dtype in ("float32", "float64") if dtype in backend.dtypes()]
+        dtypes: list[str] = [dtype for dtype in ("float32", "float64") if dtype in backend.dtypes()]
         operands = {d: {op: [backend.asarray(x, d) for x in c.operands] for op, c in cases(d).items()} for d in dtypes}
 
         def work(operands: dict[str, dict[str, list[Any]]]) -> dict[str, dict[str, Any]]:
@@ -218,17 +218,17 @@ def _judged(backend: Backend, results: dict[str, dict[str, Any]]) -> dict[str, A
 def _judge(dtype: str, results: dict[str, np.ndarray]) -> Arithmetic:
     wrong = {op: results[op] != case.expected for op, case in cases(dtype).items()}
     zero = {op: wrong[op] & (results[op] == 0) for op in wrong}
+    once = {op: wrong[op] & (np.abs(results[op]) == np.abs(case.beyond)) for op, case in cases(dtype).items()}
     return Arithmetic(
         {op: _accuracy(dtype, results[op], cases(dtype)[op]) for op in (*SHOWN, "divide_by_number", "divide_number")},
-        bool(wrong["multiply_add"].any() or wrong["difference_of_products"].any()),
+        bool(once["multiply_add"].any() or once["difference_of_products"].any()),
         bool(zero["subnormal_product"].any() or zero["subnormal_difference"].any()),
         bool(zero["subnormal_operand"].any()),
     )
 
 
 def _accuracy(dtype: str, got: np.ndarray, case: "Case") -> Accuracy:
-    ulp = np.spacing(np.abs(case.expected.astype(dtype))).astype(np.float64)
-    error = np.abs((got.astype(np.float64) - case.expected) / ulp - case.beyond)
+    error = np.abs((got.astype(np.float64) - case.expected) / case.ulp - case.beyond)
     all_digits = 2.0 ** FORMATS[dtype].digits  # no error counts for more, an infinity or NaN neither
     wrong = got != case.expected
     return Accuracy(
@@ -254,7 +254,8 @@ class Case(NamedTuple):
 
     operands: tuple[np.ndarray, ...]
     expected: np.ndarray  # correctly rounded
-    beyond: np.ndarray  # how far the exact result is beyond the rounded one, in ulps
+    beyond: np.ndarray  # how far the exact result is beyond that, in ulps
+    ulp: np.ndarray  # a unit in the last place of the exact result
 
 
 @cache
@@ -270,9 +271,7 @@ def cases(dtype: str) -> dict[str, Case]:
         m[2:HARD:8] &= -(1 << (digits // 2 - 1))  # few digits: exact results and ties
         return m
 
-    random = rng.integers(1 << (digits - 1), 1 << digits, SAMPLES)
-
-    def signed(m: np.ndarray) -> np.ndarray:
+    def signed(m: np.ndarray) -> Any:
         return m * rng.choice([-1, 1], SAMPLES)
 
     def exponents(low: Any, high: Any) -> np.ndarray:
@@ -284,8 +283,7 @@ def cases(dtype: str) -> dict[str, Case]:
 
     def case(exact: Callable[..., Number], *operands: list[Number]) -> Case:
         rounded = [nearest(*exact(*x), digits) for x in zip(*operands, strict=True)]
-        expected, beyond = zip(*rounded, strict=True)
-        return Case(tuple(map(_floats, operands)), np.asarray(expected), np.asarray(beyond))
+        return Case(tuple(map(_floats, operands)), *map(np.asarray, zip(*rounded, strict=True)))
 
     # The sum of numbers that lose no digit below the smallest normal number, however much cancels.
     low, high = emin + digits, emax - 1
@@ -302,51 +300,50 @@ def cases(dtype: str) -> dict[str, Case]:
     ex = exponents(np.maximum(emin, emin + e), np.minimum(emax, emax + e))
     mx, my = mantissas(), mantissas()
     mx[3:HARD:8] = my[3:HARD:8]  # 1
-    for i in range(4, HARD, 4):  # close to halfway between two quotients
-        halfway = (2 * int(random[i]) + 1) * int(my[i])
-        mx[i] = halfway >> (halfway.bit_length() - digits)
+    for i in range(4, HARD, 4):
+        my[i] |= 1
+        mx[i] = hard_dividend(int(my[i]), digits)
     found["divide"] = case(quotient, numbers(signed(mx), ex), numbers(signed(my), ex - e))
 
     x = numbers(mantissas(), exponents(emin + 2, emax))
-    for i in range(4, HARD, 4):  # close to the square of what is halfway between two roots
-        square = (2 * int(random[i]) + 1) ** 2
-        drop = square.bit_length() - digits
-        x[i] = square >> drop, drop + 2 * ((x[i][1] - drop) // 2)
+    for i in range(4, HARD, 4):
+        square, even = hard_square(2 * i - 1023, digits)
+        x[i] = square, x[i][1] - ((x[i][1] - even) & 1)
     found["sqrt"] = case(root, x)
 
     x = numbers(signed(mantissas()), exponents(emin + 2, emax - 2))
     found["divide_by_number"] = case(lambda a: quotient(a, (int(NUMBER), 0)), x)
     found["divide_number"] = case(lambda a: quotient((int(NUMBER), 0), a), x)
 
-    # Rounded twice x*y - fl(x*y) is 0, and so is x*y - y*x. Rounded once they are what the product lost.
+    # With every product rounded x*y - fl(x*y) is 0, and so is x*y - y*x. Contracted they are what the product loses by rounding.
     x, y = (numbers(rng.integers(1 << (digits - 1), 1 << digits, SAMPLES) | 1, exponents(-4, 4)) for _ in range(2))
     xy = case(product, x, y)
-    zero = np.zeros(SAMPLES)
-    found["multiply_add"] = Case((*xy.operands, -xy.expected), zero, zero)
-    found["difference_of_products"] = Case((*xy.operands, *xy.operands[::-1]), zero, zero)
+    zero, one, lost = np.zeros(SAMPLES), np.ones(SAMPLES), xy.beyond * xy.ulp
+    found["multiply_add"] = Case((*xy.operands, -xy.expected), zero, lost, one)
+    found["difference_of_products"] = Case((*xy.operands, *xy.operands[::-1]), zero, lost, one)
 
     # Exact all three.
     m = signed(mantissas() & -2)
     smallest = 2.0**emin
     subnormal = np.ldexp(m.astype(np.float64), emin - digits)  # half of a normal number in the lowest binade
     big = np.full(SAMPLES, 2.0 ** (digits + 2))
-    found["subnormal_product"] = Case((2 * subnormal, np.full(SAMPLES, 0.5)), subnormal, zero)
+    found["subnormal_product"] = Case((2 * subnormal, np.full(SAMPLES, 0.5)), subnormal, zero, one)
     found["subnormal_difference"] = Case(
-        (subnormal + np.copysign(smallest, subnormal), np.copysign(smallest, subnormal)), subnormal, zero
+        (subnormal + np.copysign(smallest, subnormal), np.copysign(smallest, subnormal)), subnormal, zero, one
     )
-    found["subnormal_operand"] = Case((subnormal, big), subnormal * big, zero)
+    found["subnormal_operand"] = Case((subnormal, big), subnormal * big, zero, one)
     return found
 
 
-def nearest(m: int, e: int, digits: int) -> tuple[float, float]:
-    """m * 2**e rounded to nearest even in so many digits, and how far the exact number is beyond that, in ulps."""
+def nearest(m: int, e: int, digits: int) -> tuple[float, float, float]:
+    """m * 2**e rounded to nearest even in so many digits; how far the exact number is beyond that, in ulps; and its ulp."""
     drop = abs(m).bit_length() - digits
     if drop <= 0:
-        return math.ldexp(m, e), 0.0
+        return math.ldexp(m, e), 0.0, math.ldexp(1, e + drop if m else e)
     kept, rest = divmod(m, 1 << drop)
     half = 1 << (drop - 1)
     kept += rest > half or (rest == half and kept & 1)
-    return math.ldexp(kept, e + drop), (m - (kept << drop)) / (1 << drop)
+    return math.ldexp(kept, e + drop), (m - (kept << drop)) / (1 << drop), math.ldexp(1, e + drop)
 
 
 def total(a: Number, b: Number) -> Number:
@@ -374,6 +371,25 @@ def root(a: Number) -> Number:
     shift = 160 + (a[1] & 1)
     q = math.isqrt(a[0] << shift)
     return 2 * q + (q * q != a[0] << shift), (a[1] - shift) // 2 - 1
+
+
+def hard_dividend(m: int, digits: int) -> int:
+    """What divided by the odd ``m`` is closest to halfway between two numbers: halfway * m = a * modulus + 1 or - 1."""
+    modulus = 2 << digits
+    halfway = pow(m, -1, modulus)
+    halfway = max(halfway, modulus - halfway)
+    a = (halfway * m + 1) // modulus
+    return a << (digits - a.bit_length())
+
+
+def hard_square(rest: int, digits: int) -> Number:
+    """What is so close to the square of a number halfway between two: halfway**2 - rest. ``rest`` is 1 modulo 8."""
+    halfway = 1
+    for i in range(3, digits + 2):  # halfway**2 = rest modulo 2**i
+        if (halfway * halfway - rest) >> i & 1:
+            halfway += 1 << (i - 1)
+    halfway = max(halfway, (2 << digits) - halfway)
+    return (halfway * halfway - rest) >> (digits + 2), digits + 2
 
 
 def _floats(numbers: Sequence[Number]) -> np.ndarray:

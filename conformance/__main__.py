@@ -1,5 +1,7 @@
-"""The command line: ``xopt conform``."""
+"""The command line: ``xopt conform`` and ``xopt bench``."""
 
+import os
+import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,9 +29,11 @@ def _app() -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from xopt.conformance import suite
     from xopt.conformance import report as views
+    from xopt.conformance import suite
+    from xopt.conformance.bench import overhead
     from xopt.conformance.check import WITHIN, WRONG
+    from xopt.rules import RULES
 
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -68,7 +72,7 @@ def _app() -> Any:
             msg = f"{table} must be a file with a line {views.BEGIN}"
             raise typer.BadParameter(msg, param_hint="--table")
         if seed is None:
-            seed = int.from_bytes(__import__("secrets").token_bytes(4)) if profile == "nightly" else 0
+            seed = secrets.randbits(32) if profile == "nightly" else 0
         progress = Progress(
             TextColumn("{task.description:24}"),
             BarColumn(),
@@ -108,12 +112,26 @@ def _app() -> Any:
             views.write_table(report, table)
         raise typer.Exit(1 if report.wrong else 0)
 
+    @app.command()
+    def bench(
+        rule: Annotated[list[str] | None, typer.Option(help="A rule, such as lion. May be repeated.")] = None,
+        size: Annotated[int, typer.Option(help="Numbers in the array.", min=1)] = 10,
+    ) -> None:
+        """Time an eager step on a small NumPy array beside the same formula written by hand."""
+        console = Console()
+        for name in rule or RULES:
+            if name not in RULES:
+                msg = f"unknown rule {name!r}; there are {', '.join(RULES)}"
+                raise typer.BadParameter(msg, param_hint="--rule")
+        console.print(f"{'rule':9} {'xopt':>8} {'by hand':>8} {'ratio':>6}   float32, {size} numbers, microseconds, medians")
+        for name in rule or RULES:
+            found = overhead(name, size)
+            console.print(f"{name:9} {found.step:8.1f} {found.by_hand:8.1f} {found.ratio:6.2f}", highlight=False)
+
     return app
 
 
 def _cores() -> int:
-    import os
-
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

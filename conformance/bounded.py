@@ -81,10 +81,9 @@ class Bounded:
 
     def rounded(self, to: Format) -> "Bounded":
         """A number as an array of the coarser format ``to`` meets it."""
-        value, error, touched = _operand(self, to)
-        is_exact = (error == 0) & to.holds(value)
-        rounding = np.where(is_exact, 0.0, to.unit * (np.abs(value) + error) + to.underflow)
-        return _result(value, error, rounding, to, touched)
+        is_exact = (self.error == 0) & to.holds(self.value)
+        rounding = np.where(is_exact, 0.0, to.unit * (np.abs(self.value) + self.error) + to.underflow)
+        return _result(self.value, self.error, rounding, to, self.touched)
 
     def stored(self, to: Format) -> "Bounded":
         """Rounded to a narrower format for storage, and read again."""
@@ -93,22 +92,23 @@ class Bounded:
 
     def __add__(self, other: Any) -> "Bounded":
         a, b, to, touched = _meet(self, other)
-        return _result(a[0] + b[0], a[1] + b[1], None, to, touched, "add")
+        return _result(a.value + b.value, a.error + b.error, None, to, touched, "add")
 
     def __sub__(self, other: Any) -> "Bounded":
         a, b, to, touched = _meet(self, other)
-        return _result(a[0] - b[0], a[1] + b[1], None, to, touched, "add")
+        return _result(a.value - b.value, a.error + b.error, None, to, touched, "add")
 
     def __mul__(self, other: Any) -> "Bounded":
         a, b, to, touched = _meet(self, other)
-        error = np.abs(a[0]) * b[1] + np.abs(b[0]) * a[1] + a[1] * b[1]
-        return _result(a[0] * b[0], error, None, to, touched, "multiply")
+        error = np.abs(a.value) * b.error + np.abs(b.value) * a.error + a.error * b.error
+        return _result(a.value * b.value, error, None, to, touched, "multiply")
 
     def __truediv__(self, other: Any) -> "Bounded":
         a, b, to, touched = _meet(self, other)
-        value = a[0] / b[0]
-        room = np.abs(b[0]) - b[1]  # the divisor's distance from 0
-        error = np.where(room > 0, (a[1] + np.abs(value) * b[1]) / room, np.where((a[1] == 0) & (b[1] == 0), 0.0, np.inf))
+        value = a.value / b.value
+        room = np.abs(b.value) - b.error  # the divisor's distance from 0
+        certain = (a.error == 0) & (b.error == 0)
+        error = np.where(room > 0, (a.error + np.abs(value) * b.error) / room, np.where(certain, 0.0, np.inf))
         return _result(value, error, None, to, touched, "divide")
 
     def __radd__(self, other: Any) -> "Bounded":
@@ -163,8 +163,10 @@ class Bounded:
 
 
 def exact(x: Values, to: Format = HOST) -> Bounded:
-    """``x`` itself, without error."""
-    return Bounded(x, np.zeros(np.shape(x)), to)
+    """``x`` itself, without error, but for a subnormal that the format flushes."""
+    size = np.abs(x)
+    small = _small(size, to)
+    return Bounded(x, np.where(small, size, 0.0) if to.flushes else np.zeros(np.shape(x)), to, small)
 
 
 def _lift(x: Any) -> Bounded:
@@ -175,21 +177,14 @@ def _lift(x: Any) -> Bounded:
     return Bounded(float(x), error, HOST)
 
 
-def _meet(x: Bounded, y: Any) -> tuple[Any, Any, Format, Any]:
+def _meet(x: Bounded, y: Any) -> tuple[Bounded, Bounded, Format, Any]:
     """Both operands in the coarser of their formats, that of the array, where the finer one is a number that is rounded to it."""
     y = _lift(y)
-    to = x.format if x.format.unit >= y.format.unit else y.format
-    x = x if x.format.unit == to.unit else x.rounded(to)
-    y = y if y.format.unit == to.unit else y.rounded(to)
-    a, b = _operand(x, to), _operand(y, to)
-    return a[:2], b[:2], to, a[2] | b[2]
-
-
-def _operand(x: Bounded, to: Format) -> tuple[Values, Values, Any]:
-    """Value, error and mark of an operand. A subnormal one may be flushed; a computed one already bears that in its error."""
-    small = (x.error == 0) & _small(np.abs(x.value), to)
-    error = x.error + np.where(small, np.abs(x.value), 0.0) if to.flushes else x.error
-    return x.value, error, x.touched | small
+    if x.format.unit < y.format.unit:
+        x = x.rounded(y.format)
+    elif y.format.unit < x.format.unit:
+        y = y.rounded(x.format)
+    return x, y, x.format, x.touched | y.touched
 
 
 def _small(size: Values, to: Format) -> Any:
@@ -205,7 +200,7 @@ def _result(value: Values, error: Values, rounding: Values, to: Format, touched:
         if primitive != "add" or to.flushes:  # a sum that underflows is exact, unless it is flushed
             rounding = rounding + np.where(size == 0, 0.0, to.underflow)
     error = error + rounding
-    error = np.where(np.abs(value) + error > to.largest, np.inf, error)
+    error = np.where(size + rounding > to.largest, np.inf, error)
     return Bounded(value, error, to, touched | _small(size, to))
 
 
@@ -254,12 +249,11 @@ class Namespace:
 
     @staticmethod
     def sqrt(x: Bounded) -> Bounded:
-        value, error, touched = _operand(x, x.format)
-        inside = np.maximum(value, 0.0)
+        inside = np.maximum(x.value, 0.0)  # NaN stays NaN
         root = np.sqrt(inside)
-        below = root - np.sqrt(np.maximum(inside - error, 0.0))  # the root bends downward: this side is the farther one
-        spread = np.where(inside > 0, below + root * 2.0**-52, np.sqrt(error))
-        return _result(np.where(np.isnan(value), value, root), spread, None, x.format, touched, "sqrt")
+        below = root - np.sqrt(np.maximum(inside - x.error, 0.0))  # the root bends downward: this side is the farther one
+        spread = np.where(inside > 0, below + root * 2.0**-52, np.sqrt(x.error))
+        return _result(root, spread, None, x.format, x.touched, "sqrt")
 
     @staticmethod
     def sign(x: Bounded) -> Bounded:

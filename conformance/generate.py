@@ -13,6 +13,9 @@ SHAPES: dict[str, tuple[int, ...]] = {"weight": (4, 5), "bias": (3,), "scale": (
 """The leaves of every generated trajectory: fixed, because libraries compile anew for each shape."""
 SIZE = sum(int(np.prod(shape)) for shape in SHAPES.values())
 
+COMPILED = 3
+"""Compiled steps run the first so many settings of a pool, and half of the trajectories have one of them: each is compiled anew."""
+
 _EXPONENTS = {"float16": (-14, 4), "bfloat16": (-60, 60), "float32": (-60, 60), "float64": (-500, 500)}
 """Of gradients, as powers of two: as far as their squares stay finite and, but for the last factors, normal."""
 
@@ -20,6 +23,7 @@ _EXPONENTS = {"float16": (-14, 4), "bfloat16": (-60, 60), "float32": (-60, 60), 
 class Trajectory(NamedTuple):
     """Start and gradients as float64 vectors of numbers that the dtype holds."""
 
+    setting: int  # the place of its hyperparameters in the pool
     hyper: dict[str, Any]  # those that differ from the defaults
     params: Any
     grads: list[Any]
@@ -68,12 +72,13 @@ def trajectories(pool: list[dict[str, Any]], dtype: str, longest: int) -> st.Sea
 
     @st.composite
     def trajectory(draw: st.DrawFn) -> Trajectory:
-        hyper = pool[draw(st.integers(0, len(pool) - 1))]
+        setting = draw(st.one_of(st.integers(0, min(COMPILED, len(pool)) - 1), st.integers(0, len(pool) - 1)))
         steps = draw(st.integers(1, longest))
         words = np.frombuffer(draw(st.binary(min_size=4 * SIZE * (steps + 1), max_size=4 * SIZE * (steps + 1))), "<u4")
         params, *grads = words.reshape(steps + 1, SIZE)
         return Trajectory(
-            hyper,
+            setting,
+            pool[setting],
             decode(params, dtype, (-10, 4)),
             [decode(g, dtype, _EXPONENTS[dtype]) for g in grads],
             [g & 7 == 7 for g in grads],

@@ -39,7 +39,7 @@ def replay_rule(rule_name: str, targets: list[tuple[str, str, str]], formats: di
     """Trains on NumPy for ``steps`` batches, replays its gradients on each target, and trains there too."""
     rule = RULES[rule_name]
     recorded = digits.train(rule, backends.get("numpy"), steps)
-    case = Trajectory({}, digits.start(), recorded.grads, [np.False_] * steps)
+    case = Trajectory(0, {}, digits.start(), recorded.grads, [np.False_] * steps)
     replays = []
     for name, device, mode in targets:
         backend = backends.get(name, device)

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from xopt.conformance.check import IDENTICAL, NOT_RUN, SUBNORMALS, WITHIN, WRONG, Cell
-from xopt.conformance.suite import DTYPES, BackendReport, Report
 from xopt.conformance.replay import Replay
+from xopt.conformance.suite import DTYPES, BackendReport, Report
 from xopt.rules import RULES
 
 _STYLES = {IDENTICAL: "green", SUBNORMALS: "green", WITHIN: "yellow", WRONG: "bold white on red", NOT_RUN: "dim"}
@@ -172,12 +172,17 @@ def markdown(report: Report) -> str:
     missing = "; ".join(f"{b.name}: {b.reason}" for b in report.backends if b.reason is not None)
     lines += [
         "",
-        "**bits**: the same bits as NumPy in every dtype that the backend has. **bits\\***: except where subnormal numbers occur, "
-        "which the backend flushes. A number: within the derived error bound, and the largest error/bound seen. "
-        + (f"Not run: {missing}." if missing else ""),
+        (
+            "**bits**: the same bits as NumPy in every dtype that the backend has. **bits\\***: except where subnormal numbers "
+            "occur, which the backend flushes. A number: within the derived error bound, and the largest error/bound seen. "
+            + (f"Not run: {missing}." if missing else "")
+        ),
         "",
-        f"`xopt conform --profile {about['profile']} --seed {about['seed']}`, {about['date']}, {versions}, Python {about['python']}, "
-        f"{about['machine']}: {sum(c.examples for c in report.cells):,} trajectories in {about['seconds']:.0f} s.",
+        (
+            f"`xopt conform --profile {about['profile']} --seed {about['seed']}`, {about['date']}, {versions}, "
+            f"Python {about['python']}, {about['machine']}: {sum(c.examples for c in report.cells):,} trajectories "
+            f"in {about['seconds']:.0f} s."
+        ),
     ]
     return "\n".join(lines)
 

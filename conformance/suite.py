@@ -33,7 +33,7 @@ class Profile(NamedTuple):
 
 PROFILES = {
     "quick": Profile(examples=10, pool=4, training=20, modes=("eager",)),
-    "ci": Profile(examples=100, pool=8, training=40, modes=MODES),
+    "ci": Profile(examples=60, pool=8, training=40, modes=MODES),
     "nightly": Profile(examples=2000, pool=40, training=200, modes=MODES),
 }
 
@@ -128,7 +128,9 @@ def conform(
     rules = _chosen("rule", rules, RULES)
     dtypes = _chosen("dtype", dtypes, DTYPES)
     with _workers(jobs) as submit:
-        found = [task.result() for task in [submit(_probe, name, device) for name, device in submit(_targets, backends).result()]]
+        targets = submit(_targets, backends).result()
+        probing = [submit(_probe, name, device, "traced" in plan.modes) for name, device in targets]
+        found = [task.result() for task in probing]
         for backend in found:
             events.probed(backend)
         cells, tasks = _plan(found, rules, dtypes, plan, seed, submit)
@@ -182,14 +184,14 @@ def _targets(names: Sequence[str] | None) -> list[tuple[str, str | None]]:
     return list(dict.fromkeys(targets))
 
 
-def _probe(name: str, device: str | None) -> BackendReport:
+def _probe(name: str, device: str | None, compiled: bool) -> BackendReport:
     availability = backends.available()[name]
     if availability.reason is not None:
         return BackendReport(name, device or "", availability.version, availability.reason)
     started = time.monotonic()
     backend = backends.get(name, device)
     with backend.session():
-        probes = probe(backend)
+        probes = probe(backend, compiled)
     return BackendReport(
         name,
         backend.device,

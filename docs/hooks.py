@@ -18,6 +18,7 @@ _NAMES = re.compile(r"^<!-- rule: (\w+) -->$", re.MULTILINE)
 _TABLE = re.compile(r"^<!-- rules -->$", re.MULTILINE)
 _SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
 _NOTES = re.compile(r"^```python (?:no-run|needs).*$", re.MULTILINE)
+_UNDER = re.compile(r"(?<=\S) {5,}(?=\S)")  # what stands far to the right of a formula goes under it
 _FIELD = re.compile(r"^    (\w+): \w+  # (.+)$", re.MULTILINE)
 _REFERENCE = re.compile(r'(?P<authors>.+?), "(?P<title>.+?)",? (?P<rest>.+)')
 
@@ -53,14 +54,14 @@ def rule_page(rule: Rule[Any, Any]) -> str:
             f"**{_escape(summary(rule))}**",
             _escape(paragraphs[1]),
             "## The update",
-            _block("text", inspect.cleandoc(formula)),
+            _block("text", _UNDER.sub("\n    ", inspect.cleandoc(formula))),
             "## Where the conventions lie",
             _sentence(_escape(said["Where the conventions lie"])),
             "## Hyperparameters",
             _calls(rule),
             _hyperparameters(rule),
             "## State",
-            _sentence(_escape(said["State"])),
+            f"`{rule.state.__name__}`. " + _sentence(_escape(said["State"])),
             _state(rule),
             "## The code",
             f"All of `xopt/rules/{rule.name}.py` below its docstring and imports:",
@@ -103,7 +104,7 @@ def _hyperparameters(rule: Rule[Any, Any]) -> str:
 
 def _state(rule: Rule[Any, Any]) -> str:
     rows = [f"| `{name}` | {_escape(comment)} |" for name, comment in state_fields(rule)]
-    return "\n".join([f"| `{rule.state.__name__}` | meaning |", "|---|---|", *rows])
+    return "\n".join(["| field | meaning |", "|---|---|", *rows])
 
 
 def _code(rule: Rule[Any, Any]) -> str:
@@ -144,4 +145,4 @@ def _sentence(text: str) -> str:
 def _escape(prose: str) -> str:
     """Formulas in prose as they are written, code spans left alone."""
     parts = re.split(r"(``.+?``|`.+?`)", prose, flags=re.DOTALL)
-    return "".join(part if part.startswith("`") else re.sub(r"([*_<>|\[\]])", r"\\\1", part) for part in parts)
+    return "".join(part if part.startswith("`") else re.sub(r"([*_|\[\]])", r"\\\1", part.replace("<", "&lt;")) for part in parts)
