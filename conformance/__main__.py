@@ -31,9 +31,8 @@ def _app() -> Any:
 
     from xopt.conformance import report as views
     from xopt.conformance import suite
-    from xopt.conformance.bench import overhead
+    from xopt.conformance.bench import BY_HAND, overhead
     from xopt.conformance.check import WITHIN, WRONG
-    from xopt.rules import RULES
 
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -98,7 +97,7 @@ def _app() -> Any:
                 verdicts = dict.fromkeys(
                     f"{r.backend}{'' if r.mode == 'eager' else ' compiled'} {views.symbol(r)}" for r in results
                 )
-                progress.console.print(f"  {rule:9} {what:9} {', '.join(verdicts)}", style=style, highlight=False)
+                progress.console.print(f"  {rule:9} {what:9} {', '.join(verdicts)}", style=style, highlight=False, soft_wrap=True)
 
         try:
             with progress:
@@ -119,12 +118,12 @@ def _app() -> Any:
     ) -> None:
         """Time an eager step on a small NumPy array beside the same formula written by hand."""
         console = Console()
-        for name in rule or RULES:
-            if name not in RULES:
-                msg = f"unknown rule {name!r}; there are {', '.join(RULES)}"
+        for name in rule or BY_HAND:
+            if name not in BY_HAND:
+                msg = f"unknown rule {name!r}; there are {', '.join(BY_HAND)}"
                 raise typer.BadParameter(msg, param_hint="--rule")
         console.print(f"{'rule':9} {'xopt':>8} {'by hand':>8} {'ratio':>6}   float32, {size} numbers, microseconds, medians")
-        for name in rule or RULES:
+        for name in rule or BY_HAND:
             found = overhead(name, size)
             console.print(f"{name:9} {found.step:8.1f} {found.by_hand:8.1f} {found.ratio:6.2f}", highlight=False)
 

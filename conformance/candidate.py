@@ -24,7 +24,7 @@ class Candidate:
         self.rule = rule
         self.backend = backend
         self.dtype = dtype
-        self.shapes = shapes if mode == "eager" else {"all": (sum(int(np.prod(s)) for s in shapes.values()),)}
+        self.shapes: Shapes = shapes if mode == "eager" else {"all": (sum(int(np.prod(s)) for s in shapes.values()),)}
         self.mode = mode
         self._function: Callable[..., Any] = rule.step if mode == "eager" else backend.trace(rule.step)
 

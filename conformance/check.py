@@ -105,6 +105,7 @@ class Check:
         self.rule = rule
         self.dtype = dtype
         self.subjects = subjects
+        self.shapes = shapes
         numpy = backends.get("numpy")
         self.baseline: Candidate = (
             BFloat16OnNumPy(rule, numpy, shapes) if dtype == "bfloat16" else Candidate(rule, numpy, dtype, "eager", shapes)
@@ -202,7 +203,7 @@ class Check:
     def _details(
         self, kind: str, t: int, at: int, comparison: Comparison, after: Columns, case: Trajectory, grads: list[Any]
     ) -> dict[str, Any]:
-        leaf, element = _place(at, self.subjects[0].candidate.shapes)
+        leaf, element = _place(at, self.shapes)
         return {
             "mode": kind,
             "step": t,

@@ -73,7 +73,7 @@ class _Multiprecision:
     """mpmath in a context of its own: no global precision is touched."""
 
     def __init__(self, digits: int) -> None:
-        import mpmath  # type: ignore[import-untyped]
+        import mpmath
 
         self._mp = mpmath.MPContext()
         self._mp.dps = digits

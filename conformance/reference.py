@@ -122,7 +122,8 @@ class Reference:
             return params
         if isinstance(params, Bounded):
             return replace(params, value=np.where(beyond, after, params.value), error=np.where(beyond, 0.0, params.error))
-        return np.where(beyond, self.truth_in.number(after), params)
+        infinite: Any = self.truth_in.number(after)
+        return np.where(beyond, infinite, params)
 
     def _compare(self, results: tuple[Columns, Columns, Columns], after: Columns) -> Iterator[Comparison]:
         for i, (name, *columns) in enumerate(zip(("params", *self.rule.slots), self.before, after, *results, strict=True)):

@@ -43,7 +43,7 @@ def show_backend(console: Console, backend: BackendReport) -> None:
         Text(f"{backend.name} {backend.version} on {backend.device}", style="bold"), Text(f"({backend.seconds} s)", style="dim")
     )
     for sentence in backend.sentences:
-        console.print(Text(f"  {sentence}"))
+        console.print(Text(f"  {sentence}"), soft_wrap=True)
 
 
 def show(console: Console, report: Report) -> None:
@@ -56,7 +56,7 @@ def show(console: Console, report: Report) -> None:
     if report.replays:
         _show_table(console, "real gradients (digits), float32", report.replays, tracers)
         _show_training(console, report)
-    console.print(LEGEND, style="dim", highlight=False)
+    console.print(LEGEND, style="dim", highlight=False, soft_wrap=True)
     _show_totals(console, report)
     for result in report.wrong:
         cell = result.to_dict() if isinstance(result, Cell) else result.replayed
@@ -119,7 +119,7 @@ def _show_totals(console: Console, report: Report) -> None:
             reason = f"{cell.backend}: {cell.reason}"
             reasons[reason] = reasons.get(reason, 0) + 1
     for reason, count in reasons.items():
-        console.print(f"not run: {count} cells, {reason}", style="dim", highlight=False, markup=False)
+        console.print(f"not run: {count} cells, {reason}", style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
 def script(cell: dict[str, Any]) -> str:

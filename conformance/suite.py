@@ -65,7 +65,8 @@ class Report:
     @property
     def wrong(self) -> list[Cell | Replay]:
         """The cells and replays that are wrong; empty where every backend computed what the golden says."""
-        return [cell for cell in (*self.cells, *self.replays) if cell.verdict == WRONG]
+        everything: list[Cell | Replay] = [*self.cells, *self.replays]
+        return [result for result in everything if result.verdict == WRONG]
 
     def to_dict(self) -> dict[str, Any]:
         """As in ``schema.json``."""
@@ -124,7 +125,7 @@ def conform(
     """
     started = time.monotonic()
     events = events or Events()
-    plan = _chosen("profile", [profile], PROFILES) and PROFILES[profile]
+    plan = PROFILES[_chosen("profile", [profile], PROFILES)[0]]
     rules = _chosen("rule", rules, RULES)
     dtypes = _chosen("dtype", dtypes, DTYPES)
     with _workers(jobs) as submit:
@@ -141,7 +142,7 @@ def conform(
             results = task.result()
             for result in results:
                 _explain(result, found)
-                (cells if isinstance(result, Cell) else replays).append(result)  # type: ignore[attr-defined]
+                (cells if isinstance(result, Cell) else replays).append(result)
             events.finished(rule, what, results)
     order = {name: i for i, name in enumerate(RULES)}
     cells.sort(key=lambda c: (order[c.rule], DTYPES.index(c.dtype)))

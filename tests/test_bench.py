@@ -13,7 +13,7 @@ def columns(state: Any) -> list[Any]:
     return [tuple(x for x in c if x is not None) if isinstance(c, tuple) else c for c in state[:-1]]
 
 
-@pytest.mark.parametrize("name", xopt.RULES)
+@pytest.mark.parametrize("name", BY_HAND)
 def test_formula_by_hand_gives_the_same_bits(name: str) -> None:
     rule = xopt.RULES[name]
     draw = np.random.default_rng(0)

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import xopt
-from xopt.conformance.bounded import FORMATS, HOST, Bounded, Signs, exact
-from xopt.conformance.bounded import Namespace as bounded
+from xopt.conformance.bounded import FORMATS, HOST, Bounded, Namespace, Signs, exact
 from xopt.conformance.reference import Reference
 
 F32 = FORMATS["float32"]
@@ -36,7 +35,7 @@ def test_formats_are_what_numpy_says(name: str) -> None:
 
 @given(numbers, numbers, numbers)
 def test_each_operation_is_sound_and_its_rounding_is_not_overcharged(x: float, y: float, z: float) -> None:
-    """One operation on exact float32 operands: the error of NumPy is within the bound, and the bound within one unit of the result."""
+    """One operation on exact float32 operands: NumPy's error is within the bound, and the bound within one unit of the result."""
     cases: list[tuple[Any, Bounded, Fraction]] = [
         (f32(x) + f32(y), exact(x, F32) + exact(y, F32), Fraction(x) + Fraction(y)),
         (f32(x) - f32(y), exact(x, F32) - exact(y, F32), Fraction(x) - Fraction(y)),
@@ -52,7 +51,7 @@ def test_each_operation_is_sound_and_its_rounding_is_not_overcharged(x: float, y
 
 @given(numbers.map(abs))
 def test_sqrt_is_sound(x: float) -> None:
-    bound = bounded.sqrt(exact(x, F32))
+    bound = Namespace.sqrt(exact(x, F32))
     low, high = (
         Fraction(float(bound.value)) - Fraction(float(bound.error)),
         Fraction(float(bound.value)) + Fraction(float(bound.error)),
@@ -64,7 +63,7 @@ def test_sqrt_is_sound(x: float) -> None:
 @given(st.floats(0.001, 1000), st.floats(0, 1), st.floats(-1, 1))
 def test_sqrt_of_an_erroneous_operand_is_sound(x: float, relative: float, where: float) -> None:
     error = relative * x
-    bound = bounded.sqrt(Bounded(np.float64(x), np.float64(error), F32))
+    bound = Namespace.sqrt(Bounded(np.float64(x), np.float64(error), F32))
     inside = max(x + where * error, 0.0)
     assert abs(np.sqrt(inside) - np.sqrt(x)) <= bound.error
 
@@ -90,11 +89,11 @@ def test_a_division_by_what_may_be_zero_is_vacuous_and_overflow_too() -> None:
 def test_an_open_sign_is_a_set() -> None:
     x = Bounded(np.asarray([0.0, 1e-9, 1.0]), np.asarray([1e-8, 1e-8, 1e-8]), F32)
     with Signs() as signs:
-        free = bounded.sign(x)
+        free = Namespace.sign(x)
     assert signs.open.tolist() == [True, True, False]
     assert free.error.tolist() == [1.0, 2.0, 0.0]
     with Signs(-1.0, signs.open):
-        assert bounded.sign(x).value.tolist() == [-1.0, -1.0, 1.0]
+        assert Namespace.sign(x).value.tolist() == [-1.0, -1.0, 1.0]
 
 
 def fma(a: Any, b: Any, c: Any) -> Any:

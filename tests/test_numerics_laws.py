@@ -53,7 +53,17 @@ class Lawful:
         msg = f"an update asked an array for .{name}"
         raise LawBrokenError(msg)
 
-    for _name in ("__pow__", "__rpow__", "__matmul__", "__mod__", "__floordiv__", "__getitem__", "__iadd__", "__imul__", "__isub__"):
+    for _name in (
+        "__pow__",
+        "__rpow__",
+        "__matmul__",
+        "__mod__",
+        "__floordiv__",
+        "__getitem__",
+        "__iadd__",
+        "__imul__",
+        "__isub__",
+    ):
 
         def _refused(self, *_: Any, _name: str = _name) -> Any:
             raise LawBrokenError(_name)
@@ -63,8 +73,8 @@ class Lawful:
 
 
 class LawfulNamespace:
-    sqrt = staticmethod(lambda x: Lawful())
-    sign = staticmethod(lambda x: Lawful())
+    sqrt = staticmethod(lambda _: Lawful())
+    sign = staticmethod(lambda _: Lawful())
 
 
 def run(rule: Rule[Any, Any], t: int, **hyper: Any) -> None:
@@ -93,7 +103,7 @@ def test_update_keeps_the_laws_during_warmups() -> None:
     run(xopt.ademamix, 3, alpha_warmup=10, beta3_warmup=10)
 
 
-@pytest.mark.parametrize("breach", [lambda x: x / 2.0, lambda x: 2.0 / x, lambda x: x**2, lambda x: x if x else x, lambda x: x.sum()])
+@pytest.mark.parametrize("breach", [lambda x: x / 2.0, lambda x: 2.0 / x, lambda x: x**2, lambda x: x or x, lambda x: x.sum()])
 def test_a_breach_is_noticed(breach: Any) -> None:
     with pytest.raises(LawBrokenError):
         breach(Lawful())

@@ -135,6 +135,20 @@ def test_one_result_in_a_hundred_off_by_one_ulp(op, dtype):
     assert found.explain(dtype, compiled=False, uses_sqrt=False) == ([] if op == "sqrt" else [line])
 
 
+def test_results_that_are_wrong_in_hard_cases_alone():
+    class Off(Faulty):
+        def spoil(self, ufunc, x):
+            result = ufunc(*x)
+            if ufunc is np.sqrt:
+                result[4:HARD:8] = np.nextafter(result[4:HARD:8], 0)
+            return result
+
+    found = probe(backend_of(Off))
+    assert found.eager["float32"].operations["sqrt"].fraction_wrong == 0
+    assert found.primitive_ulps("float32", compiled=False)["sqrt"] > 0.5
+    assert any("sqrt is not correctly rounded in float32: wrong for a few hard cases, by up to " in x for x in found.sentences())
+
+
 def test_flushed_results():
     found = probe(backend_of(FlushedResults))
     for dtype in DTYPES:
@@ -142,6 +156,14 @@ def test_flushed_results():
         assert found.flushes(dtype, compiled=False)
         assert found.primitive_ulps(dtype, compiled=False) == RIGHT, "normal results are right"
         assert f"subnormal results are flushed to zero in {dtype}" in found.sentences()
+
+
+def test_flushed_differences_alone():
+    class Flushed(FlushedResults):
+        def spoil(self, ufunc, x):
+            return super().spoil(ufunc, x) if ufunc is np.subtract else ufunc(*x)
+
+    assert probe(backend_of(Flushed)).flushes("float32", compiled=False)
 
 
 def test_flushed_operands():
@@ -159,6 +181,21 @@ def test_contraction_by_a_compiler():
     assert found.primitive_ulps("float32", compiled=True) == RIGHT, "rounding twice is harmless with so many digits"
     assert found.explain("float32", compiled=True) == ["x * y + z is contracted to one rounding in float32 by double"]
     assert found.explain("float32", compiled=False) == []
+
+
+@pytest.mark.parametrize("alone", ["multiply_add", "difference_of_products"])
+def test_contraction_of_one_form_alone(alone):
+    def trace(self, function):
+        def compiled(operands):
+            results = function(operands)
+            x, y, z, *w = (np.asarray(a, np.float64) for a in operands["float32"][alone])
+            other = -(z * w[0]).astype(np.float32) if w else z
+            results["float32"][alone] = (x * y + other).astype(np.float32)  # the product of float32 numbers is exact in float64
+            return results
+
+        return compiled
+
+    assert probe(backend_of(np.ndarray, trace=trace, tracer="fma")).compiled["float32"].contracts
 
 
 def test_the_compiler_can_be_left_out():

@@ -72,7 +72,7 @@ SIGNATURES = {
 }
 
 
-@pytest.mark.parametrize("name", xopt.RULES)
+@pytest.mark.parametrize("name", SIGNATURES)
 def test_signature_shows_hyperparameters_and_defaults(name):
     assert str(inspect.signature(getattr(xopt, f"{name}_step"))) == f"(state, grad, *, {SIGNATURES[name]})"
     assert str(inspect.signature(getattr(xopt, f"{name}_init"))) == f"(params, *, {SIGNATURES[name]})"

@@ -4,12 +4,31 @@ state = xopt.ademamix_init(params)
 state = xopt.ademamix_step(state, grad, lr=1e-3)
 """
 
+from xopt.conversions import (
+    qhadam_from_nadam,
+    qhm_from_accsgd,
+    qhm_from_heavy_ball,
+    qhm_from_nesterov,
+    qhm_from_pid,
+    qhm_from_robust_momentum,
+    qhm_from_synthesized_nesterov,
+    qhm_from_triple_momentum,
+    qhm_from_two_state,
+    qhm_to_accsgd,
+    qhm_to_heavy_ball,
+    qhm_to_nesterov,
+    qhm_to_pid,
+    qhm_to_robust_momentum,
+    qhm_to_synthesized_nesterov,
+    qhm_to_triple_momentum,
+    qhm_to_two_state,
+)
 from xopt.rule import Rule
 from xopt.rules import RULES
 from xopt.rules.adam import adam, adam_init, adam_step
 from xopt.rules.adamw import adamw, adamw_init, adamw_step
 from xopt.rules.ademamix import ademamix, ademamix_init, ademamix_step
-from xopt.rules.aggmo import aggmo, aggmo_init, aggmo_step
+from xopt.rules.aggmo import aggmo, aggmo_betas, aggmo_init, aggmo_step
 from xopt.rules.lion import lion, lion_init, lion_step
 from xopt.rules.momentum import momentum, momentum_init, momentum_step
 from xopt.rules.nadam import nadam, nadam_init, nadam_step
@@ -31,6 +50,7 @@ __all__ = [
     "ademamix_init",
     "ademamix_step",
     "aggmo",
+    "aggmo_betas",
     "aggmo_init",
     "aggmo_step",
     "lion",
@@ -46,11 +66,28 @@ __all__ = [
     "nesterov_init",
     "nesterov_step",
     "qhadam",
+    "qhadam_from_nadam",
     "qhadam_init",
     "qhadam_step",
     "qhm",
+    "qhm_from_accsgd",
+    "qhm_from_heavy_ball",
+    "qhm_from_nesterov",
+    "qhm_from_pid",
+    "qhm_from_robust_momentum",
+    "qhm_from_synthesized_nesterov",
+    "qhm_from_triple_momentum",
+    "qhm_from_two_state",
     "qhm_init",
     "qhm_step",
+    "qhm_to_accsgd",
+    "qhm_to_heavy_ball",
+    "qhm_to_nesterov",
+    "qhm_to_pid",
+    "qhm_to_robust_momentum",
+    "qhm_to_synthesized_nesterov",
+    "qhm_to_triple_momentum",
+    "qhm_to_two_state",
     "sgd",
     "sgd_init",
     "sgd_step",

@@ -80,10 +80,16 @@ def check_names(function: str, given: Iterable[str], known: Sequence[str]) -> No
     """Raises TypeError for a hyperparameter that the rule does not have, with the nearest one that it has."""
     for name in given:
         if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            nearest = [k for k in known if _initials(k) == name or k == _initials(name)]
+            nearest = nearest or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             hint = f"did you mean {nearest[0]}?" if nearest else f"it takes {', '.join(known)}"
             msg = f"{function}: unknown hyperparameter {name!r}; {hint}"
             raise TypeError(msg)
+
+
+def _initials(name: str) -> str:
+    """learning_rate is lr, and wd is weight_decay."""
+    return "".join(word[:1] for word in name.split("_"))
 
 
 def check_hyper(function: str, name: str, value: Any, interval: Interval, precision: Precision) -> None:

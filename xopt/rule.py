@@ -361,6 +361,11 @@ def _matches(x: Any, params: Array, kind: Kind, dtype: Any) -> bool:
     )
 
 
+def _count(step: Any) -> Any:
+    """A step count as an int where it holds one, such as one that NumPy has loaded; an array that may be traced stays one."""
+    return int(step) if isinstance(step, Integral) or is_numpy_array(step) else step
+
+
 def _same_device(x: Array, y: Array) -> bool:
     """A traced array may have no device yet."""
     one, other = getattr(x, "device", None), getattr(y, "device", None)
@@ -454,7 +459,7 @@ def _step_function(rule: Rule[Any, Any]) -> Any:
             msg = f"{function}: state must be the {state_type.__name__} that {rule.name}_init returns, got a {type(state).__name__}"
             raise TypeError(msg)
         params, *slots, count = state
-        t = count + 1 if type(count) is int else (int(count) if isinstance(count, Integral) else count) + 1
+        t = count + 1 if type(count) is int else _count(count) + 1
         if is_known_array(params):  # a tree of one leaf; not asking optree saves a tenth of a small step
             new = rule._step_leaf(params, grad, slots, t, hyper)
         else:

@@ -10,11 +10,12 @@ It keeps every slot, also where a decay of 0 makes it idle.
 
 import inspect
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from xopt.conformance.golden import adam, adamw, ademamix, aggmo, lion, momentum, nadam, nesterov, qhadam, qhm, sgd
 from xopt.conformance.numbers import Arithmetic, Number
+from xopt.rules import RULES
 
 
 class Golden(NamedTuple):
@@ -34,19 +35,8 @@ def _golden(module: ModuleType) -> Golden:
     return Golden(module.__name__.rpartition(".")[2], module.step, slots, hyper, module.initial)
 
 
-GOLDENS: dict[str, Golden] = {
-    "sgd": _golden(sgd),
-    "momentum": _golden(momentum),
-    "nesterov": _golden(nesterov),
-    "qhm": _golden(qhm),
-    "aggmo": _golden(aggmo),
-    "adam": _golden(adam),
-    "adamw": _golden(adamw),
-    "nadam": _golden(nadam),
-    "qhadam": _golden(qhadam),
-    "lion": _golden(lion),
-    "ademamix": _golden(ademamix),
-}
+GOLDENS: dict[str, Golden] = {name: _golden(import_module(f"{__name__}.{name}")) for name in RULES}
+"""The golden of each rule: the file of its name."""
 
 
 def start(golden: Golden, n: Arithmetic, params: Number, hyper: Mapping[str, Any]) -> tuple[Any, ...]:
