@@ -38,6 +38,11 @@ class Candidate:
         self.state = self._step(self.state, self._tree(grad))
         return self._columns()
 
+    @property
+    def traced(self) -> bool:
+        """Whether the step count has become an array, so that the coefficients are computed in the arrays' precision."""
+        return type(self.state.step) is not int
+
     def run(self, params: Any, grads: list[Any], hyper: dict[str, Any]) -> list[Columns]:
         return [self.start(params, hyper), *map(self.step, grads)]
 

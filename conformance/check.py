@@ -94,8 +94,8 @@ class Subject:
 
     @property
     def plain(self) -> bool:
-        """Correct rounding, subnormals kept, coefficients on the host: NumPy's own bound holds."""
-        return self.compute == FORMATS[self.compute.name] and self.cell.mode == "eager"
+        """Correct rounding, subnormals kept, coefficients on the host: the bound is NumPy's own."""
+        return self.compute == FORMATS[self.compute.name] and not self.candidate.traced
 
 
 class Check:
@@ -130,7 +130,7 @@ class Check:
             same = not any(np.any(d) for step in differ for d in step)
             own = results
             if not (same and subject.plain):
-                own = list(self._compare(case.hyper, subject.compute, subject.cell.mode != "eager", states, grads))
+                own = list(self._compare(case.hyper, subject.compute, subject.candidate.traced, states, grads))
             self._note(subject.cell, own, differ, touched, states, case, grads)
 
     def _baseline(self, case: Trajectory) -> tuple[list[Columns], list[Any]]:

@@ -413,3 +413,27 @@ def test_no_conversion_leaves_the_ranges_of_qhm() -> None:
         found = CONVERSIONS[f"qhm_from_{method}"](**hyper)
         assert found.keys() == {"lr", "beta", "nu"}
         assert all(value in xopt.RULES["qhm"].ranges[name] for name, value in found.items())
+
+
+def test_aggmo_betas_are_the_papers() -> None:
+    assert xopt.aggmo_betas() == (0.0, 0.9, 0.99) == xopt.aggmo.defaults["betas"]
+    assert xopt.aggmo_betas(0.1, 5) == (0.0, 0.9, 0.99, 0.999, 0.9999)
+    assert xopt.aggmo_betas(0.5, 2) == (0.0, 0.5)
+    assert xopt.aggmo_betas(k=1) == (0.0,)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"a": 0.0}, ValueError, r"aggmo_betas: a must be in \(0, 1\), got 0.0"),
+        ({"a": 1.0}, ValueError, r"aggmo_betas: a must be in"),
+        ({"a": math.nan}, ValueError, r"aggmo_betas: a must be in"),
+        ({"a": "0.1"}, TypeError, r"aggmo_betas: a must be a number"),
+        ({"k": 0}, ValueError, r"aggmo_betas: k must be 1 or more, got 0"),
+        ({"k": 2.0}, TypeError, r"aggmo_betas: k must be an int, got 2.0"),
+        ({"k": 40}, ValueError, r"aggmo_betas: the result\[\d+\] must be in \[0, 1\), got 1.0"),
+    ],
+)
+def test_aggmo_betas_refuses_what_gives_no_decays(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        xopt.aggmo_betas(**arguments)

@@ -44,8 +44,10 @@ def three(library, seed, dtype="float32"):
 
 def test_all_is_exact():
     functions = [name for rule in xopt.RULES for name in (rule, f"{rule}_init", f"{rule}_step")]
-    assert sorted(xopt.__all__) == sorted(["RULES", "Rule", *functions])
-    modules = {"checks", "operations", "rule", "rules", "scalars"} | {"backends", "conformance"}
+    conversions = [name for name, f in vars(xopt.conversions).items() if name.startswith(("qh", "aggmo_")) and callable(f)]
+    assert len(conversions) == 18
+    assert sorted(xopt.__all__) == sorted(["RULES", "Rule", *functions, *conversions])
+    modules = {"checks", "conversions", "operations", "rule", "rules", "scalars"} | {"backends", "conformance"}
     assert {name for name in vars(xopt) if not name.startswith("_")} - set(xopt.__all__) <= modules
 
 

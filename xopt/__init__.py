@@ -5,6 +5,7 @@ state = xopt.ademamix_step(state, grad, lr=1e-3)
 """
 
 from xopt.conversions import (
+    aggmo_betas,
     qhadam_from_nadam,
     qhm_from_accsgd,
     qhm_from_heavy_ball,
@@ -28,7 +29,7 @@ from xopt.rules import RULES
 from xopt.rules.adam import adam, adam_init, adam_step
 from xopt.rules.adamw import adamw, adamw_init, adamw_step
 from xopt.rules.ademamix import ademamix, ademamix_init, ademamix_step
-from xopt.rules.aggmo import aggmo, aggmo_betas, aggmo_init, aggmo_step
+from xopt.rules.aggmo import aggmo, aggmo_init, aggmo_step
 from xopt.rules.lion import lion, lion_init, lion_step
 from xopt.rules.momentum import momentum, momentum_init, momentum_step
 from xopt.rules.nadam import nadam, nadam_init, nadam_step

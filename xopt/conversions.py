@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable
 from typing import Annotated, Any, ParamSpec, get_type_hints
 
-from xopt.checks import Beta, Epsilon, Interval, Rate, Real, SignedBeta, as_number
+from xopt.checks import DOUBLE, Beta, Epsilon, Interval, Rate, Real, SignedBeta, as_number, check_hyper
 
 P = ParamSpec("P")
 
@@ -508,3 +508,35 @@ def qhadam_from_nadam(lr: Rate, beta1: Beta, beta2: Beta, eps: Epsilon) -> Hyper
         ``lr``, ``beta1``, ``beta2``, ``nu1``, ``nu2`` and ``eps`` of ``qhadam``.
     """
     return {"lr": lr, "beta1": beta1, "beta2": beta2, "nu1": beta1, "nu2": 1.0, "eps": eps}
+
+
+def aggmo_betas(a: float = 0.1, k: int = 3) -> tuple[float, ...]:
+    """The paper's exponential form of the decays, ``1 - a**i`` for i = 0 ... k - 1 (section 4.1).
+
+    Parameters
+    ----------
+    a
+        In (0, 1): each decay is that much nearer to 1 than the one before.
+    k
+        How many, 1 or more.
+
+    Returns
+    -------
+    tuple of float
+        For ``aggmo_init`` and ``aggmo_step``. The default is (0.0, 0.9, 0.99).
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``a`` or ``k`` is no number, or out of its range; a decay that is 1 once rounded.
+    """
+    if not isinstance(k, int) or isinstance(k, bool):
+        msg = f"aggmo_betas: k must be an int, got {k!r}"
+        raise TypeError(msg)
+    check_hyper("aggmo_betas", "a", a, Interval("(0, 1)"), DOUBLE)
+    if k < 1:
+        msg = f"aggmo_betas: k must be 1 or more, got {k!r}"
+        raise ValueError(msg)
+    betas = tuple(1.0 - math.prod([a] * i) for i in range(k))
+    check_hyper("aggmo_betas", "the result", betas, Interval("[0, 1)", sequence=True), DOUBLE)
+    return betas

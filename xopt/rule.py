@@ -363,7 +363,7 @@ def _matches(x: Any, params: Array, kind: Kind, dtype: Any) -> bool:
 
 def _count(step: Any) -> Any:
     """A step count as an int where it holds one, such as one that NumPy has loaded; an array that may be traced stays one."""
-    return int(step) if isinstance(step, Integral) or is_numpy_array(step) else step
+    return int(step) if isinstance(step, Integral) or hasattr(type(step), "__array_interface__") else step
 
 
 def _same_device(x: Array, y: Array) -> bool:

@@ -26,6 +26,8 @@ def power_complement(beta: Scalar, t: Scalar) -> Scalar:
 
     Repeated squaring in complements: with ``a = 1 - x`` and ``b = 1 - y``, ``1 - x*y = a + b*(1 - a)``, a sum of positive terms.
     """
+    if is_host(beta) and beta == 0:
+        return 1.0
     if not isinstance(t, int):
         return exp_complement(t * -log(beta))
     square = 1.0 - beta

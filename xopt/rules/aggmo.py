@@ -14,10 +14,9 @@ sum is formed once, from left to right, then applied. ``aggmo_betas(a, k)`` give
 The weight decay is decoupled and scaled by lr; the authors add it to the gradient.
 """
 
-import math
 from typing import NamedTuple
 
-from xopt.checks import DOUBLE, Betas, Interval, Rate, check_hyper
+from xopt.checks import Betas, Rate
 from xopt.operations import Array, accumulate
 from xopt.rule import Rule, Tree
 from xopt.scalars import Scalar
@@ -46,38 +45,6 @@ def update(params: Array, v: tuple[Array | None, ...], grad: Array, c: Coefficie
     for v_i in rest:
         total = total + v_i
     return params - c.lr * (c.share * total + c.weight_decay * params), buffers
-
-
-def aggmo_betas(a: float = 0.1, k: int = 3) -> tuple[float, ...]:
-    """The paper's exponential form of the decays, ``1 - a**i`` for i = 0 ... k - 1 (section 4.1).
-
-    Parameters
-    ----------
-    a
-        In (0, 1): each decay is that much nearer to 1 than the one before.
-    k
-        How many, 1 or more.
-
-    Returns
-    -------
-    tuple of float
-        For ``aggmo_init`` and ``aggmo_step``. The default is (0.0, 0.9, 0.99).
-
-    Raises
-    ------
-    TypeError, ValueError
-        ``a`` or ``k`` is no number, or out of its range; a decay that is 1 once rounded.
-    """
-    if not isinstance(k, int) or isinstance(k, bool):
-        msg = f"aggmo_betas: k must be an int, got {k!r}"
-        raise TypeError(msg)
-    check_hyper("aggmo_betas", "a", a, Interval("(0, 1)"), DOUBLE)
-    if k < 1:
-        msg = f"aggmo_betas: k must be 1 or more, got {k!r}"
-        raise ValueError(msg)
-    betas = tuple(1.0 - math.prod([a] * i) for i in range(k))
-    check_hyper("aggmo_betas", "the result", betas, Interval("[0, 1)", sequence=True), DOUBLE)
-    return betas
 
 
 aggmo = Rule("aggmo", AggMoState, coefficients, update, memory={"v": "betas"})
