@@ -1,6 +1,8 @@
 """How a report is shown: tables for a terminal, the table of the README, and JSON."""
 
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from xopt.backends import BACKENDS
 from xopt.conformance.check import IDENTICAL, NOT_RUN, SUBNORMALS, WITHIN, WRONG, Cell
 from xopt.conformance.replay import Replay
 from xopt.conformance.suite import DTYPES, BackendReport, Report
@@ -26,7 +29,9 @@ WRONG   outside the bound
 
 def symbol(cell: Cell | Replay) -> str:
     ratio = cell.ratio if isinstance(cell, Cell) else cell.replayed["ratio"]
-    return {IDENTICAL: "bits", SUBNORMALS: "bits*", WITHIN: f"{ratio:.2f}", WRONG: "WRONG", NOT_RUN: "-"}[cell.verdict]
+    return {IDENTICAL: "bits", SUBNORMALS: "bits*", WITHIN: f"{math.floor(100 * ratio) / 100:.2f}", WRONG: "WRONG", NOT_RUN: "-"}[
+        cell.verdict
+    ]
 
 
 def heading(backend: str, device: str, mode: str, tracer: str | None) -> str:
@@ -69,8 +74,7 @@ def show(console: Console, report: Report) -> None:
 
 
 def _show_table(console: Console, title: str, cells: list[Any], tracers: dict[Any, Any]) -> None:
-    columns = list(dict.fromkeys((c.backend, c.device, c.mode) for c in cells))
-    columns = [key for key in columns if any(c.verdict != NOT_RUN for c in cells if (c.backend, c.device, c.mode) == key)]
+    columns = _columns(cells)
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("rule")
     for backend, device, mode in columns:
@@ -79,6 +83,12 @@ def _show_table(console: Console, title: str, cells: list[Any], tracers: dict[An
         row = {(c.backend, c.device, c.mode): c for c in cells if c.rule == rule}
         table.add_row(rule, *(Text(symbol(row[key]), style=_STYLES[row[key].verdict]) for key in columns))
     console.print(table)
+
+
+def _columns(cells: Sequence[Cell | Replay]) -> list[tuple[str, str, str]]:
+    """Backend, device and mode of what ran, in the order of the backends."""
+    ran = {(c.backend, c.device, c.mode) for c in cells if c.verdict != NOT_RUN}
+    return sorted(ran, key=lambda key: (list(BACKENDS).index(key[0]), key[1:]))
 
 
 def _show_training(console: Console, report: Report) -> None:
@@ -156,7 +166,7 @@ BEGIN, END = "<!-- conformance table: begin -->", "<!-- conformance table: end -
 def markdown(report: Report) -> str:
     """Rules by backends, each cell the weakest verdict over the dtypes, with the run that it comes from."""
     tracers = {(b.name, b.device): b.tracer for b in report.backends}
-    columns = list(dict.fromkeys((c.backend, c.device, c.mode) for c in report.cells if c.verdict != NOT_RUN))
+    columns = _columns(report.cells)
     lines = [
         "| rule | " + " | ".join(heading(*key, tracers[key[:2]]) for key in columns) + " |",
         "|---|" + "---|" * len(columns),
@@ -169,7 +179,7 @@ def markdown(report: Report) -> str:
         lines.append(f"| `{rule}` | " + " | ".join(row) + " |")
     about = report.about
     versions = ", ".join(f"{b.name} {b.version}" for b in report.backends if b.reason is None)
-    missing = "; ".join(f"{b.name}: {b.reason}" for b in report.backends if b.reason is not None)
+    missing = "; ".join(f"{b.name} ({b.reason})" for b in report.backends if b.reason is not None)
     lines += [
         "",
         (

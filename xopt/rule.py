@@ -162,7 +162,9 @@ class Rule(Generic[S, P]):
         spec: optree.PyTreeSpec | None = None,
         i: int = 0,
     ) -> Sequence[Any]:
-        kind = self._kind(self._step_name, params, spec, i)
+        kind = self._kinds.get((type(params), params.dtype)) if is_known_array(params) else None
+        if kind is None:
+            kind = self._kind(self._step_name, params, spec, i)
         c, ordinary = kind.prepare(self, kind, params, grad, slots, t, hyper, known, spec, i)
         if kind.narrow:
             new = self.update(kind.xp.astype(params, kind.compute), *slots, kind.xp.astype(grad, kind.compute), c)
