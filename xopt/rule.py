@@ -3,55 +3,20 @@
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral, Real
-from typing import Any, Concatenate, Generic, NamedTuple, NoReturn, ParamSpec, TypeVar, get_type_hints
+from numbers import Integral
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints
 
 import optree
-from array_api_compat import is_numpy_array
 
-from xopt.checks import DOUBLE, Interval, Precision, as_number, check_hyper, check_names
-from xopt.operations import Array, is_array, is_known_array, namespace
-
-Tree = Any
-"""An array, or a dict, list, tuple or NamedTuple of trees: whatever ``optree`` flattens."""
+from xopt.checks import DOUBLE, Interval, as_number, check_hyper, check_names
+from xopt.leaves import Kind, Tree, flatten_like, kind_of, lifted, matches, number_of, path_of, refuse, stored
+from xopt.operations import Array, is_known_array
 
 S = TypeVar("S", bound=tuple[Any, ...])
 P = ParamSpec("P")
 
 
 _NOT_ARRAYS = (float, tuple, type(None))
-
-
-class _Numbers(dict[Any, Any]):
-    """Python numbers as 0-d arrays, made once: NumPy converts a number at each operation, at the price of the operation."""
-
-    def __init__(self, xp: Any, dtype: Any) -> None:
-        super().__init__()
-        self.make: Callable[[float], Array] = lambda x: xp.asarray(x, dtype=dtype)
-
-    def __missing__(self, x: Any) -> Any:
-        if isinstance(x, tuple):
-            return tuple([self[item] for item in x])
-        if x == 1.0:  # `average` must see it
-            return x
-        if len(self) > 500:  # those that change at each step
-            self.clear()
-        array = self[x] = self.make(x)
-        return array
-
-
-class Kind(NamedTuple):
-    """What a step must know of a parameter's library and dtype."""
-
-    xp: Any
-    dtype: Any  # of the parameter and of its gradient
-    compute: Any  # of the slots and of the arithmetic: at least float32
-    narrow: bool  # the parameter is narrower than the arithmetic
-    one_device: bool  # the library has one device only
-    precision: Precision  # of the arithmetic
-    ranges: dict[str, tuple[float, float]]  # what a Python float must lie in, for each hyperparameter
-    numbers: _Numbers | None  # coefficients as 0-d arrays, where that is cheaper
-    prepare: Callable[..., tuple[Any, bool]]  # Rule._prepare, hidden from compilers that trace Python
 
 
 class Rule(Generic[S, P]):
@@ -138,7 +103,7 @@ class Rule(Generic[S, P]):
         check_names(function, hyper, tuple(self.defaults))
         leaves, spec = optree.tree_flatten(params)
         columns = [
-            _flatten_like(function, spec, name, tree)
+            flatten_like(function, spec, name, tree)
             for name, tree in zip(("grad", *(f"state.{slot}" for slot in self.slots)), (grad, *slots), strict=True)
         ]
         own = self._broadcast(function, hyper, params, len(leaves))
@@ -174,7 +139,7 @@ class Rule(Generic[S, P]):
         if ordinary:
             return new
         xp = None if params.ndim else kind.xp
-        return [_stored(old, x, xp) for old, x in zip((params, *slots), new, strict=True)]
+        return [stored(old, x, xp) for old, x in zip((params, *slots), new, strict=True)]
 
     def _prepare(
         self,
@@ -189,8 +154,8 @@ class Rule(Generic[S, P]):
         i: int,
     ) -> tuple[Any, bool]:
         """Checks one leaf's arguments. Returns its coefficients, and whether its slots are all plain arrays."""
-        if not _matches(grad, params, kind, kind.dtype):
-            _refuse(self._step_name, "grad", grad, params, kind, kind.dtype, spec, i)
+        if not matches(grad, params, kind, kind.dtype):
+            refuse(self._step_name, "grad", grad, params, kind, kind.dtype, spec, i)
         carried = [slots[at] for at in self._carried_at] if self._carried_at else ()
         if known is None:
             c = self._evaluate(self._step_name, t, carried, hyper, kind)
@@ -201,7 +166,7 @@ class Rule(Generic[S, P]):
                 c = known[key] = self._evaluate(self._step_name, t, carried, hyper, kind)
         ordinary = params.ndim > 0
         for at, slot in enumerate(slots):
-            if type(slot) in _NOT_ARRAYS or not _matches(slot, params, kind, kind.compute):
+            if type(slot) in _NOT_ARRAYS or not matches(slot, params, kind, kind.compute):
                 self._check_slot(self._step_name, self.slots[at], slot, params, kind, hyper, spec, i)
                 ordinary = False
         return c, ordinary
@@ -221,7 +186,7 @@ class Rule(Generic[S, P]):
         if name in self.carried:
             return
         decay = self._decay(name, hyper)
-        where = f"state.{name}{_path(spec, i)}"
+        where = f"state.{name}{path_of(spec, i)}"
         pairs = [(slot, decay)]
         if isinstance(decay, tuple):
             if not isinstance(slot, tuple) or len(slot) != len(decay):
@@ -236,8 +201,8 @@ class Rule(Generic[S, P]):
                     given = f"{self.memory[name]}={decay!r}" if decay is not None else f"{self.memory[name]}_warmup is on"
                     msg = f"{function}: {where} is None, which remembers nothing, but {given}; give init the same"
                     raise ValueError(msg)
-            elif not _matches(one, params, kind, kind.compute):
-                _refuse(function, f"state.{name}", one, params, kind, kind.compute, spec, i)
+            elif not matches(one, params, kind, kind.compute):
+                refuse(function, f"state.{name}", one, params, kind, kind.compute, spec, i)
 
     def _broadcast(self, function: str, hyper: dict[str, Any], params: Tree, leaves: int) -> list[dict[str, Any]]:
         """The hyperparameters of each leaf: the same dict for all, unless one of them is a tree that is a prefix of ``params``."""
@@ -270,7 +235,7 @@ class Rule(Generic[S, P]):
             raise ValueError(msg)
         c = self.coefficients(t, *carried, **hyper)
         if not plain or type(t) is not int:
-            return type(c)._make([_lifted(value, kind) for value in c])
+            return type(c)._make([lifted(value, kind) for value in c])
         return c if kind.numbers is None or carried else type(c)._make([kind.numbers[x] for x in c])
 
     def _ready(self, function: str, hyper: dict[str, Any], kind: Kind) -> bool:
@@ -286,10 +251,10 @@ class Rule(Generic[S, P]):
             if value is None:
                 continue
             if self.ranges[name].sequence:
-                hyper[name] = tuple(_plain(item, kind) for item in value)
+                hyper[name] = tuple(number_of(item, kind) for item in value)
                 plain = plain and all(type(item) is float for item in hyper[name])
             else:
-                hyper[name] = _plain(value, kind)
+                hyper[name] = number_of(value, kind)
                 plain = plain and type(hyper[name]) is float
         return plain
 
@@ -298,139 +263,14 @@ class Rule(Generic[S, P]):
         key = (type(params), getattr(params, "dtype", None))
         kind = self._kinds.get(key)
         if kind is None:
-            kind = self._kinds[key] = self._new_kind(f"{function}: params{_path(spec, i)}", params)
+            where = f"{function}: params{path_of(spec, i)}"
+            kind = self._kinds[key] = kind_of(where, params, self.ranges, Rule._prepare)
         return kind
-
-    def _new_kind(self, where: str, params: Any) -> Kind:
-        if not is_array(params):
-            msg = f"{where} must be an array, got {params!r}"
-            raise TypeError(msg)
-        xp = namespace(params)
-        if xp.isdtype(params.dtype, "complex floating"):
-            msg = (
-                f"{where} is {params.dtype}; two conventions are in use for complex parameters: real and imaginary part as a "
-                "pair of real parameters (torch), or one second moment |g|^2 (optax). For the first, pass the two parts as arrays"
-            )
-            raise TypeError(msg)
-        if not xp.isdtype(params.dtype, "real floating"):
-            msg = f"{where} must be real floating-point, got {params.dtype}; an update would be truncated"
-            raise TypeError(msg)
-        narrow = xp.finfo(params.dtype).bits < 32
-        compute = xp.float32 if narrow else params.dtype
-        info = xp.finfo(compute)
-        precision = Precision(str(compute).split(".")[-1], float(info.eps), float(info.max), float(info.smallest_normal))
-        ranges = {}
-        for name, interval in self.ranges.items():
-            if interval.sequence:
-                continue
-            low, high = interval.usable(precision)
-            ranges[name] = (max(low, precision.smallest_normal) if interval.divisor else low, high)
-        # A compiler that traces Python itself (torch.compile) is told to call the checks and the host arithmetic, not to
-        # trace them: a Python step count then keeps its exact path, and a new learning rate recompiles nothing.
-        untraced = getattr(getattr(xp, "compiler", None), "disable", None)
-        prepare = untraced(Rule._prepare) if untraced else Rule._prepare
-        is_numpy = is_numpy_array(params)
-        numbers = _Numbers(xp, compute) if is_numpy else None
-        return Kind(xp, params.dtype, compute, narrow, is_numpy, precision, ranges, numbers, prepare)
-
-
-def _lifted(value: Any, kind: Kind) -> Any:
-    if isinstance(value, tuple):
-        return tuple(_lifted(item, kind) for item in value)
-    if isinstance(value, float):
-        return float(value)
-    return kind.xp.astype(value, kind.compute) if is_array(value) else value
-
-
-def _plain(value: Any, kind: Kind) -> Any:
-    """A checked hyperparameter as a float, unless it is a 0-d array of the parameters' own library and may be traced."""
-    if not isinstance(value, Real) and namespace(value) is kind.xp and kind.numbers is None:
-        return value
-    number = as_number(value)
-    return value if number is None else number
-
-
-def _matches(x: Any, params: Array, kind: Kind, dtype: Any) -> bool:
-    """Whether ``x`` goes with ``params`` element by element, in ``dtype``."""
-    if kind.one_device and type(x) is type(params) and x.dtype is dtype:  # the usual case, at a third of the cost
-        return bool(x.shape == params.shape)
-    return (
-        is_array(x)
-        and namespace(x) is kind.xp
-        and x.dtype == dtype
-        and x.shape == params.shape
-        and (kind.one_device or _same_device(x, params))
-    )
 
 
 def _count(step: Any) -> Any:
     """A step count as an int where it holds one, such as one that NumPy has loaded; an array that may be traced stays one."""
     return int(step) if isinstance(step, Integral) or hasattr(type(step), "__array_interface__") else step
-
-
-def _same_device(x: Array, y: Array) -> bool:
-    """A traced array may have no device yet."""
-    one, other = getattr(x, "device", None), getattr(y, "device", None)
-    return one is None or other is None or bool(one == other)
-
-
-def _refuse(
-    function: str, name: str, x: Any, params: Array, kind: Kind, dtype: Any, spec: optree.PyTreeSpec | None, i: int
-) -> NoReturn:
-    """Raises what says why ``x`` does not go with ``params``, naming the leaf and both sides."""
-    path = _path(spec, i)
-    one, other = f"{function}: {name}{path}", f"params{path}"
-    if not is_array(x):
-        msg = f"{one} must be an array like {other}, got {x!r}"
-        raise TypeError(msg)
-    if namespace(x) is not kind.xp:
-        msg = f"{one} is a {_type(x)} but {other} is a {_type(params)}; convert one of them, libraries are not mixed"
-        raise TypeError(msg)
-    if x.dtype != dtype:
-        msg = f"{one} is {x.dtype} but must be {dtype}, as {other} is {params.dtype}; cast it yourself, nothing is promoted"
-        raise TypeError(msg)
-    if x.shape != params.shape:
-        msg = f"{one} has shape {tuple(x.shape)} but {other} has {tuple(params.shape)}; nothing is broadcast"
-        raise ValueError(msg)
-    msg = f"{one} is on device {x.device} but {other} is on {params.device}; move one of them"
-    raise ValueError(msg)
-
-
-def _type(x: object) -> str:
-    return f"{type(x).__module__.split('.')[0]} {type(x).__name__}"
-
-
-def _path(spec: optree.PyTreeSpec | None, i: int) -> str:
-    """Where leaf ``i`` is in its tree, as Python code that follows the tree's name: ``['w'][0]``."""
-    return "" if spec is None else spec.accessors()[i].codify("")
-
-
-def _flatten_like(function: str, spec: optree.PyTreeSpec, name: str, tree: Tree) -> list[Any]:
-    """The leaves of ``tree``, which must have the structure of params; a leaf of a slot may be None or a tuple."""
-    try:
-        return spec.flatten_up_to(tree)
-    except ValueError:
-        ours = spec.paths()
-        theirs = optree.tree_paths(tree)
-        odd = [p for p in ours if p not in theirs] or [p for p in theirs if p not in ours]
-        where = f"; the first difference is at {''.join(f'[{key!r}]' for key in odd[0])}" if odd else ""
-        msg = (
-            f"{function}: {name} must have the tree of params, {_outline(spec)}, got {_outline(optree.tree_structure(tree))}{where}"
-        )
-        raise ValueError(msg) from None
-
-
-def _outline(spec: optree.PyTreeSpec) -> str:
-    return str(spec).removeprefix("PyTreeSpec(").removesuffix(")")
-
-
-def _stored(old: Any, new: Any, xp: Any) -> Any:
-    """What the next state keeps of a result: nothing where the slot is None. ``xp`` where NumPy made a 0-d result a scalar."""
-    if old is None:
-        return None
-    if isinstance(new, tuple):
-        return tuple([_stored(o, n, xp) for o, n in zip(old, new, strict=True)])
-    return new if xp is None or isinstance(old, float) else xp.asarray(new)
 
 
 def _init_function(rule: Rule[Any, Any]) -> Any:

@@ -20,8 +20,9 @@ The weight decay is decoupled and scaled by lr.
 from typing import NamedTuple
 
 from xopt.checks import Beta, Epsilon, Rate
+from xopt.leaves import Tree
 from xopt.operations import Array, average, sqrt
-from xopt.rule import Rule, Tree
+from xopt.rule import Rule
 from xopt.scalars import Scalar, exp_complement, log, power_complement
 
 

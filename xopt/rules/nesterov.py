@@ -16,8 +16,9 @@ torch's SGD adds it to the gradient.
 from typing import NamedTuple
 
 from xopt.checks import Beta, Rate
+from xopt.leaves import Tree
 from xopt.operations import Array, accumulate
-from xopt.rule import Rule, Tree
+from xopt.rule import Rule
 from xopt.scalars import Scalar
 
 

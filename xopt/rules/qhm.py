@@ -17,8 +17,9 @@ lr' / (1 - beta') of the momentum it replaces. The weight decay is decoupled and
 from typing import NamedTuple
 
 from xopt.checks import Rate, Real, SignedBeta
+from xopt.leaves import Tree
 from xopt.operations import Array, average
-from xopt.rule import Rule, Tree
+from xopt.rule import Rule
 from xopt.scalars import Scalar
 
 
