@@ -189,10 +189,9 @@ def _probe(name: str, device: str | None, compiled: bool) -> BackendReport:
     availability = backends.available()[name]
     if availability.reason is not None:
         return BackendReport(name, device or "", availability.version, availability.reason)
-    started = time.monotonic()
     backend = backends.get(name, device)
-    with backend.session():
-        probes = probe(backend, compiled)
+    started = time.monotonic()
+    probes = probe(backend, compiled)
     return BackendReport(
         name,
         backend.device,
@@ -281,7 +280,7 @@ class _workers:  # noqa: N801 - a context manager that reads as a word
     """Where tasks run: in this process, each when it is submitted, or in several new ones."""
 
     def __init__(self, jobs: int) -> None:
-        self.pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) if jobs > 1 else None
+        self.pool = _pool(jobs) if jobs > 1 else None
 
     def __enter__(self) -> Submit:
         return self.pool.submit if self.pool else _Lazy
@@ -289,6 +288,11 @@ class _workers:  # noqa: N801 - a context manager that reads as a word
     def __exit__(self, kind: object, *rest: object) -> None:
         if self.pool:
             self.pool.shutdown(cancel_futures=kind is not None)
+
+
+def _pool(jobs: int) -> ProcessPoolExecutor:
+    """New processes, which all import the array libraries at once as they start."""
+    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=backends.available)
 
 
 class _Lazy(Future):  # type: ignore[type-arg]
