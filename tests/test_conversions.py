@@ -194,7 +194,7 @@ def test_triple_momentum_is_robust_momentum_at_its_fastest() -> None:
 
 def test_robust_momentum_at_its_slowest_is_gradient_descent() -> None:
     """At rho = 1 - 1/kappa: nu = 0 and lr = 1/L; and back, the same rho is found though a smaller one solves the cubic too."""
-    for kappa in (2.0, 4.0, 64.0):
+    for kappa in (1.25, 2.0, 4.0, 64.0):
         qhm = CONVERSIONS["qhm_from_robust_momentum"](L=4.0, kappa=kappa, rho=1 - 1 / kappa)
         assert abs(qhm["nu"]) <= 2.0**-51
         assert abs(qhm["lr"] - 0.25) <= 2.0**-52
@@ -203,16 +203,16 @@ def test_robust_momentum_at_its_slowest_is_gradient_descent() -> None:
         assert math.isclose(back["kappa"], kappa, rel_tol=kappa * 2.0**-48)
 
 
-def mixed(qhm: dict[str, Any]) -> dict[str, Any]:
-    """A two-state method whose ``a`` is 2 QHM's average + 3 theta: the same theta, another basis."""
+def mixed(qhm: dict[str, Any], c: float = 2.0, d: float = 3.0) -> dict[str, Any]:
+    """A two-state method whose ``a`` is c times QHM's average + d theta: the same theta, another basis."""
     o = unrounded("qhm_to_two_state", **qhm)  # average' = h average + l g, theta' = m average + theta + z g
-    half, three = number(0.5), number(3)
+    c, d = number(c), number(d)
     return {
-        "h": o["h"] + three * o["m"] * half,
-        "k": three * o["q"] - (2 * o["h"] + three * o["m"]) * three * half,
-        "l": 2 * o["l"] + three * o["z"],
-        "m": o["m"] * half,
-        "q": o["q"] - o["m"] * three * half,
+        "h": o["h"] + d * o["m"] / c,
+        "k": d * o["q"] - (c * o["h"] + d * o["m"]) * d / c,
+        "l": c * o["l"] + d * o["z"],
+        "m": o["m"] / c,
+        "q": o["q"] - o["m"] * d / c,
         "z": o["z"],
     }
 
@@ -252,6 +252,21 @@ def test_the_papers_two_state_formulas_hold_where_q_is_1(qhm: tuple[float, ...])
     assert not agree(two_state(**method), rule("qhm", theirs))
 
 
+def test_a_two_state_method_may_be_rounded_and_no_more_than_that() -> None:
+    used = []
+    for qhm in draws(9, 500):
+        beta = qhm["beta"]
+        method = mixed(lift(MP, qhm), 2.0, 10 * qhm["nu"] * (beta - 0.5) / qhm["lr"])
+        rounded = {name: float(x) for name, x in method.items()}
+        CONVERSIONS["qhm_from_two_state"](**rounded)  # is not refused
+        h, k, m, q = (rounded[name] for name in "hkmq")
+        size = abs((1 - h) * (1 - q)) + abs(h * (1 - q)) + abs(q * (1 - h))
+        used.append(abs((1 - h) * (1 - q) - k * m) / size * 2.0**53)
+        with pytest.raises(ValueError, match="must have"):
+            CONVERSIONS["qhm_from_two_state"](**rounded | {"k": k + 16 * 2.0**-52 * size / m})
+    assert max(used) > 0.5, "too little rounding to show that it is accepted"
+
+
 def draws(seed: int, count: int = 300) -> Iterator[dict[str, float]]:
     random_ = random.Random(seed)
     for _ in range(count):
@@ -278,6 +293,8 @@ def test_there_and_back_is_the_same_but_for_rounding(method: str) -> None:
         for name, value in qhm.items():
             scale = (value if name == "lr" else 1.0) * lost
             worst = max(worst, abs(back[name] - value) / scale * 2.0**53)
+        if method == "robust_momentum":  # of two roots, the one in the authors' range: up to gradient descent
+            assert (1 - there["rho"]) * there["kappa"] >= 1 - 2.0**-40
     assert worst <= 32
     assert worst > 0 or method in ("heavy_ball", "nesterov"), "with no rounding at all the bound above shows nothing"
 
@@ -302,6 +319,7 @@ def test_triple_momentum_accepts_what_it_made_and_little_else() -> None:
 def test_published_values() -> None:
     """AccSGD at its own defaults; the authors' rule of thumb for momentum."""
     found = conversions.qhm_from_accsgd(1.0, 1000.0, 10.0)
+    assert conversions.qhm_to_accsgd(**found)["eps"] == 0.7
     expected = {"lr": 4.529, "beta": 0.988183, "nu": 0.779221}
     assert {name: round(x, len(str(expected[name]).split(".")[1])) for name, x in found.items()} == expected
     heavy = conversions.qhm_from_heavy_ball(lr=0.1, beta=0.9)
@@ -374,6 +392,7 @@ OUTSIDE: list[tuple[str, dict[str, float], str]] = [
     ("qhm_from_robust_momentum", {"kappa": 1.0}, r"\(1, inf\)"),
     ("qhm_from_robust_momentum", {"rho": 1.0}, r"\[0, 1\)"),
     ("qhm_from_robust_momentum", {"kappa": 2.0, "rho": 0.9}, "kappa rho.3 < kappa - 1; take rho"),
+    ("qhm_from_robust_momentum", {"kappa": 2.0, "rho": 0.79371}, "kappa rho.3 < kappa - 1"),
     ("qhm_to_robust_momentum", {"nu": 1.0}, r"\[0, 1\)"),
     ("qhm_to_robust_momentum", {"beta": 0.0}, r"\(0, 1\)"),
     ("qhm_from_triple_momentum", {"kappa": 1.0}, r"\(1, inf\)"),
@@ -382,6 +401,8 @@ OUTSIDE: list[tuple[str, dict[str, float], str]] = [
     ("qhm_to_accsgd", {"nu": 1.0}, "-1/eps < nu < 1; .*qhm_to_heavy_ball"),
     ("qhm_to_accsgd", {"nu": -1.5}, "-1/eps < nu < 1"),
     ("qhm_to_accsgd", {"beta": -0.8}, "beta > -eps; take a larger eps"),
+    ("qhm_to_accsgd", {"beta": -0.7}, "beta > -eps"),
+    ("qhm_from_two_state", {"m": 0.0, "z": 0.0}, "lr is positive"),
     ("qhm_from_two_state", {"q": 0.9}, r"\(1 - h\) \(1 - q\) = k m"),
     ("qhm_from_two_state", {"h": 1.0}, "between 0 and 2"),
     ("qhm_from_two_state", {"h": -1.0}, "between 0 and 2"),
