@@ -32,7 +32,7 @@ def _app() -> Any:
     from xopt.conformance import report as views
     from xopt.conformance import suite
     from xopt.conformance.bench import BY_HAND, overhead
-    from xopt.conformance.check import WITHIN, WRONG
+    from xopt.conformance.cells import WITHIN, WRONG
 
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 

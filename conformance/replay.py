@@ -8,7 +8,7 @@ import numpy as np
 from xopt import backends
 from xopt.conformance import digits
 from xopt.conformance.bounded import Format
-from xopt.conformance.check import NOT_RUN, Cell, Check, Subject, WrongError
+from xopt.conformance.cells import NOT_RUN, Cell, Check, Subject, WrongError
 from xopt.conformance.generate import Trajectory
 from xopt.rules import RULES
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from xopt.backends import BACKENDS
-from xopt.conformance.check import IDENTICAL, NOT_RUN, SUBNORMALS, WITHIN, WRONG, Cell
+from xopt.conformance.cells import IDENTICAL, NOT_RUN, SUBNORMALS, WITHIN, WRONG, Cell
 from xopt.conformance.replay import Replay
 from xopt.conformance.suite import DTYPES, BackendReport, Report
 from xopt.rules import RULES

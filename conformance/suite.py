@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from xopt import backends
 from xopt.backends.probes import Probes, probe
 from xopt.conformance.bounded import FORMATS, Format
-from xopt.conformance.check import NOT_RUN, WITHIN, WRONG, Cell, check_rule
+from xopt.conformance.cells import NOT_RUN, WITHIN, WRONG, Cell, check_rule
 from xopt.conformance.replay import Replay, replay_rule
 from xopt.rules import RULES
 

@@ -12,7 +12,7 @@ import pytest
 
 import xopt
 from xopt.conformance import PROFILES, conform
-from xopt.conformance.check import NOT_RUN, WRONG
+from xopt.conformance.cells import NOT_RUN, WRONG
 from xopt.conformance.report import BEGIN, END, markdown, write_table
 
 SCHEMA = json.loads((files("xopt.conformance") / "schema.json").read_text())

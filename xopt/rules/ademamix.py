@@ -10,7 +10,8 @@ Algorithm 1.
     theta <- theta - lr * (u + weight_decay * theta)
 
     alpha(t) = alpha * t / alpha_warmup, linear, until t = alpha_warmup
-    1 / ln beta3(t) = (1 - mu) / ln beta1 + mu / ln beta3,  mu = t / beta3_warmup: linear in the half-life, until t = beta3_warmup
+    mu = t / beta3_warmup, linear too, and with it the half-life of beta3(t), until t = beta3_warmup:
+    1 / ln beta3(t) = (1 - mu) / ln beta1 + mu / ln beta3
 
 State: three arrays, m1, m2 and v, from zero. With beta1 = 0 there is no m1: the gradient stands for it, and the
 state is AdamW's size.

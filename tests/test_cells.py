@@ -10,9 +10,9 @@ import pytest
 
 import xopt
 from xopt import backends
-from xopt.conformance import check as checks
+from xopt.conformance import cells
 from xopt.conformance.bounded import FORMATS
-from xopt.conformance.check import IDENTICAL, SUBNORMALS, WITHIN, WRONG, Cell, check_rule
+from xopt.conformance.cells import IDENTICAL, SUBNORMALS, WITHIN, WRONG, Cell, check_rule
 from xopt.conformance.generate import SHAPES, SIZE, decode, rounded, settings
 from xopt.conformance.report import script
 from xopt.operations import average, sign, sqrt
@@ -109,7 +109,7 @@ FAULTS: list[Callable[..., Any]] = [
 def planted(monkeypatch: pytest.MonkeyPatch, name: str, update: Callable[..., Any]) -> None:
     right = xopt.RULES[name]
     wrong: Rule[Any, Any] = Rule(name, right.state, right.coefficients, update, memory=right.memory)
-    monkeypatch.setitem(checks.RULES, name, wrong)
+    monkeypatch.setitem(cells.RULES, name, wrong)
 
 
 def test_the_text_that_the_faults_edit_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
