@@ -194,7 +194,7 @@ def test_triple_momentum_is_robust_momentum_at_its_fastest() -> None:
 
 def test_robust_momentum_at_its_slowest_is_gradient_descent() -> None:
     """At rho = 1 - 1/kappa: nu = 0 and lr = 1/L; and back, the same rho is found though a smaller one solves the cubic too."""
-    for kappa in (1.25, 2.0, 4.0, 64.0):
+    for kappa in (1.25, 1.53, 2.0, 4.0, 64.0):
         qhm = CONVERSIONS["qhm_from_robust_momentum"](L=4.0, kappa=kappa, rho=1 - 1 / kappa)
         assert abs(qhm["nu"]) <= 2.0**-51
         assert abs(qhm["lr"] - 0.25) <= 2.0**-52
@@ -254,9 +254,13 @@ def test_the_papers_two_state_formulas_hold_where_q_is_1(qhm: tuple[float, ...])
 
 def test_a_two_state_method_may_be_rounded_and_no_more_than_that() -> None:
     used = []
-    for qhm in draws(9, 500):
-        beta = qhm["beta"]
-        method = mixed(lift(MP, qhm), 2.0, 10 * qhm["nu"] * (beta - 0.5) / qhm["lr"])
+    for i, qhm in enumerate(draws(9, 500)):
+        if i % 2:  # h and q near 1
+            d = 10 * qhm["nu"] * (qhm["beta"] - 0.5) / qhm["lr"]
+        else:  # h = q = (1 + beta) / 2, near 0
+            qhm["beta"] *= -1
+            d = -(1 - qhm["beta"]) / (qhm["lr"] * qhm["beta"] * qhm["nu"])
+        method = mixed(lift(MP, qhm), 2.0, d)
         rounded = {name: float(x) for name, x in method.items()}
         CONVERSIONS["qhm_from_two_state"](**rounded)  # is not refused
         h, k, m, q = (rounded[name] for name in "hkmq")

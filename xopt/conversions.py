@@ -511,7 +511,7 @@ def qhadam_from_nadam(lr: Rate, beta1: Beta, beta2: Beta, eps: Epsilon) -> Hyper
 
 
 def aggmo_betas(a: float = 0.1, k: int = 3) -> tuple[float, ...]:
-    """The paper's exponential form of the decays, ``1 - a**i`` for i = 0 ... k - 1 (section 4.1).
+    """The paper's exponential form of the decays, ``1 - a**i`` for i = 0 ... k - 1.
 
     Parameters
     ----------

@@ -227,16 +227,19 @@ class Rule(Generic[S, P]):
 
     def _evaluate(self, function: str, t: Any, carried: Sequence[Any], hyper: dict[str, Any], kind: Kind) -> Any:
         """The coefficients, ready to meet arrays of this kind: Python numbers, or 0-d arrays in the dtype of the arithmetic."""
-        plain = self._ready(function, hyper, kind)
+        plain = self._ready(function, hyper, kind) if hyper else True
         if type(t) is not int:
-            t = kind.xp.astype(kind.xp.asarray(t), kind.compute)
+            plain, t = False, kind.xp.astype(kind.xp.asarray(t), kind.compute)
         elif t < 1:
             msg = f"{function}: state.step must be 0 or more, got {t - 1}"
             raise ValueError(msg)
         c = self.coefficients(t, *carried, **hyper)
-        if not plain or type(t) is not int:
-            return type(c)._make([lifted(value, kind) for value in c])
-        return c if kind.numbers is None or carried else type(c)._make([kind.numbers[x] for x in c])
+        if not plain:
+            return c._make([lifted(value, kind) for value in c])
+        if kind.numbers is None:
+            return c
+        ready = c._make([kind.numbers[x] for x in c])
+        return ready._replace(**{name: getattr(c, name) for name in self.carried}) if carried else ready
 
     def _ready(self, function: str, hyper: dict[str, Any], kind: Kind) -> bool:
         """Checks the given hyperparameters and makes each number a float. Whether all of them are plain numbers now."""
@@ -306,7 +309,7 @@ def _step_function(rule: Rule[Any, Any]) -> Any:
             new = rule._step_leaf(params, grad, slots, t, hyper)
         else:
             new = rule._step_tree(params, grad, slots, t, hyper)
-        return state_type._make([*new, t])
+        return state_type(*new, t)
 
     _document(step, rule, function, ["state", "grad"], _STEP_DOC)
     return step

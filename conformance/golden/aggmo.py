@@ -1,7 +1,7 @@
 """AggMo, aggregated momentum.
 
 Lucas, Sun, Zemel and Grosse, "Aggregated Momentum: Stability Through Passive Damping", ICLR 2019, arXiv:1804.00325,
-equation (4), with v of the opposite sign and lr called gamma:
+with v of the opposite sign and lr called gamma:
 
     v_i,0 = 0                                                   for i = 1 ... K
     v_i,t = beta_i * v_i,(t-1) + g_t

@@ -1,6 +1,6 @@
 """QHAdam, quasi-hyperbolic Adam.
 
-Ma and Yarats, "Quasi-hyperbolic momentum and Adam for deep learning", ICLR 2019, arXiv:1810.06801, section 4, the
+Ma and Yarats, "Quasi-hyperbolic momentum and Adam for deep learning", ICLR 2019, arXiv:1810.06801, the
 update rule of QHAdam, where m^ is called g', v^ is called s' and lr is called alpha:
 
     m_0 = 0,  v_0 = 0

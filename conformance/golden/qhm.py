@@ -1,7 +1,7 @@
 """QHM, quasi-hyperbolic momentum.
 
-Ma and Yarats, "Quasi-hyperbolic momentum and Adam for deep learning", ICLR 2019, arXiv:1810.06801, equations (3)
-and (4), where m is called g and lr is called alpha:
+Ma and Yarats, "Quasi-hyperbolic momentum and Adam for deep learning", ICLR 2019, arXiv:1810.06801, section 3,
+where m is called g and lr is called alpha:
 
     m_0 = 0
     m_t = beta * m_(t-1) + (1 - beta) * g_t

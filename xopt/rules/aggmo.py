@@ -1,7 +1,7 @@
 """AggMo: aggregated momentum, the mean of several momentum buffers with different decays.
 
 Lucas, Sun, Zemel and Grosse, "Aggregated Momentum: Stability Through Passive Damping", ICLR 2019,
-arXiv:1804.00325, equation (4).
+arXiv:1804.00325.
 
     v_i <- beta_i * v_i + g                                     for i = 1 ... K
     theta <- theta - lr * ((v_1 + ... + v_K) / K + weight_decay * theta)

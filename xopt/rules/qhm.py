@@ -1,7 +1,6 @@
 """QHM: quasi-hyperbolic momentum, an average of a plain gradient step and a momentum step.
 
-Ma and Yarats, "Quasi-hyperbolic momentum and Adam for deep learning", ICLR 2019, arXiv:1810.06801, equations
-(3) and (4).
+Ma and Yarats, "Quasi-hyperbolic momentum and Adam for deep learning", ICLR 2019, arXiv:1810.06801, section 3.
 
     m <- beta * m + (1 - beta) * g
     theta <- theta - lr * ((1 - nu) * g + nu * m + weight_decay * theta)
