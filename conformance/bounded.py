@@ -308,10 +308,6 @@ class BoundedArithmetic:
     log = staticmethod(Namespace.log)
 
 
-def is_finite(x: Bounded) -> Any:
-    return np.isfinite(x.error) & np.isfinite(x.value)
-
-
 def inflate(error: Values) -> Values:
     """Covers the float64 rounding of the bound's own arithmetic."""
     return error * (1.0 + 2.0**-30)

@@ -1,6 +1,6 @@
 """A rule on one backend, stepped leaf by leaf and read back as the float64 vectors that are compared."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,15 @@ from xopt.conformance.reference import Columns
 from xopt.rule import Rule
 
 Shapes = dict[str, tuple[int, ...]]
+
+
+def split(vector: Any, shapes: Shapes) -> Iterator[tuple[str, Any]]:
+    """The leaves that a vector holds one behind the other, by name."""
+    at = 0
+    for name, shape in shapes.items():
+        size = int(np.prod(shape))
+        yield name, vector[at : at + size].reshape(shape)
+        at += size
 
 
 class Candidate:
@@ -47,12 +56,7 @@ class Candidate:
         return [self.start(params, hyper), *map(self.step, grads)]
 
     def _tree(self, vector: Any) -> dict[str, Any]:
-        tree, at = {}, 0
-        for name, shape in self.shapes.items():
-            size = int(np.prod(shape))
-            tree[name] = self.backend.asarray(vector[at : at + size].reshape(shape), self.dtype)
-            at += size
-        return tree
+        return {name: self.backend.asarray(part, self.dtype) for name, part in split(vector, self.shapes)}
 
     def _columns(self) -> Columns:
         return tuple(self._vector([column[name] for name in self.shapes]) for column in self.state[:-1])

@@ -189,14 +189,14 @@ class Check:
                 cell.differ += int(np.sum(mask & ~excused))
                 cell.differ_subnormal += int(np.sum(mask & excused))
             for comparison in local:
-                ratio = np.atleast_1d(comparison.ratio)
-                cell.vacuous += int(np.sum(np.isnan(ratio)))
-                cell.ratio = max(cell.ratio, float(np.max(np.nan_to_num(ratio), initial=0.0)))
+                largest, vacuous = _summary(comparison)
+                cell.ratio = max(cell.ratio, largest)
+                cell.vacuous += vacuous
                 cell.ulps = max(cell.ulps, float(np.max(comparison.ulps[np.isfinite(comparison.ulps)], initial=0.0)))
             for comparison in whole:
-                ratio = np.atleast_1d(comparison.ratio)
-                cell.trajectory_vacuous += int(np.sum(np.isnan(ratio)))
-                cell.trajectory_ratio = max(cell.trajectory_ratio, float(np.max(np.nan_to_num(ratio), initial=0.0)))
+                largest, vacuous = _summary(comparison)
+                cell.trajectory_ratio = max(cell.trajectory_ratio, largest)
+                cell.trajectory_vacuous += vacuous
         cell.examples += 1
         cell.steps += len(results)
 
@@ -217,6 +217,12 @@ class Check:
             "grads": [float(g[at]) for g in grads[:t]],
             "got": _finite(after[0][at]),
         }
+
+
+def _summary(comparison: Comparison) -> tuple[float, int]:
+    """The largest error/bound, and how many numbers have none because their bound is vacuous."""
+    ratio = np.atleast_1d(comparison.ratio)
+    return float(np.max(np.nan_to_num(ratio), initial=0.0)), int(np.sum(np.isnan(ratio)))
 
 
 def _finite(x: Any) -> float | None:

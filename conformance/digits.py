@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xopt.conformance.candidate import Shapes
+from xopt.conformance.candidate import Shapes, split
 from xopt.rule import Rule
 
 HIDDEN = 16
@@ -64,15 +64,11 @@ def train(rule: Rule[Any, Any], backend: Any, steps: int) -> Training:
     """Trains in float32 on a backend, from the common start, on the same batches, with the rule's defaults."""
     images, labels = data()
     with backend.session():
-        params, at, vector = {}, 0, start()
-        for name, shape in SHAPES.items():
-            size = int(np.prod(shape))
-            params[name] = backend.asarray(vector[at : at + size].reshape(shape), "float32")
-            at += size
-        state = rule.init(params)
+        state = rule.init({name: backend.asarray(part, "float32") for name, part in split(start(), SHAPES)})
         losses, grads = [], []
         for i in range(steps):
-            rows = slice(i * BATCH % (len(images) - BATCH), i * BATCH % (len(images) - BATCH) + BATCH)
+            first = i * BATCH % (len(images) - BATCH)
+            rows = slice(first, first + BATCH)
             x, y = backend.asarray(images[rows], "float32"), backend.asarray(labels[rows], "float32")
             loss, grad = loss_and_grad(backend.xp, state.params, x, y)
             state = rule.step(state, grad)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xopt.conformance.bounded import HOST, Bounded, BoundedArithmetic, Format, Signs, exact, inflate
-from xopt.conformance.golden import GOLDENS
+from xopt.conformance.golden import GOLDENS, lift
 from xopt.conformance.numbers import multiprecision
 from xopt.rule import Rule
 
@@ -63,14 +63,8 @@ class Reference:
         self.truth_in = _Vectors() if compute.unit == HOST.unit else BoundedArithmetic()
         # a plain 0 keeps its branches (a decay of 0 has no time constant); other numbers carry errors through the coefficients
         self._ours_hyper = {name: _each(value, lambda x: exact(x) if x else x) for name, value in self.hyper.items()}
-        self._paper_hyper = self._golden_hyper(BoundedArithmetic())
-        self._truth_hyper = self._golden_hyper(self.truth_in)
-
-    def _golden_hyper(self, n: Any) -> dict[str, Any]:
-        return {
-            name: value if self.rule.ranges[name].optional else _each(value, lambda x: n.number(float(x)))
-            for name, value in self.hyper.items()
-        }
+        self._paper_hyper = lift(BoundedArithmetic(), self.hyper)
+        self._truth_hyper = lift(self.truth_in, self.hyper)
 
     def restart(self, columns: Columns) -> None:
         """Takes the candidate's state as exact: from here on only new errors count."""

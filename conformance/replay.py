@@ -8,7 +8,7 @@ import numpy as np
 from xopt import backends
 from xopt.conformance import digits
 from xopt.conformance.bounded import Format
-from xopt.conformance.cells import NOT_RUN, Cell, Check, Subject, WrongError
+from xopt.conformance.cells import Check, Subject, WrongError
 from xopt.conformance.generate import Trajectory
 from xopt.rules import RULES
 
@@ -57,6 +57,3 @@ def replay_rule(rule_name: str, targets: list[tuple[str, str, str]], formats: di
             replay.divergence = float(distance / size)
         replays.append(replay)
     return replays
-
-
-__all__ = ["NOT_RUN", "Cell", "Replay", "replay_rule"]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from xopt import backends
 from xopt.backends.probes import Probes, probe
 from xopt.conformance.bounded import FORMATS, Format
-from xopt.conformance.cells import NOT_RUN, WITHIN, WRONG, Cell, check_rule
+from xopt.conformance.cells import WITHIN, WRONG, Cell, check_rule
 from xopt.conformance.replay import Replay, replay_rule
 from xopt.rules import RULES
 
@@ -316,6 +316,3 @@ def _as_completed(tasks: dict["Future[Any]", Any]) -> Iterator["Future[Any]"]:
     while pending:
         done, pending = wait(pending, return_when=FIRST_COMPLETED)
         yield from done
-
-
-__all__ = ["NOT_RUN", "PROFILES", "BackendReport", "Events", "Report", "conform"]
