@@ -1,9 +1,9 @@
 """The check of one rule in one dtype: the same trajectories on every backend and in every mode, each cell with its verdict."""
 
 import zlib
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from typing import Any, NamedTuple
 
 import hypothesis
 import numpy as np
@@ -12,66 +12,20 @@ from xopt import backends
 from xopt.conformance.bounded import FORMATS, Format
 from xopt.conformance.candidate import BFloat16OnNumPy, Candidate, Shapes
 from xopt.conformance.generate import COMPILED, SHAPES, Trajectory, rounded, settings, trajectories
+from xopt.conformance.golden import GOLDENS, Golden
 from xopt.conformance.reference import Columns, Comparison, Reference
+from xopt.conformance.results import BINS, Cell
 from xopt.rule import Rule
 from xopt.rules import RULES
 
-IDENTICAL = "bit-identical"
-SUBNORMALS = "identical except subnormals"
-WITHIN = "within the bound"
-WRONG = "wrong"
-NOT_RUN = "not run"
-
-
-@dataclass
-class Cell:
-    """What was found of one rule on one backend, in one dtype and mode."""
-
-    rule: str
-    backend: str
-    device: str
-    dtype: str
-    mode: str
-    reason: str | None = None  # why it did not run
-    examples: int = 0  # trajectories
-    steps: int = 0
-    elements: int = 0  # numbers compared, over all steps and columns
-    differ: int = 0  # of these, how many are not NumPy's bits
-    differ_subnormal: int = 0  # and how many more where a subnormal number may have occurred
-    ratio: float = 0.0  # largest error/bound of a single step from the candidate's own state
-    trajectory_ratio: float = 0.0  # largest error/bound with the errors of all steps before
-    ulps: float = 0.0  # largest error of a single step, in units in the last place at the scale of the step
-    vacuous: int = 0  # numbers of which a single step's bound says nothing
-    trajectory_vacuous: int = 0
-    explanation: list[str] = field(default_factory=list)  # what the probes say of differences
-    wrong: dict[str, Any] | None = None  # the first wrong number, and how to see it again
-
-    @property
-    def verdict(self) -> str:
-        if self.wrong is not None:
-            return WRONG
-        if self.elements == 0:
-            return NOT_RUN
-        if self.differ:
-            return WITHIN
-        return SUBNORMALS if self.differ_subnormal else IDENTICAL
-
-    def reset(self) -> None:
-        """Forgets what was found."""
-        self.__dict__.update(Cell(self.rule, self.backend, self.device, self.dtype, self.mode).__dict__)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"verdict": self.verdict}
-
-
-_SETTINGS = hypothesis.settings(
+SETTINGS = hypothesis.settings(
     database=None,
     deadline=None,
     report_multiple_bugs=False,
     print_blob=False,
     verbosity=hypothesis.Verbosity.quiet,
     suppress_health_check=list(hypothesis.HealthCheck),
-    phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
+    phases=(hypothesis.Phase.generate, hypothesis.Phase.target, hypothesis.Phase.shrink),
 )
 
 
@@ -98,11 +52,52 @@ class Subject:
         return self.compute == FORMATS[self.compute.name] and not self.candidate.traced
 
 
-class Check:
-    """Runs trajectories on NumPy and on every subject, and notes in each cell how they compare."""
+class Place(NamedTuple):
+    """One number of a comparison: where an error was seen."""
 
-    def __init__(self, rule: Rule[Any, Any], dtype: str, subjects: list[Subject], shapes: Shapes) -> None:
+    kind: str  # "step" or "trajectory"
+    step: int
+    comparison: Comparison
+    at: int
+
+
+class Summary:
+    """All comparisons of one run in the few numbers that a cell keeps."""
+
+    def __init__(self, results: list[tuple[list[Comparison], list[Comparison]]]) -> None:
+        self.wrong: Place | None = None
+        self.worst: Place | None = None
+        self.ratio = self.ulps = 0.0
+        self.vacuous = self.trajectory_vacuous = 0
+        self.histogram = np.zeros(BINS, dtype=int)
+        self.growth: list[float] = []
+        for t, (local, whole) in enumerate(results, start=1):
+            for comparison in local:
+                ratio, largest, vacuous = self._look("step", t, comparison)
+                self.vacuous += vacuous
+                self.histogram += np.histogram(ratio[ratio > 0], BINS, (0.0, 1.0))[0]
+                self.ulps = max(self.ulps, float(np.max(comparison.ulps[np.isfinite(comparison.ulps)], initial=0.0)))
+                if largest > self.ratio:
+                    self.ratio, self.worst = largest, Place("step", t, comparison, int(np.nanargmax(ratio)))
+            looked = [self._look("trajectory", t, comparison) for comparison in whole]
+            self.growth.append(max(largest for _, largest, _ in looked))
+            self.trajectory_vacuous += sum(vacuous for *_, vacuous in looked)
+
+    def _look(self, kind: str, t: int, comparison: Comparison) -> tuple[Any, float, int]:
+        """Error/bound, the largest of them, and how many numbers have none because their bound is vacuous."""
+        ratio = np.atleast_1d(comparison.ratio)
+        largest = float(np.max(np.nan_to_num(ratio), initial=0.0))
+        if largest > 1 and self.wrong is None:
+            self.wrong = Place(kind, t, comparison, int(np.nanargmax(ratio)))
+        return ratio, largest, int(np.sum(np.isnan(ratio)))
+
+
+class Check:
+    """Runs examples on NumPy and on every subject, and notes in each cell how they compare."""
+
+    def __init__(self, rule: Rule[Any, Any], golden: Golden, dtype: str, subjects: list[Subject], shapes: Shapes) -> None:
         self.rule = rule
+        self.golden = golden
         self.dtype = dtype
         self.subjects = subjects
         self.shapes = shapes
@@ -112,26 +107,39 @@ class Check:
         )
         self.store = FORMATS[dtype]
         self.compute = FORMATS["float64" if dtype == "float64" else "float32"]
+        self.examples = 0
 
-    def trajectory(self, case: Trajectory) -> None:
-        """Raises WrongError where a subject leaves its bound."""
+    def run(self, case: Trajectory) -> None:
+        """One example for Hypothesis, which climbs to the largest error/bound."""
+        hypothesis.target(self.example(case), label="error/bound")
+
+    def example(self, case: Trajectory) -> float:
+        """Returns the largest error/bound that it saw. Raises WrongError where a subject leaves its bound."""
+        self.examples += 1
         with np.errstate(all="ignore"):
             base, grads = self._baseline(case)
-        results = list(self._compare(case.hyper, self.compute, False, base, grads))
+        results = self._compare(case.hyper, self.compute, False, base, grads)
+        summary = Summary(results)
         touched = np.logical_or.accumulate(
             [np.any([c.touched for c in local if np.ndim(c.touched)], axis=0) for local, _ in results]
         )
+        largest = 0.0
         for subject in self.subjects:
             if subject.cell.mode == "traced" and case.setting >= COMPILED:
                 continue
-            with subject.candidate.backend.session(), np.errstate(all="ignore"):
-                states = subject.candidate.run(case.params, grads, case.hyper)
+            try:
+                with subject.candidate.backend.session(), np.errstate(all="ignore"):
+                    states = subject.candidate.run(case.params, grads, case.hyper)
+            except Exception as error:
+                raise self._wrong(subject.cell, self._raised(error, case, grads)) from error
             differ = [_differ(a, b) for a, b in zip(states[1:], base[1:], strict=True)]
             same = not any(np.any(d) for step in differ for d in step)
-            own = results
+            own = summary
             if not (same and subject.plain):
-                own = list(self._compare(case.hyper, subject.compute, subject.candidate.traced, states, grads))
+                own = Summary(self._compare(case.hyper, subject.compute, subject.candidate.traced, states, grads))
             self._note(subject.cell, own, differ, touched, states, case, grads)
+            largest = max(largest, own.ratio)
+        return largest
 
     def _baseline(self, case: Trajectory) -> tuple[list[Columns], list[Any]]:
         states = [self.baseline.start(case.params, case.hyper)]
@@ -156,53 +164,53 @@ class Check:
 
     def _compare(
         self, hyper: dict[str, Any], compute: Format, traced: bool, states: list[Columns], grads: list[Any]
-    ) -> Iterator[tuple[list[Comparison], list[Comparison]]]:
+    ) -> list[tuple[list[Comparison], list[Comparison]]]:
         """For each step: the comparison of that step alone, and of the trajectory up to it."""
-        local = Reference(self.rule, hyper, compute, self.store, traced)
-        whole = Reference(self.rule, hyper, compute, self.store, traced)
+        local, whole = (Reference(self.rule, hyper, compute, self.store, traced, self.golden) for _ in range(2))
         whole.restart(states[0])
-        for t, grad in enumerate(grads, start=1):
+        first = whole.step(grads[0], 1, states[1])
+        results = [(first, first)]
+        for t, grad in enumerate(grads[1:], start=2):
             local.restart(states[t - 1])
-            yield local.step(grad, t, states[t]), whole.step(grad, t, states[t])
+            results.append((local.step(grad, t, states[t]), whole.step(grad, t, states[t])))
+        return results
 
     def _note(
         self,
         cell: Cell,
-        results: list[tuple[list[Comparison], list[Comparison]]],
+        found: Summary,
         differ: list[list[Any]],
         touched: Any,
         states: list[Columns],
         case: Trajectory,
         grads: list[Any],
     ) -> None:
-        for t, (local, whole) in enumerate(results, start=1):
-            for kind, comparisons in (("step", local), ("trajectory", whole)):
-                for comparison in comparisons:
-                    ratio = comparison.ratio
-                    if np.any(ratio > 1):
-                        at = int(np.nanargmax(np.atleast_1d(ratio)))
-                        raise WrongError(cell, self._details(kind, t, at, comparison, states[t], case, grads))
-        for t, (local, whole) in enumerate(results):
-            for mask in differ[t]:
-                excused = touched[t] if np.ndim(mask) else np.any(touched[t])
+        if found.wrong is not None:
+            raise self._wrong(cell, self._details(found.wrong, states, case, grads))
+        for masks, excuse in zip(differ, touched, strict=True):
+            for mask in masks:
+                excused = excuse if np.ndim(mask) else np.any(excuse)
                 cell.elements += int(np.size(mask))
                 cell.differ += int(np.sum(mask & ~excused))
                 cell.differ_subnormal += int(np.sum(mask & excused))
-            for comparison in local:
-                largest, vacuous = _summary(comparison)
-                cell.ratio = max(cell.ratio, largest)
-                cell.vacuous += vacuous
-                cell.ulps = max(cell.ulps, float(np.max(comparison.ulps[np.isfinite(comparison.ulps)], initial=0.0)))
-            for comparison in whole:
-                largest, vacuous = _summary(comparison)
-                cell.trajectory_ratio = max(cell.trajectory_ratio, largest)
-                cell.trajectory_vacuous += vacuous
+        if found.worst is not None and found.ratio > cell.ratio:
+            cell.ratio, cell.worst = found.ratio, self._details(found.worst, states, case, grads)
+        cell.ulps = max(cell.ulps, found.ulps)
+        cell.histogram = [int(a + b) for a, b in zip(cell.histogram, found.histogram, strict=True)]
+        cell.growth = [max(pair) for pair in zip_longest(cell.growth, found.growth, fillvalue=0.0)]
+        cell.trajectory_ratio = max(cell.growth)
+        cell.vacuous += found.vacuous
+        cell.trajectory_vacuous += found.trajectory_vacuous
         cell.examples += 1
-        cell.steps += len(results)
+        cell.trajectories += case.rows
+        cell.steps += case.rows * len(grads)
 
-    def _details(
-        self, kind: str, t: int, at: int, comparison: Comparison, after: Columns, case: Trajectory, grads: list[Any]
-    ) -> dict[str, Any]:
+    def _wrong(self, cell: Cell, details: dict[str, Any]) -> WrongError:
+        cell.found_after = cell.found_after or self.examples
+        return WrongError(cell, details)
+
+    def _details(self, place: Place, states: list[Columns], case: Trajectory, grads: list[Any]) -> dict[str, Any]:
+        kind, t, comparison, at = place
         leaf, element = _place(at, self.shapes)
         return {
             "mode": kind,
@@ -215,14 +223,26 @@ class Check:
             "hyper": case.hyper,
             "params": float(case.params[at]),
             "grads": [float(g[at]) for g in grads[:t]],
-            "got": _finite(after[0][at]),
+            "got": _finite(states[t][0][at]),
+            "message": None,
         }
 
-
-def _summary(comparison: Comparison) -> tuple[float, int]:
-    """The largest error/bound, and how many numbers have none because their bound is vacuous."""
-    ratio = np.atleast_1d(comparison.ratio)
-    return float(np.max(np.nan_to_num(ratio), initial=0.0)), int(np.sum(np.isnan(ratio)))
+    def _raised(self, error: Exception, case: Trajectory, grads: list[Any]) -> dict[str, Any]:
+        """The same, of a backend that failed: there is no number to point at, so that the first stands for all."""
+        return {
+            "mode": "raised",
+            "step": len(grads),
+            "column": "",
+            "leaf": next(iter(self.shapes)),
+            "element": [],
+            "error": None,
+            "bound": 0.0,
+            "hyper": case.hyper,
+            "params": float(case.params[0]),
+            "grads": [float(g[0]) for g in grads],
+            "got": None,
+            "message": f"{type(error).__name__}: {error}".splitlines()[0],
+        }
 
 
 def _finite(x: Any) -> float | None:
@@ -252,13 +272,23 @@ def _place(at: int, shapes: Shapes) -> tuple[str, list[int]]:
 
 
 def check_rule(
-    rule_name: str, dtype: str, targets: list[tuple[str, str, str]], formats: dict[Any, Format], examples: int, pool: int, seed: int
+    rule_name: str,
+    dtype: str,
+    targets: Sequence[tuple[str, str, str]],
+    formats: Mapping[Any, Format],
+    examples: int,
+    pool: int,
+    seed: int,
+    rules: Mapping[str, Rule[Any, Any]] = RULES,
+    goldens: Mapping[str, Golden] = GOLDENS,
+    shrink: bool = True,
 ) -> list[Cell]:
-    """Checks one rule in one dtype on each target (backend, device, mode), with ``examples`` generated trajectories.
+    """Checks one rule in one dtype on each target (backend, device, mode), with so many examples drawn by Hypothesis.
 
-    ``formats`` maps (backend, device, dtype of the arithmetic, mode) to the format that the probes measured.
+    ``formats`` maps (backend, device, dtype of the arithmetic, mode) to the format that the probes measured. ``rules`` and
+    ``goldens`` may hold others than xopt's own. Without ``shrink`` the first wrong input is reported, not the smallest.
     """
-    rule = RULES[rule_name]
+    rule = rules[rule_name]
     arithmetic = "float64" if dtype == "float64" else "float32"
     subjects = [
         Subject(rule, backends.get(name, device), dtype, mode, SHAPES, formats[name, device, arithmetic, mode])
@@ -266,14 +296,16 @@ def check_rule(
     ]
     cells = [subject.cell for subject in subjects]
     drawn = settings(rule, seed, pool)
+    phases = [phase for phase in SETTINGS.phases if shrink or phase is not hypothesis.Phase.shrink]
+    explore = hypothesis.settings(SETTINGS, max_examples=examples, phases=phases)
+    inputs = trajectories(drawn, dtype, longest=6)
     while subjects:
-        check = Check(rule, dtype, subjects, SHAPES)
-        run = hypothesis.given(trajectories(drawn, dtype, longest=6))(check.trajectory)
+        check = Check(rule, goldens[rule_name], dtype, subjects, SHAPES)
+        run = hypothesis.given(inputs)(check.run)
         run = hypothesis.seed(zlib.crc32(f"{seed} {rule_name} {dtype}".encode()))(run)
-        run = hypothesis.settings(_SETTINGS, max_examples=examples)(run)
         try:
-            run()
-        except WrongError as error:  # the smallest input found; the other cells go on without this one
+            explore(run)()
+        except WrongError as error:  # the other cells go on without this one
             error.cell.wrong = error.details
             subjects = [subject for subject in subjects if subject.cell is not error.cell]
             for subject in subjects:

@@ -20,7 +20,7 @@ BATCH = 128
 class Training(NamedTuple):
     losses: list[float]  # of each batch, before its step
     grads: list[Any]  # of all leaves, as one float64 vector a step
-    params: Any  # at the end, as one float64 vector
+    params: list[Any]  # after each step, likewise
 
 
 @lru_cache(maxsize=1)
@@ -65,7 +65,7 @@ def train(rule: Rule[Any, Any], backend: Any, steps: int) -> Training:
     images, labels = data()
     with backend.session():
         state = rule.init({name: backend.asarray(part, "float32") for name, part in split(start(), SHAPES)})
-        losses, grads = [], []
+        losses, grads, params = [], [], []
         for i in range(steps):
             first = i * BATCH % (len(images) - BATCH)
             rows = slice(first, first + BATCH)
@@ -74,7 +74,8 @@ def train(rule: Rule[Any, Any], backend: Any, steps: int) -> Training:
             state = rule.step(state, grad)
             losses.append(float(loss))
             grads.append(_vector(backend, grad))
-        return Training(losses, grads, _vector(backend, state.params))
+            params.append(_vector(backend, state.params))
+        return Training(losses, grads, params)
 
 
 def _vector(backend: Any, tree: dict[str, Any]) -> Any:

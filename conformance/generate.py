@@ -9,25 +9,28 @@ from hypothesis import strategies as st
 from xopt.checks import Interval
 from xopt.rule import Rule
 
-SHAPES: dict[str, tuple[int, ...]] = {"weight": (4, 5), "bias": (3,), "scale": ()}
-"""The leaves of every generated trajectory: fixed, because libraries compile anew for each shape."""
+ROWS = 16
+"""Trajectories that one example carries: a rule is elementwise, so that each row of the leaves is one of its own."""
+SHAPES: dict[str, tuple[int, ...]] = {"weight": (ROWS, 2, 2), "empty": (ROWS, 0), "bias": (ROWS, 2), "scale": ()}
+"""The leaves of every example: fixed, because libraries compile anew for each shape."""
 SIZE = sum(int(np.prod(shape)) for shape in SHAPES.values())
 
 COMPILED = 3
-"""Compiled steps run the first so many settings of a pool, and half of the trajectories have one of them: each is compiled anew."""
+"""Compiled steps run the first so many settings of a pool, and half of the examples have one of them: each is compiled anew."""
 
 _EXPONENTS = {"float16": (-14, 4), "bfloat16": (-60, 60), "float32": (-60, 60), "float64": (-500, 500)}
 """Of gradients, as powers of two: as far as their squares stay finite and, but for the last factors, normal."""
 
 
 class Trajectory(NamedTuple):
-    """Start and gradients as float64 vectors of numbers that the dtype holds."""
+    """Start and gradients as float64 vectors of numbers that the dtype holds; ``rows`` trajectories side by side."""
 
     setting: int  # the place of its hyperparameters in the pool
     hyper: dict[str, Any]  # those that differ from the defaults
     params: Any
     grads: list[Any]
     cancels: list[Any]  # where a gradient is to be replaced by the one that cancels the rule's memory
+    rows: int = 1
 
 
 def settings(rule: Rule[Any, Any], seed: int, count: int) -> list[dict[str, Any]]:
@@ -68,7 +71,7 @@ def _decay(draw: random.Random) -> float:
 
 
 def trajectories(pool: list[dict[str, Any]], dtype: str, longest: int) -> st.SearchStrategy[Trajectory]:
-    """Trajectories of 1 to ``longest`` steps. Each element is one 32-bit word, so that Hypothesis shrinks towards zeros."""
+    """Examples of 1 to ``longest`` steps. Each element is one 32-bit word, so that Hypothesis shrinks towards zeros."""
 
     @st.composite
     def trajectory(draw: st.DrawFn) -> Trajectory:
@@ -82,6 +85,7 @@ def trajectories(pool: list[dict[str, Any]], dtype: str, longest: int) -> st.Sea
             decode(params, dtype, (-10, 4)),
             [decode(g, dtype, _EXPONENTS[dtype]) for g in grads],
             [g & 7 == 7 for g in grads],
+            ROWS,
         )
 
     return trajectory()

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xopt.conformance.bounded import HOST, Bounded, BoundedArithmetic, Format, Signs, exact, inflate
-from xopt.conformance.golden import GOLDENS, lift
+from xopt.conformance.golden import GOLDENS, Golden, lift
 from xopt.conformance.numbers import multiprecision
 from xopt.rule import Rule
 
@@ -51,20 +51,29 @@ class Reference:
         The formats of the arithmetic and of the stored parameters.
     traced
         The step count is an array: the coefficients are computed in ``compute`` too.
+    golden
+        Default: that of the rule's name. What ``hyper`` leaves out has the rule's defaults in the rule, the golden's in the golden.
     """
 
-    def __init__(self, rule: Rule[Any, Any], hyper: dict[str, Any], compute: Format, store: Format, traced: bool) -> None:
+    def __init__(
+        self,
+        rule: Rule[Any, Any],
+        hyper: dict[str, Any],
+        compute: Format,
+        store: Format,
+        traced: bool,
+        golden: Golden | None = None,
+    ) -> None:
         self.rule = rule
-        self.golden = GOLDENS[rule.name]
+        self.golden = golden or GOLDENS[rule.name]
         self.compute = compute
         self.store = store
         self.traced = traced
-        self.hyper = rule.defaults | hyper
         self.truth_in = _Vectors() if compute.unit == HOST.unit else BoundedArithmetic()
         # a plain 0 keeps its branches (a decay of 0 has no time constant); other numbers carry errors through the coefficients
-        self._ours_hyper = {name: _each(value, lambda x: exact(x) if x else x) for name, value in self.hyper.items()}
-        self._paper_hyper = lift(BoundedArithmetic(), self.hyper)
-        self._truth_hyper = lift(self.truth_in, self.hyper)
+        self._ours_hyper = {name: _each(value, lambda x: exact(x) if x else x) for name, value in (rule.defaults | hyper).items()}
+        self._paper_hyper = lift(BoundedArithmetic(), self.golden.defaults | hyper)
+        self._truth_hyper = lift(self.truth_in, self.golden.defaults | hyper)
 
     def restart(self, columns: Columns) -> None:
         """Takes the candidate's state as exact: from here on only new errors count."""

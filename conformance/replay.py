@@ -10,6 +10,7 @@ from xopt.conformance import digits
 from xopt.conformance.bounded import Format
 from xopt.conformance.cells import Check, Subject, WrongError
 from xopt.conformance.generate import Trajectory
+from xopt.conformance.golden import GOLDENS
 from xopt.rules import RULES
 
 
@@ -23,7 +24,7 @@ class Replay:
     mode: str
     replayed: dict[str, Any]  # the cell of the replay
     losses: list[float] = field(default_factory=list)  # of the native training, batch by batch
-    divergence: float | None = None  # largest distance of its parameters from NumPy's at the end, relative to the largest
+    distances: list[float] = field(default_factory=list)  # of its parameters from NumPy's after each batch, largest, relative to the largest
     dtype: str = "float32"
     explanation: list[str] = field(default_factory=list)
 
@@ -31,8 +32,13 @@ class Replay:
     def verdict(self) -> str:
         return str(self.replayed["verdict"])
 
+    @property
+    def divergence(self) -> float | None:
+        """The distance at the end; None where nothing was trained."""
+        return self.distances[-1] if self.distances else None
+
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"verdict": self.verdict}
+        return asdict(self) | {"verdict": self.verdict, "divergence": self.divergence}
 
 
 def replay_rule(rule_name: str, targets: list[tuple[str, str, str]], formats: dict[Any, Format], steps: int) -> list[Replay]:
@@ -46,14 +52,15 @@ def replay_rule(rule_name: str, targets: list[tuple[str, str, str]], formats: di
         subject = Subject(rule, backend, "float32", mode, digits.SHAPES, formats[name, device, "float32", mode])
         cell = subject.cell
         try:
-            Check(rule, "float32", [subject], digits.SHAPES).trajectory(case)
+            Check(rule, GOLDENS[rule_name], "float32", [subject], digits.SHAPES).example(case)
         except WrongError as error:
             cell.wrong = error.details
         replay = Replay(rule_name, name, device, mode, cell.to_dict())
         if mode == "eager":
             native = digits.train(rule, backend, steps)
             replay.losses = native.losses
-            distance, size = np.max(np.abs(native.params - recorded.params)), np.max(np.abs(recorded.params))
-            replay.divergence = float(distance / size)
+            replay.distances = [
+                float(np.max(np.abs(a - b)) / np.max(np.abs(b))) for a, b in zip(native.params, recorded.params, strict=True)
+            ]
         replays.append(replay)
     return replays

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 from xopt import backends
 from xopt.backends.probes import Probes, probe
 from xopt.conformance.bounded import FORMATS, Format
-from xopt.conformance.cells import WITHIN, WRONG, Cell, check_rule
+from xopt.conformance.cells import check_rule
 from xopt.conformance.replay import Replay, replay_rule
+from xopt.conformance.results import WITHIN, WRONG, Cell
 from xopt.rules import RULES
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")

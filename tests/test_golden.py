@@ -71,7 +71,7 @@ def flat(state: tuple[Any, ...]) -> list[Any]:
 def moves(name: str, grads: list[Any], **changes: Any) -> list[Any]:
     """How far each step moves the parameters downhill, for lr = 1 and from theta = 0, at sixty digits."""
     changes |= {"lr": 1.0}
-    if "weight_decay" in GOLDENS[name].hyper:
+    if "weight_decay" in GOLDENS[name].defaults:
         changes.setdefault("weight_decay", 0.0)
     points = [state[0] for state in trajectory(name, MP, 0.0, grads, **changes)]
     return [before - after for before, after in pairwise(points)]
@@ -101,7 +101,7 @@ def test_every_rule_has_a_golden_with_its_names() -> None:
         golden = GOLDENS[name]
         assert golden.name == name
         assert golden.slots == rule.slots
-        assert golden.hyper == tuple(rule.defaults)
+        assert golden.defaults == rule.defaults
         assert HYPER[name]
 
 
@@ -407,7 +407,7 @@ def test_cut_mass_of_a_scheduled_average() -> None:
 @rules
 def test_decay_alone_is_geometric(name: str) -> None:
     """With no gradient: theta_t = theta_0 (1 - lr weight_decay)^t; Adam, which has no decay, stays."""
-    if "weight_decay" not in GOLDENS[name].hyper:
+    if "weight_decay" not in GOLDENS[name].defaults:
         assert [state[0] for state in trajectory(name, MP, 0.7, [0.0] * STEPS)] == [number(0.7)] * (STEPS + 1)
         return
     points = [state[0] for state in trajectory(name, MP, 0.7, [0.0] * STEPS, lr=0.1, weight_decay=0.3)]

@@ -27,10 +27,10 @@ def step(
     grad: Number,
     t: int,
     *,
-    lr: Number,
-    beta1: Number,
-    beta2: Number,
-    eps: Number,
+    lr: Number = 0.001,
+    beta1: Number = 0.9,
+    beta2: Number = 0.999,
+    eps: Number = 1e-8,
 ) -> tuple[Number, ...]:
     m = beta1 * m + (1 - beta1) * grad
     v = beta2 * v + (1 - beta2) * grad**2

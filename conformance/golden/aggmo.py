@@ -24,9 +24,9 @@ def step(
     grad: Number,
     t: int,
     *,
-    lr: Number,
-    betas: tuple[Number, ...],
-    weight_decay: Number,
+    lr: Number = 0.1,
+    betas: tuple[Number, ...] = (0.0, 0.9, 0.99),
+    weight_decay: Number = 0.0,
 ) -> tuple[Any, ...]:
     v = tuple(beta * v_i + grad for beta, v_i in zip(betas, v, strict=True))
     total = v[0]

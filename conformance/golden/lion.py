@@ -24,10 +24,10 @@ def step(
     grad: Number,
     t: int,
     *,
-    lr: Number,
-    beta1: Number,
-    beta2: Number,
-    weight_decay: Number,
+    lr: Number = 0.0001,
+    beta1: Number = 0.9,
+    beta2: Number = 0.99,
+    weight_decay: Number = 0.0,
 ) -> tuple[Number, ...]:
     c = beta1 * m + (1 - beta1) * grad
     params = params - lr * (n.sign(c) + weight_decay * params)

@@ -18,7 +18,15 @@ def initial(n: Arithmetic, params: Number, **hyper: Any) -> tuple[Number, ...]:
 
 
 def step(
-    n: Arithmetic, params: Number, v: Number, grad: Number, t: int, *, lr: Number, beta: Number, weight_decay: Number
+    n: Arithmetic,
+    params: Number,
+    v: Number,
+    grad: Number,
+    t: int,
+    *,
+    lr: Number = 0.01,
+    beta: Number = 0.9,
+    weight_decay: Number = 0.0,
 ) -> tuple[Number, ...]:
     v = beta * v + grad
     return params - lr * (v + weight_decay * params), v

@@ -33,12 +33,12 @@ def step(
     grad: Number,
     t: int,
     *,
-    lr: Number,
-    beta1: Number,
-    beta2: Number,
-    eps: Number,
-    psi: Number,
-    weight_decay: Number,
+    lr: Number = 0.002,
+    beta1: Number = 0.9,
+    beta2: Number = 0.999,
+    eps: Number = 1e-8,
+    psi: Number = 0.004,
+    weight_decay: Number = 0.0,
 ) -> tuple[Number, ...]:
     mu_now, mu_next = mu(n, t, beta1, psi), mu(n, t + 1, beta1, psi)
     mu_product = mu_product * mu_now

@@ -27,13 +27,13 @@ def step(
     grad: Number,
     t: int,
     *,
-    lr: Number,
-    beta1: Number,
-    beta2: Number,
-    nu1: Number,
-    nu2: Number,
-    eps: Number,
-    weight_decay: Number,
+    lr: Number = 0.001,
+    beta1: Number = 0.995,
+    beta2: Number = 0.999,
+    nu1: Number = 0.7,
+    nu2: Number = 1.0,
+    eps: Number = 1e-8,
+    weight_decay: Number = 0.0,
 ) -> tuple[Number, ...]:
     m = beta1 * m + (1 - beta1) * grad
     v = beta2 * v + (1 - beta2) * grad**2

@@ -18,7 +18,16 @@ def initial(n: Arithmetic, params: Number, **hyper: Any) -> tuple[Number, ...]:
 
 
 def step(
-    n: Arithmetic, params: Number, m: Number, grad: Number, t: int, *, lr: Number, beta: Number, nu: Number, weight_decay: Number
+    n: Arithmetic,
+    params: Number,
+    m: Number,
+    grad: Number,
+    t: int,
+    *,
+    lr: Number = 0.1,
+    beta: Number = 0.999,
+    nu: Number = 0.7,
+    weight_decay: Number = 0.0,
 ) -> tuple[Number, ...]:
     m = beta * m + (1 - beta) * grad
     return params - lr * ((1 - nu) * grad + nu * m + weight_decay * params), m

@@ -15,5 +15,7 @@ def initial(n: Arithmetic, params: Number, **hyper: Any) -> tuple[Number, ...]:
     return (params,)
 
 
-def step(n: Arithmetic, params: Number, grad: Number, t: int, *, lr: Number, weight_decay: Number) -> tuple[Number, ...]:
+def step(
+    n: Arithmetic, params: Number, grad: Number, t: int, *, lr: Number = 0.01, weight_decay: Number = 0.0
+) -> tuple[Number, ...]:
     return (params - lr * (grad + weight_decay * params),)
