@@ -4,7 +4,7 @@ import importlib
 from contextlib import AbstractContextManager
 from typing import Any
 
-from xopt.backends.base import Backend, rounded
+from xopt.backends.base import Backend, cuda_version, rounded, variables
 from xopt.operations import Array
 
 
@@ -40,3 +40,14 @@ class CuPyBackend(Backend):
     def synchronise(self, x: Array) -> None:  # noqa: ARG002 - waits for all
         with self.session() as device:
             device.synchronize()
+
+    def hardware(self) -> dict[str, str]:
+        runtime = self.lib.cuda.runtime
+        found = runtime.getDeviceProperties(int(self.device.removeprefix("cuda:")))
+        return {
+            "name": found["name"].decode(),
+            "compute capability": f"{found['major']}.{found['minor']}",
+            "CUDA": cuda_version(runtime.runtimeGetVersion()),
+            "driver": f"CUDA {cuda_version(runtime.driverGetVersion())}",
+            **variables(),
+        }

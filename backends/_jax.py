@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from xopt.backends.base import Backend, rounded, to_bfloat16_bits
+from xopt.backends.base import Backend, rounded, to_bfloat16_bits, variables
 from xopt.operations import Array
 
 
@@ -87,6 +87,12 @@ class JAXBackend(Backend):
 
     def synchronise(self, x: Array) -> None:
         self.lib.block_until_ready(x)
+
+    def hardware(self) -> dict[str, str]:
+        platform = {"platform": self._device.client.platform_version}
+        if self._device.platform == "cpu":
+            return super().hardware() | platform
+        return {"name": self._device.device_kind, **platform, **variables()}
 
 
 def named(devices: Iterable[Any]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 import importlib
 import importlib.util
+import os
+import platform
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -104,11 +106,34 @@ class Backend(ABC):
     def synchronise(self, x: Array) -> None:  # noqa: B027 - most have nothing to wait for
         """Waits until ``x`` is computed."""
 
+    def hardware(self) -> dict[str, str]:
+        """What the device is: its ``name``, its instructions or drivers, and the variables that change its numbers.
+
+        Here: the CPU, with the instruction sets that NumPy finds.
+        """
+        simd = np.show_config(mode="dicts")["SIMD Extensions"]
+        return {
+            "name": platform.processor() or platform.machine(),
+            "system": platform.system(),
+            "instructions": " ".join((*simd["baseline"], *simd["found"])),
+            **variables(),
+        }
+
     def refuse(self, dtype: str) -> None:
         """Raises ValueError for a dtype that this backend does not have."""
         if dtype not in self.dtypes():
             msg = f"{self.name} has no {dtype}; it has {', '.join(self.dtypes())}"
             raise ValueError(msg)
+
+
+def cuda_version(number: int) -> str:
+    """As CUDA itself counts them, 12080 for 12.8."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def variables() -> dict[str, str]:
+    """Variables of the environment that change what a library computes, where they are set."""
+    return {name: os.environ[name] for name in ("NVIDIA_TF32_OVERRIDE", "XLA_FLAGS") if name in os.environ}
 
 
 def rounded(values: Any, dtype: str) -> Any:
