@@ -1,5 +1,6 @@
-"""The command line: ``xopt conform`` and ``xopt bench``."""
+"""The command line: ``xopt conform``, ``xopt faults``, ``xopt evidence`` and ``xopt bench``."""
 
+import datetime
 import os
 import secrets
 import sys
@@ -23,18 +24,41 @@ def main() -> None:
 
 def _app() -> Any:
     import hypothesis  # noqa: F401 - asked for here, so that a missing extra is one clear message
+    import jinja2  # noqa: F401
     import mpmath  # noqa: F401
     import sklearn  # noqa: F401
     import typer
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from xopt.conformance import evidence as records
+    from xopt.conformance import faults as planted
     from xopt.conformance import report as views
     from xopt.conformance import suite
     from xopt.conformance.bench import BY_HAND, overhead
-    from xopt.conformance.cells import WITHIN, WRONG
+    from xopt.conformance.html import write_html
+    from xopt.conformance.junit import write_junit
+    from xopt.conformance.ledger import ACCEPTED
+    from xopt.conformance.results import BROKEN, WRONG
 
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    Jobs = Annotated[int, typer.Option(help="Processes. Default: one a core, at most 4.", min=0, show_default=False)]
+
+    def bar(console: Console) -> Progress:
+        columns = TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        return Progress(*columns, console=console, transient=True)
+
+    def must_hold(path: Path | None, marks: Sequence[str], option: str) -> None:
+        """Refuses a file into which nothing can be put between markers."""
+        if path is not None and (not path.is_file() or any(mark not in path.read_text() for mark in marks)):
+            msg = f"{path} must be a file with a line {' and a line '.join(marks)}"
+            raise typer.BadParameter(msg, param_hint=option)
+
+    def plant(console: Console, names: Sequence[str], jobs: int, seed: int) -> planted.FaultReport:
+        chosen = [fault for fault in planted.FAULTS if not names or fault.name in names or fault.rule in names]
+        with bar(console) as progress:
+            task = progress.add_task("planting faults", total=len(chosen))
+            return planted.run(chosen, jobs=jobs or min(4, _cores()), seed=seed, progress=lambda _: progress.advance(task))
 
     @app.callback()
     def root() -> None:
@@ -49,7 +73,12 @@ def _app() -> Any:
         dtype: Annotated[
             list[str] | None, typer.Option(help="A dtype of the parameters, such as float32. May be repeated.")
         ] = None,
-        profile: Annotated[str, typer.Option(help=f"How much to run: {', '.join(suite.PROFILES)}.")] = "quick",
+        profile: Annotated[
+            str | None,
+            typer.Option(
+                help=f"How much to run: {', '.join(suite.PROFILES)}. Default: quick; ci for evidence.", show_default=False
+            ),
+        ] = None,
         seed: Annotated[
             int | None, typer.Option(help="Of the inputs. Default: 0; of nightly, a new one.", show_default=False)
         ] = None,
@@ -57,29 +86,33 @@ def _app() -> Any:
         table: Annotated[
             Path | None, typer.Option(help="Put the table of verdicts in this Markdown file, between its markers.")
         ] = None,
-        jobs: Annotated[int, typer.Option(help="Processes. Default: one a core, at most 4.", min=0, show_default=False)] = 0,
+        html: Annotated[Path | None, typer.Option(help="Write a page to look at here.", dir_okay=False)] = None,
+        junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here, for other programs.", dir_okay=False)] = None,
+        faults: Annotated[bool, typer.Option("--faults", help="Plant the faults of the catalogue too, for the page.")] = False,
+        evidence: Annotated[
+            Path | None, typer.Option(help="Write one record for each backend and device into this directory.", file_okay=False)
+        ] = None,
+        jobs: Jobs = 0,
     ) -> None:
         """Check that every backend computes what the golden reference says.
 
         Exit status: 0 all right, 1 something is wrong, 2 bad usage.
         """
         console = Console()
-        if json is not None and not json.parent.is_dir():
-            msg = f"{json.parent} is not a directory"
-            raise typer.BadParameter(msg, param_hint="--json")
-        if table is not None and (not table.is_file() or views.BEGIN not in table.read_text()):
-            msg = f"{table} must be a file with a line {views.BEGIN}"
-            raise typer.BadParameter(msg, param_hint="--table")
+        for option, path in (("--json", json), ("--html", html), ("--junit", junit)):
+            if path is not None and not path.parent.is_dir():
+                msg = f"{path.parent} is not a directory"
+                raise typer.BadParameter(msg, param_hint=option)
+        must_hold(table, [views.mark(views.TABLE)], "--table")
+        profile = profile or ("ci" if evidence else "quick")
         if seed is None:
             seed = secrets.randbits(32) if profile == "nightly" else 0
-        progress = Progress(
-            TextColumn("{task.description:24}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-        )
+        if evidence is not None:
+            try:
+                records.require_clean()
+            except ValueError as error:
+                raise typer.BadParameter(str(error), param_hint="--evidence") from None
+        progress = bar(console)
 
         class Shown(suite.Events):
             bar = progress.add_task("probing", total=None)
@@ -92,12 +125,9 @@ def _app() -> Any:
 
             def finished(self, rule: str, what: str, results: Sequence[Any]) -> None:
                 progress.update(self.bar, advance=1, description=f"{rule} {what}")
-                worst = max(results, key=lambda r: [WITHIN, WRONG].index(r.verdict) + 1 if r.verdict in (WITHIN, WRONG) else 0)
-                style = "bold red" if worst.verdict == WRONG else None
-                verdicts = dict.fromkeys(
-                    f"{r.backend}{'' if r.mode == 'eager' else ' compiled'} {views.symbol(r)}" for r in results
-                )
-                progress.console.print(f"  {rule:9} {what:9} {', '.join(verdicts)}", style=style, highlight=False, soft_wrap=True)
+                style = "bold red" if any(r.verdict in (WRONG, BROKEN) for r in results) else None
+                line = f"  {rule:9} {what:18} {views.progress_line(results)}"
+                progress.console.print(line, style=style, highlight=False, soft_wrap=True)
 
         try:
             with progress:
@@ -105,11 +135,74 @@ def _app() -> Any:
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
         views.show(console, report)
+        current = records.current_cells(records.RECORDS)
+        report.evidence = [record.to_dict() for record in current]
+        if faults:
+            found = plant(console, [], jobs, seed)
+            views.show_faults(console, found)
+            report.faults = found.to_dict()
         if json is not None:
             views.write_json(report, json)
         if table is not None:
-            views.write_table(report, table)
-        raise typer.Exit(1 if report.wrong else 0)
+            views.write_table(report, table, current)
+        if html is not None:
+            write_html(report.to_dict(), html)
+        if junit is not None:
+            write_junit(report.to_dict(), junit)
+        if evidence is not None:
+            accepted = [row.says for row in report.ledger.rows if row.state == ACCEPTED]
+            try:
+                for path in records.write(report, evidence, accepted, jobs or min(4, _cores())):
+                    console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+            except ValueError as error:
+                raise typer.BadParameter(str(error), param_hint="--evidence") from None
+        survivors = report.faults is not None and found.survivors
+        raise typer.Exit(1 if report.problems or survivors else 0)
+
+    @app.command()
+    def faults(
+        fault: Annotated[list[str] | None, typer.Argument(help="Names of faults, or of rules. Default: all.")] = None,
+        seed: Annotated[int, typer.Option(help="Of the inputs.")] = 0,
+        json: Annotated[Path | None, typer.Option(help="Write which check found which fault here.", dir_okay=False)] = None,
+        table: Annotated[Path | None, typer.Option(help="Put the summary in this Markdown file, between its markers.")] = None,
+        jobs: Jobs = 0,
+    ) -> None:
+        """Plant the faults of the catalogue, one at a time, and show which check finds which.
+
+        Exit status: 0 all found, 1 one survived, 2 bad usage.
+        """
+        console = Console()
+        known = {name for one in planted.FAULTS for name in (one.name, one.rule)}
+        for name in fault or ():
+            if name not in known:
+                msg = f"unknown fault {name!r}; the docs list them, or name a rule"
+                raise typer.BadParameter(msg)
+        if json is not None and not json.parent.is_dir():
+            msg = f"{json.parent} is not a directory"
+            raise typer.BadParameter(msg, param_hint="--json")
+        must_hold(table, [views.mark(name) for name in planted.TABLES], "--table")
+        found = plant(console, fault or (), jobs, seed)
+        views.show_faults(console, found)
+        if json is not None:
+            views.write_json(found, json)
+        if table is not None:
+            for name, text in planted.TABLES.items():
+                views.put_between(table, name, text(found))
+        raise typer.Exit(1 if found.survivors else 0)
+
+    @app.command()
+    def evidence(
+        directory: Annotated[Path, typer.Argument(help="Of the records.", file_okay=False)] = records.RECORDS,
+    ) -> None:
+        """Examine the records of runs on other machines against the sources as they are.
+
+        Exit status: 0 all count, 1 one does not, 2 bad usage.
+        """
+        if not directory.is_dir():
+            msg = f"{directory} is not a directory"
+            raise typer.BadParameter(msg)
+        right = records.show(Console(), directory, datetime.datetime.now(datetime.UTC).date())
+        raise typer.Exit(0 if right else 1)
 
     @app.command()
     def bench(

@@ -37,10 +37,10 @@ class Candidate:
         self.mode = mode
         self._function: Callable[..., Any] = rule.step if mode == "eager" else backend.trace(rule.step)
 
-    def start(self, params: Any, hyper: dict[str, Any]) -> Columns:
-        """Takes the start and the hyperparameters. Returns the state's columns, as does ``step``."""
+    def start(self, params: Any, hyper: dict[str, Any], taken: int = 0) -> Columns:
+        """Takes the start, the hyperparameters and the count to begin at. Returns the state's columns, as does ``step``."""
         self._step = partial(self._function, **hyper)
-        self.state = self.rule.init(self._tree(params), **hyper)
+        self.state = self.rule.init(self._tree(params), **hyper)._replace(step=taken)
         return self._columns()
 
     def step(self, grad: Any) -> Columns:
@@ -52,8 +52,8 @@ class Candidate:
         """Whether the step count has become an array, so that the coefficients are computed in the arrays' precision."""
         return type(self.state.step) is not int
 
-    def run(self, params: Any, grads: list[Any], hyper: dict[str, Any]) -> list[Columns]:
-        return [self.start(params, hyper), *map(self.step, grads)]
+    def run(self, params: Any, grads: list[Any], hyper: dict[str, Any], taken: int = 0) -> list[Columns]:
+        return [self.start(params, hyper, taken), *map(self.step, grads)]
 
     def _tree(self, vector: Any) -> dict[str, Any]:
         return {name: self.backend.asarray(part, self.dtype) for name, part in split(vector, self.shapes)}

@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
+from itertools import count, zip_longest
 from typing import Any, NamedTuple
 
 import hypothesis
@@ -118,7 +118,7 @@ class Check:
         self.examples += 1
         with np.errstate(all="ignore"):
             base, grads = self._baseline(case)
-        results = self._compare(case.hyper, self.compute, False, base, grads)
+        results = self._compare(case, self.compute, False, base, grads)
         summary = Summary(results)
         touched = np.logical_or.accumulate(
             [np.any([c.touched for c in local if np.ndim(c.touched)], axis=0) for local, _ in results]
@@ -129,20 +129,20 @@ class Check:
                 continue
             try:
                 with subject.candidate.backend.session(), np.errstate(all="ignore"):
-                    states = subject.candidate.run(case.params, grads, case.hyper)
+                    states = subject.candidate.run(case.params, grads, case.hyper, case.taken)
             except Exception as error:
                 raise self._wrong(subject.cell, self._raised(error, case, grads)) from error
             differ = [_differ(a, b) for a, b in zip(states[1:], base[1:], strict=True)]
             same = not any(np.any(d) for step in differ for d in step)
             own = summary
             if not (same and subject.plain):
-                own = Summary(self._compare(case.hyper, subject.compute, subject.candidate.traced, states, grads))
+                own = Summary(self._compare(case, subject.compute, subject.candidate.traced, states, grads))
             self._note(subject.cell, own, differ, touched, states, case, grads)
             largest = max(largest, own.ratio)
         return largest
 
     def _baseline(self, case: Trajectory) -> tuple[list[Columns], list[Any]]:
-        states = [self.baseline.start(case.params, case.hyper)]
+        states = [self.baseline.start(case.params, case.hyper, case.taken)]
         grads = []
         for grad, cancels in zip(case.grads, case.cancels, strict=True):
             grads.append(self._cancelling(states[-1], grad, cancels, case.hyper))
@@ -163,16 +163,16 @@ class Check:
         return np.where(cancels & (np.abs(opposite) < np.sqrt(self.store.largest) / 16), opposite, grad)
 
     def _compare(
-        self, hyper: dict[str, Any], compute: Format, traced: bool, states: list[Columns], grads: list[Any]
+        self, case: Trajectory, compute: Format, traced: bool, states: list[Columns], grads: list[Any]
     ) -> list[tuple[list[Comparison], list[Comparison]]]:
         """For each step: the comparison of that step alone, and of the trajectory up to it."""
-        local, whole = (Reference(self.rule, hyper, compute, self.store, traced, self.golden) for _ in range(2))
+        local, whole = (Reference(self.rule, case.hyper, compute, self.store, traced, self.golden) for _ in range(2))
         whole.restart(states[0])
-        first = whole.step(grads[0], 1, states[1])
+        first = whole.step(grads[0], case.taken + 1, states[1])
         results = [(first, first)]
-        for t, grad in enumerate(grads[1:], start=2):
-            local.restart(states[t - 1])
-            results.append((local.step(grad, t, states[t]), whole.step(grad, t, states[t])))
+        for grad, t, before, after in zip(grads[1:], count(case.taken + 2), states[1:], states[2:], strict=False):
+            local.restart(before)
+            results.append((local.step(grad, t, after), whole.step(grad, t, after)))
         return results
 
     def _note(
@@ -221,6 +221,7 @@ class Check:
             "error": _finite(np.atleast_1d(comparison.error)[at]),
             "bound": float(np.atleast_1d(comparison.bound)[at]),
             "hyper": case.hyper,
+            "taken": case.taken,
             "params": float(case.params[at]),
             "grads": [float(g[at]) for g in grads[:t]],
             "got": _finite(states[t][0][at]),
@@ -238,6 +239,7 @@ class Check:
             "error": None,
             "bound": 0.0,
             "hyper": case.hyper,
+            "taken": case.taken,
             "params": float(case.params[0]),
             "grads": [float(g[0]) for g in grads],
             "got": None,

@@ -18,6 +18,9 @@ SIZE = sum(int(np.prod(shape)) for shape in SHAPES.values())
 COMPILED = 3
 """Compiled steps run the first so many settings of a pool, and half of the examples have one of them: each is compiled anew."""
 
+TAKEN = (0, 0, 0, 0, 2, 37, 254, 9998)
+"""Steps taken before an example begins: bias corrections and warm-ups are to be right late, too."""
+
 _EXPONENTS = {"float16": (-14, 4), "bfloat16": (-60, 60), "float32": (-60, 60), "float64": (-500, 500)}
 """Of gradients, as powers of two: as far as their squares stay finite and, but for the last factors, normal."""
 
@@ -31,6 +34,7 @@ class Trajectory(NamedTuple):
     grads: list[Any]
     cancels: list[Any]  # where a gradient is to be replaced by the one that cancels the rule's memory
     rows: int = 1
+    taken: int = 0  # steps before the first, of which the slots remember nothing
 
 
 def settings(rule: Rule[Any, Any], seed: int, count: int) -> list[dict[str, Any]]:
@@ -76,6 +80,7 @@ def trajectories(pool: list[dict[str, Any]], dtype: str, longest: int) -> st.Sea
     @st.composite
     def trajectory(draw: st.DrawFn) -> Trajectory:
         setting = draw(st.one_of(st.integers(0, min(COMPILED, len(pool)) - 1), st.integers(0, len(pool) - 1)))
+        taken = draw(st.sampled_from(TAKEN))
         steps = draw(st.integers(1, longest))
         words = np.frombuffer(draw(st.binary(min_size=4 * SIZE * (steps + 1), max_size=4 * SIZE * (steps + 1))), "<u4")
         params, *grads = words.reshape(steps + 1, SIZE)
@@ -86,6 +91,7 @@ def trajectories(pool: list[dict[str, Any]], dtype: str, longest: int) -> st.Sea
             [decode(g, dtype, _EXPONENTS[dtype]) for g in grads],
             [g & 7 == 7 for g in grads],
             ROWS,
+            taken,
         )
 
     return trajectory()

@@ -24,7 +24,9 @@ class Replay:
     mode: str
     replayed: dict[str, Any]  # the cell of the replay
     losses: list[float] = field(default_factory=list)  # of the native training, batch by batch
-    distances: list[float] = field(default_factory=list)  # of its parameters from NumPy's after each batch, largest, relative to the largest
+    distances: list[float] = field(
+        default_factory=list
+    )  # of its parameters from NumPy's after each batch, largest, relative to the largest
     dtype: str = "float32"
     explanation: list[str] = field(default_factory=list)
 

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -12,18 +12,31 @@ from rich.table import Table
 from rich.text import Text
 
 from xopt.backends import BACKENDS
-from xopt.conformance.cells import IDENTICAL, NOT_RUN, SUBNORMALS, WITHIN, WRONG, Cell
 from xopt.conformance.replay import Replay
-from xopt.conformance.suite import DTYPES, BackendReport, Report
+from xopt.conformance.results import BROKEN, DTYPES, HELD, IDENTICAL, NOT_RUN, SUBNORMALS, WITHIN, WRONG, Cell, LawResult
+from xopt.conformance.suite import BackendReport, Report, Result
 from xopt.rules import RULES
 
-_STYLES = {IDENTICAL: "green", SUBNORMALS: "green", WITHIN: "yellow", WRONG: "bold white on red", NOT_RUN: "dim"}
+if TYPE_CHECKING:
+    from xopt.conformance.evidence import Evidence
+    from xopt.conformance.faults import FaultReport
+
+_STYLES = {
+    IDENTICAL: "green",
+    SUBNORMALS: "green",
+    HELD: "green",
+    WITHIN: "yellow",
+    WRONG: "bold white on red",
+    BROKEN: "bold white on red",
+    NOT_RUN: "dim",
+}
 
 LEGEND = """\
 bits    the same bits as NumPy
 bits*   the same bits, except where subnormal numbers occur: the backend flushes them to zero
 0.97    within the derived error bound; the number is the largest error/bound of a step, at most 1 when right
 WRONG   outside the bound
+22+2~   of the laws, 22 hold, and two that ask for equal bits hold within the bound
 -       not run"""
 
 
@@ -32,6 +45,30 @@ def symbol(cell: Cell | Replay) -> str:
     return {IDENTICAL: "bits", SUBNORMALS: "bits*", WITHIN: f"{math.floor(100 * ratio) / 100:.2f}", WRONG: "WRONG", NOT_RUN: "-"}[
         cell.verdict
     ]
+
+
+def progress_line(results: Sequence[Result]) -> str:
+    """What was found on each backend, in a few words."""
+    laws: dict[str, list[LawResult]] = {}
+    words = []
+    for r in results:
+        where = r.backend if r.mode == "eager" else f"{r.backend} compiled"
+        if isinstance(r, LawResult):
+            laws.setdefault(where, []).append(r)
+        elif r.verdict != NOT_RUN:
+            words.append(f"{where} {symbol(r)}")
+    words += [f"{where} {tally(found)[0]}" for where, found in laws.items() if tally(found)[1] != NOT_RUN]
+    return ", ".join(words)
+
+
+def tally(laws: Sequence[LawResult]) -> tuple[str, str]:
+    """How many laws hold, such as ``24``, ``22+2~`` where two hold but for rounding, or ``1 BROKEN``; and the worst verdict."""
+    counts = {verdict: sum(r.verdict == verdict for r in laws) for verdict in (HELD, WITHIN, BROKEN)}
+    if counts[BROKEN]:
+        return f"{counts[BROKEN]} BROKEN", BROKEN
+    if counts[WITHIN]:
+        return f"{counts[HELD]}+{counts[WITHIN]}~", WITHIN
+    return (str(counts[HELD]), HELD) if counts[HELD] else ("-", NOT_RUN)
 
 
 def heading(backend: str, device: str, mode: str, tracer: str | None) -> str:
@@ -61,16 +98,41 @@ def show(console: Console, report: Report) -> None:
     if report.replays:
         _show_table(console, "real gradients (digits), float32", report.replays, tracers)
         _show_training(console, report)
+    _show_laws(console, report, tracers)
     console.print(LEGEND, style="dim", highlight=False, soft_wrap=True)
     _show_totals(console, report)
     for result in report.wrong:
-        cell = result.to_dict() if isinstance(result, Cell) else result.replayed
-        console.print(
-            Text(
-                f"\nWRONG: {cell['rule']} on {cell['backend']} {cell['device']}, {cell['dtype']}, {cell['mode']}", style="bold red"
-            )
-        )
-        console.print(script(cell), highlight=False)
+        where = f"{result.rule} on {result.backend} {result.device}, {result.dtype}, {result.mode}"
+        if isinstance(result, LawResult):
+            console.print(Text(f"\nBROKEN: {result.law}: {where}", style="bold red"))
+            console.print(json.dumps(result.broken, indent=1), highlight=False, markup=False)
+        else:
+            console.print(Text(f"\nWRONG: {where}", style="bold red"))
+            console.print(script(result.to_dict() if isinstance(result, Cell) else result.replayed), highlight=False, markup=False)
+    for problem in report.ledger.problems:
+        console.print(Text(f"\n{problem}", style="bold red"))
+
+
+def show_faults(console: Console, report: "FaultReport") -> None:
+    """What planting the faults showed, in a few lines."""
+    for line in report.summary():
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _show_laws(console: Console, report: Report, tracers: dict[Any, Any]) -> None:
+    columns = _columns(report.laws)
+    table = Table(title="laws that need no reference: how many hold, over all dtypes", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("rule")
+    for backend, device, mode in columns:
+        table.add_column(heading(backend, device, mode, tracers[backend, device]), justify="right")
+    for rule in dict.fromkeys(r.rule for r in report.laws):
+        row = []
+        for key in columns:
+            text, verdict = tally([r for r in report.laws if r.rule == rule and (r.backend, r.device, r.mode) == key])
+            row.append(Text(text, style=_STYLES[verdict]))
+        table.add_row(rule, *row)
+    if columns:
+        console.print(table)
 
 
 def _show_table(console: Console, title: str, cells: list[Any], tracers: dict[Any, Any]) -> None:
@@ -85,7 +147,7 @@ def _show_table(console: Console, title: str, cells: list[Any], tracers: dict[An
     console.print(table)
 
 
-def _columns(cells: Sequence[Cell | Replay]) -> list[tuple[str, str, str]]:
+def _columns(cells: Sequence[Result]) -> list[tuple[str, str, str]]:
     """Backend, device and mode of what ran, in the order of the backends."""
     ran = {(c.backend, c.device, c.mode) for c in cells if c.verdict != NOT_RUN}
     return sorted(ran, key=lambda key: (list(BACKENDS).index(key[0]), key[1:]))
@@ -117,37 +179,42 @@ def fall(losses: list[float]) -> tuple[float, float]:
 def _show_totals(console: Console, report: Report) -> None:
     ran = [c for c in report.cells if c.verdict != NOT_RUN]
     console.print(
-        f"\n{len(ran)} cells, {sum(c.examples for c in ran):,} trajectories, {sum(c.steps for c in ran):,} steps, "
+        f"\n{len(ran)} cells, {sum(c.trajectories for c in ran):,} trajectories, {sum(c.steps for c in ran):,} steps, "
         f"{sum(c.elements for c in ran):,} numbers compared; {sum(c.vacuous for c in ran)} vacuous for a step, "
-        f"{sum(c.trajectory_vacuous for c in ran)} for a trajectory; {len(report.wrong)} wrong. "
+        f"{sum(c.trajectory_vacuous for c in ran)} for a trajectory. "
+        f"Laws: {sum(r.verdict == HELD for r in report.laws):,} checks hold, "
+        f"{sum(r.verdict == WITHIN for r in report.laws)} within the bound only. {len(report.wrong)} wrong. "
         f"Seed {report.about['seed']}, {report.about['seconds']} s.",
         highlight=False,
     )
     reasons: dict[str, int] = {}
-    for cell in report.cells:
+    for cell in [*report.cells, *report.laws]:
         if cell.reason:
             reason = f"{cell.backend}: {cell.reason}"
             reasons[reason] = reasons.get(reason, 0) + 1
     for reason, count in reasons.items():
-        console.print(f"not run: {count} cells, {reason}", style="dim", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"not run: {count} checks, {reason}", style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
-def script(cell: dict[str, Any]) -> str:
-    """A program that shows the wrong number of a cell again, to paste."""
-    found = cell["wrong"]
+def script(cell: dict[str, Any], which: str = "wrong") -> str:
+    """A program that shows a cell's ``"wrong"`` number again, to paste, or its ``"worst"``, where error/bound is largest."""
+    found = cell[which]
     hyper = "".join(f", {name}={value!r}" for name, value in found["hyper"].items())
-    compiled = " (through its compiler)" if cell["mode"] == "traced" else ""
+    step = f"xopt.{cell['rule']}_step"
+    taken = f"._replace(step={found['taken']})" if found["taken"] else ""
+    where = f"{found['column']} after step {found['step']}, leaf {found['leaf']}{found['element']}:"
+    what = found["message"] or f"{where}\n# off by {_number(found['error'])} where {found['bound']:.3g} is allowed"
     return f"""\
-# {found["column"]} after step {found["step"]}, leaf {found["leaf"]}{found["element"]}{compiled}:
-# off by {_number(found["error"])} where {found["bound"]:.3g} is allowed
+# {what}
 import xopt
 from xopt import backends
 
 backend = backends.get({cell["backend"]!r}, {cell["device"]!r})
+step = {f"backend.trace({step})" if cell["mode"] == "traced" else step}
 with backend.session():
-    state = xopt.{cell["rule"]}_init(backend.asarray([{found["params"]!r}], {cell["dtype"]!r}){hyper})
+    state = xopt.{cell["rule"]}_init(backend.asarray([{found["params"]!r}], {cell["dtype"]!r}){hyper}){taken}
     for g in {found["grads"]!r}:
-        state = xopt.{cell["rule"]}_step(state, backend.asarray([g], {cell["dtype"]!r}){hyper})
+        state = step(state, backend.asarray([g], {cell["dtype"]!r}){hyper})
         print(state)
 """
 
@@ -156,41 +223,49 @@ def _number(x: float | None) -> str:
     return "infinity or NaN" if x is None else f"{x:.3g}"
 
 
-def write_json(report: Report, path: Path) -> None:
+def write_json(report: "Report | FaultReport", path: Path) -> None:
     path.write_text(json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n")
 
 
-BEGIN, END = "<!-- conformance table: begin -->", "<!-- conformance table: end -->"
+TABLE = "conformance table"
 
 
-def markdown(report: Report) -> str:
-    """Rules by backends, each cell the weakest verdict over the dtypes, with the run that it comes from."""
-    tracers = {(b.name, b.device): b.tracer for b in report.backends}
-    columns = _columns(report.cells)
+def markdown(report: Report, records: Sequence["Evidence"] = ()) -> str:
+    """Rules by backends, each cell the weakest verdict over the dtypes, with the run that it comes from.
+
+    ``records`` of devices that this run did not have add their columns.
+    """
+    ran = {(c.backend, c.device) for c in report.cells if c.verdict != NOT_RUN}
+    proven = [record for record in records if (record.backend, record.device) not in ran]
+    known = [*report.cells, *(cell for record in proven for cell in record.cells)]
+    columns = _columns(known)
     lines = [
-        "| rule | " + " | ".join(heading(*key, tracers[key[:2]]) for key in columns) + " |",
+        "| rule | " + " | ".join(heading(*key, BACKENDS[key[0]].tracer) for key in columns) + " |",
         "|---|" + "---|" * len(columns),
     ]
     for rule in RULES:
         row = []
         for key in columns:
-            cells = [c for c in report.cells if c.rule == rule and (c.backend, c.device, c.mode) == key and c.verdict != NOT_RUN]
+            cells = [c for c in known if c.rule == rule and (c.backend, c.device, c.mode) == key and c.verdict != NOT_RUN]
             row.append(_weakest(cells))
         lines.append(f"| `{rule}` | " + " | ".join(row) + " |")
     about = report.about
     versions = ", ".join(f"{b.name} {b.version}" for b in report.backends if b.reason is None)
-    missing = "; ".join(f"{b.name} ({b.reason})" for b in report.backends if b.reason is not None)
+    elsewhere = {record.backend for record in proven}
+    missing = "; ".join(f"{b.name} ({b.reason})" for b in report.backends if b.reason is not None and b.name not in elsewhere)
+    recorded = "; ".join(f"{record.backend} {record.device} on {record.hardware}, {record.date}" for record in proven)
     lines += [
         "",
         (
             "**bits**: the same bits as NumPy in every dtype that the backend has. **bits\\***: except where subnormal numbers "
             "occur, which the backend flushes. A number: within the derived error bound, and the largest error/bound seen. "
             + (f"Not run: {missing}." if missing else "")
+            + (f" From records: {recorded}." if recorded else "")
         ),
         "",
         (
             f"`xopt conform --profile {about['profile']} --seed {about['seed']}`, {about['date']}, {versions}, "
-            f"Python {about['python']}, {about['machine']}: {sum(c.examples for c in report.cells):,} trajectories "
+            f"Python {about['python']}, {about['machine']}: {sum(c.trajectories for c in report.cells):,} trajectories "
             f"in {about['seconds']:.0f} s."
         ),
     ]
@@ -205,12 +280,22 @@ def _weakest(cells: list[Cell]) -> str:
     return symbol(weakest)
 
 
-def write_table(report: Report, path: Path) -> None:
-    """Puts the table between its two markers in a Markdown file. Raises ValueError where the file has no markers."""
-    text = path.read_text()
-    if BEGIN not in text or END not in text:
-        msg = f"{path} has no line {BEGIN!r} and {END!r} to put the table between"
+def mark(name: str, which: str = "begin") -> str:
+    """The line of a Markdown file between which and its ``"end"`` a generated part stands."""
+    return f"<!-- {name}: {which} -->"
+
+
+def put_between(path: Path, name: str, text: str) -> None:
+    """Puts a generated part between its two markers in a Markdown file. Raises ValueError where the file has no markers."""
+    begin, end = mark(name), mark(name, "end")
+    whole = path.read_text()
+    if begin not in whole or end not in whole:
+        msg = f"{path} has no line {begin!r} and {end!r} to put the table between"
         raise ValueError(msg)
-    head, _, rest = text.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    path.write_text(f"{head}{BEGIN}\n\n{markdown(report)}\n\n{END}{tail}")
+    head, _, rest = whole.partition(begin)
+    path.write_text(f"{head}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}")
+
+
+def write_table(report: Report, path: Path, records: Sequence["Evidence"] = ()) -> None:
+    """Puts the table of verdicts into a Markdown file."""
+    put_between(path, TABLE, markdown(report, records))

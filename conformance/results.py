@@ -3,6 +3,9 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+MODES = ("eager", "traced")
+
 IDENTICAL = "bit-identical"
 SUBNORMALS = "identical except subnormals"
 WITHIN = "within the bound"

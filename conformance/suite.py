@@ -13,29 +13,34 @@ from typing import Any, NamedTuple
 
 from xopt import backends
 from xopt.backends.probes import Probes, probe
+from xopt.conformance import ledger
 from xopt.conformance.bounded import FORMATS, Format
 from xopt.conformance.cells import check_rule
+from xopt.conformance.laws import LAWS, check_laws
+from xopt.conformance.ledger import Judgement
+from xopt.conformance.machine import check_machine
 from xopt.conformance.replay import Replay, replay_rule
-from xopt.conformance.results import WITHIN, WRONG, Cell
+from xopt.conformance.results import BROKEN, DTYPES, MODES, NOT_RUN, WITHIN, WRONG, Cell, LawResult
 from xopt.rules import RULES
 
-DTYPES = ("float16", "bfloat16", "float32", "float64")
-MODES = ("eager", "traced")
+Result = Cell | LawResult | Replay
 
 
 class Profile(NamedTuple):
     """How much is run."""
 
-    examples: int  # generated trajectories a cell
+    examples: int  # drawn for a cell, each of them several trajectories
     pool: int  # settings of the hyperparameters that they draw from
+    laws: int  # examples drawn for a law
+    operations: int  # runs of the state machine
     training: int  # steps of the training on digits
     modes: tuple[str, ...]
 
 
 PROFILES = {
-    "quick": Profile(examples=10, pool=4, training=20, modes=("eager",)),
-    "ci": Profile(examples=60, pool=8, training=40, modes=MODES),
-    "nightly": Profile(examples=2000, pool=40, training=200, modes=MODES),
+    "quick": Profile(examples=10, pool=4, laws=1, operations=1, training=20, modes=("eager",)),
+    "ci": Profile(examples=40, pool=8, laws=3, operations=5, training=40, modes=MODES),
+    "nightly": Profile(examples=1000, pool=40, laws=60, operations=200, training=200, modes=MODES),
 }
 
 
@@ -62,22 +67,57 @@ class Report:
     backends: list[BackendReport]
     cells: list[Cell]
     replays: list[Replay]
+    laws: list[LawResult] = field(default_factory=list)
+    ledger: Judgement = field(default_factory=Judgement)
+    faults: dict[str, Any] | None = None  # what planting them showed, where that was asked for
+    evidence: list[dict[str, Any]] = field(default_factory=list)  # records of other machines
 
     @property
-    def wrong(self) -> list[Cell | Replay]:
-        """The cells and replays that are wrong; empty where every backend computed what the golden says."""
-        everything: list[Cell | Replay] = [*self.cells, *self.replays]
-        return [result for result in everything if result.verdict == WRONG]
+    def wrong(self) -> list[Result]:
+        """What is outside its bound; empty where every backend computed what the golden says and kept every law."""
+        everything: list[Result] = [*self.cells, *self.laws, *self.replays]
+        return [result for result in everything if result.verdict in (WRONG, BROKEN)]
+
+    @property
+    def problems(self) -> list[str]:
+        """Why the run as a whole fails, each with what to do; empty where it does not."""
+        wrong = [f"{r.rule} on {r.backend} {r.device}, {r.dtype}, {r.mode}: {_what(r)} is {r.verdict}" for r in self.wrong]
+        silent = [
+            f"{r.rule} on {r.backend} {r.device}, {r.dtype}, {r.mode}: {_what(r)} compared nothing, and gave no reason"
+            for r in [*self.cells, *self.laws]
+            if r.verdict == NOT_RUN and r.reason is None
+        ]
+        return wrong + silent + self.ledger.problems
 
     def to_dict(self) -> dict[str, Any]:
         """As in ``schema.json``."""
         return {
-            "schema": "xopt-conformance-1",
+            "schema": "xopt-conformance-2",
             "about": self.about,
             "backends": [asdict(backend) for backend in self.backends],
             "cells": [cell.to_dict() for cell in self.cells],
+            "law_texts": [
+                {
+                    "name": law.name,
+                    "kind": law.kind,
+                    "sentence": law.sentence,
+                    "source": law.source,
+                    "items": law.item,
+                    "rules": law.rules,
+                }
+                for law in LAWS
+            ],
+            "laws": [law.to_dict() for law in self.laws],
             "replays": [replay.to_dict() for replay in self.replays],
+            "ledger": self.ledger.to_dict(),
+            "faults": self.faults,
+            "evidence": self.evidence,
+            "problems": self.problems,
         }
+
+
+def _what(result: Result) -> str:
+    return repr(result.law) if isinstance(result, LawResult) else "the comparison"
 
 
 class Events:
@@ -85,7 +125,7 @@ class Events:
 
     def planned(self, tasks: int) -> None: ...
     def probed(self, backend: BackendReport) -> None: ...
-    def finished(self, rule: str, what: str, results: Sequence[Cell | Replay]) -> None: ...
+    def finished(self, rule: str, what: str, results: Sequence[Result]) -> None: ...
 
 
 def conform(
@@ -97,7 +137,7 @@ def conform(
     jobs: int = 1,
     events: Events | None = None,
 ) -> Report:
-    """Checks rules on backends against the golden reference, on generated trajectories and on real gradients.
+    """Checks rules on backends: against the golden reference, on generated and on real gradients, and by laws of their own.
 
     Parameters
     ----------
@@ -117,7 +157,7 @@ def conform(
     Returns
     -------
     Report
-        ``report.wrong`` is empty where all is right. What did not run is in it with its reason.
+        ``report.problems`` is empty where all is right. What did not run is in it with its reason.
 
     Raises
     ------
@@ -129,7 +169,7 @@ def conform(
     plan = PROFILES[_chosen("profile", [profile], PROFILES)[0]]
     rules = _chosen("rule", rules, RULES)
     dtypes = _chosen("dtype", dtypes, DTYPES)
-    with _workers(jobs) as submit:
+    with workers(jobs) as submit:
         targets = submit(_targets, backends).result()
         probing = [submit(_probe, name, device, "traced" in plan.modes) for name, device in targets]
         found = [task.result() for task in probing]
@@ -137,27 +177,34 @@ def conform(
             events.probed(backend)
         cells, tasks = _plan(found, rules, dtypes, plan, seed, submit)
         events.planned(len(tasks))
+        laws: list[LawResult] = []
         replays: list[Replay] = []
+        kept: dict[type, list[Any]] = {Cell: cells, LawResult: laws, Replay: replays}
         for task in _as_completed(tasks):
             rule, what = tasks[task]
             results = task.result()
             for result in results:
-                _explain(result, found)
-                (cells if isinstance(result, Cell) else replays).append(result)
+                if not isinstance(result, LawResult):
+                    _explain(result, found)
+                kept[type(result)].append(result)
             events.finished(rule, what, results)
     order = {name: i for i, name in enumerate(RULES)}
+    places = {law.name: i for i, law in enumerate(LAWS)}
     cells.sort(key=lambda c: (order[c.rule], DTYPES.index(c.dtype)))
+    laws.sort(key=lambda r: (order[r.rule], places.get(r.law, len(places)), DTYPES.index(r.dtype)))
     replays.sort(key=lambda r: order[r.rule])
+    today = datetime.datetime.now(datetime.UTC).date()
     about = {
         "xopt": version("array-xopt"),
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "date": today.isoformat(),
+        "command": f"xopt conform --profile {profile} --seed {seed}",
         "profile": profile,
         "seed": seed,
         "seconds": round(time.monotonic() - started, 1),
     }
-    return Report(about, found, cells, replays)
+    return Report(about, found, cells, replays, laws, ledger.judge(cells, laws, ledger.read(), today, platform.machine()))
 
 
 def _chosen(what: str, names: Sequence[str] | None, known: Sequence[str] | dict[str, Any]) -> list[str]:
@@ -212,7 +259,7 @@ def _plan(
     """The cells that cannot run, with the reason, and the tasks for those that can."""
     cells: list[Cell] = []
     tasks: dict[Future[Any], tuple[str, str]] = {}
-    formats = _formats(found)
+    formats = formats_of(found)
     for rule in rules:
         for dtype in dtypes:
             targets = []
@@ -224,7 +271,10 @@ def _plan(
                     else:
                         cells.append(Cell(rule, backend.name, backend.device, dtype, mode, reason))
             if targets:
-                tasks[submit(check_rule, rule, dtype, targets, formats, plan.examples, plan.pool, seed)] = rule, dtype
+                examples = plan.examples // 2 if dtype == "float64" else plan.examples  # its truth, in multiprecision, is slow
+                tasks[submit(check_rule, rule, dtype, targets, formats, examples, plan.pool, seed)] = rule, dtype
+                tasks[submit(check_laws, rule, dtype, targets, formats, plan.laws, seed)] = rule, f"{dtype} laws"
+                tasks[submit(check_machine, rule, dtype, targets, formats, plan.operations, seed)] = rule, f"{dtype} operations"
         targets = [
             (b.name, b.device, mode)
             for b in found
@@ -248,7 +298,7 @@ def _why_not(backend: BackendReport, dtype: str, mode: str, plan: Profile) -> st
     return None
 
 
-def _formats(found: list[BackendReport]) -> dict[tuple[str, str, str, str], Format]:
+def formats_of(found: list[BackendReport]) -> dict[tuple[str, str, str, str], Format]:
     """The formats of the arithmetic as the probes measured them."""
     formats = {}
     for backend in found:
@@ -277,7 +327,7 @@ def _explain(result: Cell | Replay, found: list[BackendReport]) -> None:
 Submit = Callable[..., "Future[Any]"]
 
 
-class _workers:  # noqa: N801 - a context manager that reads as a word
+class workers:  # noqa: N801 - a context manager that reads as a word
     """Where tasks run: in this process, each when it is submitted, or in several new ones."""
 
     def __init__(self, jobs: int) -> None:

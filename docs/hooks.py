@@ -1,21 +1,25 @@
-"""MkDocs hook: writes what the rules say of themselves into the pages, so that no page can say anything else.
+"""MkDocs hook: writes what the code says of itself into the pages, so that no page can say anything else.
 
-``<!-- rule: lion -->`` becomes the rule's own documentation, ``<!-- rules -->`` the table of all rules, and
-``<!-- source: path -->`` a file of the project.
+``<!-- rule: lion -->`` becomes the rule's own documentation, ``<!-- source: path -->`` a file of the project. ``<!-- rules -->``,
+``<!-- laws -->``, ``<!-- laws left out -->``, ``<!-- catalogue -->`` and ``<!-- ledger -->`` become tables.
 """
 
 import inspect
 import re
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from xopt import RULES, Rule
+from xopt.conformance import ledger
+from xopt.conformance.faults import FAULTS
+from xopt.conformance.laws import LAWS, LEFT_OUT
 
 _ROOT = Path(__file__).parents[1]
 _QUOTED = re.compile(r"^(````.*?^````$)", re.MULTILINE | re.DOTALL)  # a page in a page
 _NAMES = re.compile(r"^<!-- rule: (\w+) -->$", re.MULTILINE)
-_TABLE = re.compile(r"^<!-- rules -->$", re.MULTILINE)
+_TABLE = re.compile(r"^<!-- ([a-z ]+) -->$", re.MULTILINE)
 _SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
 _NOTES = re.compile(r"^```python (?:no-run|needs).*$", re.MULTILINE)
 _UNDER = re.compile(r"(?<=\S) {5,}(?=\S)")  # what stands far to the right of a formula goes under it
@@ -31,7 +35,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def _expanded(markdown: str) -> str:
     markdown = _SOURCE.sub(lambda found: _block("python", (_ROOT / found[1]).read_text()), markdown)
     markdown = _NOTES.sub("```python", markdown)  # notes to the test that runs the blocks
-    markdown = _TABLE.sub(lambda _: rules_table(), markdown)
+    markdown = _TABLE.sub(lambda found: _TABLES[found[1]](), markdown)
     return _NAMES.sub(lambda found: rule_page(RULES[found[1]]), markdown)
 
 
@@ -42,6 +46,73 @@ def rules_table(folder: str = "rules/") -> str:
         for rule in RULES.values()
     ]
     return "\n".join(["| rule | what it is | published | arrays kept for each parameter |", "|---|---|---|---|", *rows])
+
+
+def _rows(head: str, rows: Iterable[Sequence[str]]) -> str:
+    columns = head.count("|") + 1
+    return "\n".join([f"| {head} |", "|---" * columns + "|", *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _whose(rules: Sequence[str]) -> str:
+    return "all" if set(rules) == set(RULES) else ", ".join(f"`{rule}`" for rule in rules)
+
+
+def laws_table() -> str:
+    """All laws, with their numbers."""
+    kinds = {"bits": "bits", "bound": "bound", "fails": "must fail"}
+    return _rows(
+        "no. | law | holds to | what it says | rules | from",
+        (
+            (
+                ", ".join(map(str, law.item)) or "-",
+                _escape(law.name),
+                kinds[law.kind],
+                _escape(law.sentence),
+                _whose(law.rules),
+                _escape(law.source),
+            )
+            for law in LAWS
+        ),
+    )
+
+
+def laws_left_out() -> str:
+    return _rows("no. | why", ((str(number), _escape(why)) for number, why in LEFT_OUT.items()))
+
+
+def catalogue() -> str:
+    """All planted faults."""
+    return _rows(
+        "where | fault | what is computed instead | seen in",
+        ((f.kind, _escape(f.name), _escape(f"{f.sentence} {f.equivalent}".strip()), _escape(f.seen) or "-") for f in FAULTS),
+    )
+
+
+def ledger_table() -> str:
+    """All accepted deviations."""
+    return _rows(
+        "backend | rules | modes and dtypes | checks | why | until",
+        (
+            (
+                f"{row.backend} {row.device}",
+                _whose(row.rules),
+                f"{', '.join(row.modes)}; {', '.join(row.dtypes)}",
+                ", ".join(row.checks),
+                f"{_escape(row.reason)} [Source]({row.link})",
+                row.expires.isoformat(),
+            )
+            for row in ledger.read()
+        ),
+    )
+
+
+_TABLES = {
+    "rules": rules_table,
+    "laws": laws_table,
+    "laws left out": laws_left_out,
+    "catalogue": catalogue,
+    "ledger": ledger_table,
+}
 
 
 def rule_page(rule: Rule[Any, Any]) -> str:

@@ -11,9 +11,10 @@ import jsonschema
 import pytest
 
 import xopt
-from xopt.conformance import PROFILES, conform
-from xopt.conformance.cells import NOT_RUN, WRONG
-from xopt.conformance.report import BEGIN, END, markdown, write_table
+from xopt.conformance import PROFILES, Report, conform, ledger
+from xopt.conformance.evidence import Evidence
+from xopt.conformance.report import TABLE, mark, markdown, write_table
+from xopt.conformance.results import NOT_RUN, WRONG, Cell
 
 SCHEMA = json.loads((files("xopt.conformance") / "schema.json").read_text())
 
@@ -54,7 +55,7 @@ def test_losses_fall_on_real_digits(report: Any) -> None:
 def test_markdown_table_has_a_row_a_rule(report: Any, tmp_path: Path) -> None:
     assert "| `lion` | bits | bits |" in markdown(report)
     page = tmp_path / "README.md"
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    page.write_text(f"before\n{mark(TABLE)}\nold\n{mark(TABLE, 'end')}\nafter\n")
     write_table(report, page)
     text = page.read_text()
     assert text.startswith("before\n")
@@ -62,6 +63,21 @@ def test_markdown_table_has_a_row_a_rule(report: Any, tmp_path: Path) -> None:
     assert "old" not in text
     with pytest.raises(ValueError, match="has no line"):
         write_table(report, tmp_path / "README.md.new") if (tmp_path / "README.md.new").write_text("x") else None
+
+
+def test_a_record_of_another_device_adds_its_column_while_its_cells_count(report: Any) -> None:
+    cells = [Cell(c.rule, "torch", "cuda:0", c.dtype, c.mode, elements=9) for c in report.cells if c.backend == "torch"]
+    record = Evidence(
+        "torch-cuda0", "torch", "cuda:0", "a GPU", "2026-11-24", [c for c in cells if c.rule == "lion"], {"adamw": ["rule"]}
+    )
+    head, _, *rows = markdown(report, [record]).splitlines()
+    columns = [column.strip() for column in head.split("|")]
+    shown = {
+        row.split("|")[1].strip(): row.split("|")[columns.index("torch cuda:0")].strip() for row in rows if row.startswith("| `")
+    }
+    assert (shown["`lion`"], shown["`adamw`"]) == ("bits", "-")
+    assert "From records: torch cuda:0 on a GPU, 2026-11-24." in markdown(report, [record])
+    assert "torch cuda" not in markdown(report)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +90,12 @@ def test_markdown_table_has_a_row_a_rule(report: Any, tmp_path: Path) -> None:
         (["conform", "--profile", "slow"], "unknown profile 'slow'"),
         (["conform", "--seed", "x"], "Invalid value for '--seed'"),
         (["conform", "--json", "/nowhere/at/all.json"], "is not a directory"),
+        (["conform", "--html", "/nowhere/at/all.html"], "is not a directory"),
+        (["conform", "--junit", "/nowhere/at/all.xml"], "is not a directory"),
         (["conform", "--table", "/nowhere.md"], "must be a file"),
+        (["faults", "no such fault"], "unknown fault 'no such fault'"),
+        (["faults", "--table", "/nowhere.md"], "must be a file"),
+        (["evidence", "/nowhere/at/all"], "is not a directory"),
         (["conform", "--bogus"], "No such option"),
         (["confirm"], "No such command"),
     ],
@@ -86,12 +107,32 @@ def test_bad_usage_exits_with_2_and_says_why(arguments: list[str], complaint: st
     assert "Traceback" not in done.stderr
 
 
-def test_command_writes_json_and_exits_with_0(tmp_path: Path) -> None:
-    path = tmp_path / "report.json"
-    done = xopt_command("conform", "--backend", "numpy", "--rule", "sgd", "--dtype", "float64", "--json", str(path))
+def test_command_writes_what_it_is_asked_for_and_exits_with_0(tmp_path: Path) -> None:
+    data, page, junit = (tmp_path / f"report.{kind}" for kind in ("json", "html", "xml"))
+    outputs = ["--json", str(data), "--html", str(page), "--junit", str(junit)]
+    done = xopt_command("conform", "--backend", "numpy", "--rule", "sgd", "--dtype", "float64", *outputs)
     assert done.returncode == 0, done.stderr
     assert "sgd" in done.stdout
-    jsonschema.validate(json.loads(path.read_text()), SCHEMA)
+    report = json.loads(data.read_text())
+    jsonschema.validate(report, SCHEMA)
+    assert report["problems"] == []
+    assert "<html" in page.read_text()
+    assert "<testsuites" in junit.read_text()
+
+
+def test_a_deviation_without_a_row_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "read", list)
+    report = conform(["torch"], ["adamw"], ["float32"], "quick")
+    (problem,) = report.problems
+    assert "adamw" in problem
+    assert "no row of the ledger accepts it" in problem
+    assert report.wrong == []
+
+
+def test_what_compared_nothing_without_a_reason_fails_the_run() -> None:
+    silent = Report({}, [], [Cell("sgd", "numpy", "cpu", "float32", "eager")], [])
+    (problem,) = silent.problems
+    assert "compared nothing" in problem
 
 
 def test_a_wrong_rule_exits_with_1(tmp_path: Path) -> None:

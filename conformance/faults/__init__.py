@@ -1,0 +1,8 @@
+"""Faults planted in the rules, the goldens and what they share: the proof that the checks would see them."""
+
+from xopt.conformance.faults.catalogue import FAULTS
+from xopt.conformance.faults.fault import Edit, Fault
+from xopt.conformance.faults.matrix import FaultReport, run
+from xopt.conformance.faults.tables import TABLES
+
+__all__ = ["FAULTS", "TABLES", "Edit", "Fault", "FaultReport", "run"]

@@ -1,0 +1,232 @@
+"""Which check sees which fault: the matrix that shows that no fault gets by and that each check is needed."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from functools import partial
+from multiprocessing import get_context
+from typing import Any
+
+from xopt.conformance.bounded import FORMATS
+from xopt.conformance.cells import check_rule
+from xopt.conformance.faults.catalogue import FAULTS
+from xopt.conformance.faults.fault import Fault
+from xopt.conformance.faults.planting import Planted, effect, plant
+from xopt.conformance.faults.styles import caught, comparable, comparison_table
+from xopt.conformance.golden import GOLDENS
+from xopt.conformance.laws import LAWS, check_laws
+from xopt.conformance.machine import MACHINE, check_machine
+from xopt.conformance.results import BROKEN, WITHIN, WRONG, LawResult
+from xopt.rules import RULES
+
+EXAMPLES = 25
+"""Within so many each fault must be seen."""
+POOL = 40
+"""Settings of the hyperparameters that the comparison with the golden draws from."""
+DTYPES = ("float32", "float16", "float64")
+"""In this order; a check asks the next one only where the one before showed nothing."""
+
+STEP, TRAJECTORY, BITS = "step", "trajectory", "bits"
+LAW_NAMES = tuple(law.name for law in LAWS)
+CHECKS = (STEP, TRAJECTORY, BITS, *LAW_NAMES, MACHINE)
+"""The columns of the matrix: the comparison with the golden, of one step and of all; NumPy's bits; the laws; the state machine."""
+
+WHY_KEPT: dict[str, str] = {}
+"""Checks that are no fault's only killer, and why they stay."""
+
+_RIGHT = Planted(RULES, GOLDENS)
+_FORMATS = {
+    (backend, "cpu", dtype, "eager"): FORMATS[dtype]
+    for backend in ("numpy", "array_api_strict")
+    for dtype in ("float32", "float64")
+}
+
+Seen = dict[str, int]
+"""Checks that see a fault, and within how many examples."""
+Look = Callable[[Planted], Seen]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the checks say of one fault."""
+
+    fault: Fault
+    effect: str | None
+    killed_by: Seen
+    styles: dict[str, bool] = field(default_factory=dict)  # of the values' faults: which style of check sees them
+
+    @property
+    def survived(self) -> bool:
+        return not self.killed_by and not self.fault.equivalent
+
+    @property
+    def examples(self) -> int:
+        """Until the fastest check saw it; 0 where none did."""
+        return min(self.killed_by.values(), default=0)
+
+    def to_dict(self) -> dict[str, Any]:
+        name, rule, _, sentence, seen, equivalent, target = self.fault
+        return {
+            "name": name,
+            "rule": rule,
+            "kind": self.fault.kind,
+            "target": target,
+            "sentence": sentence,
+            "seen": seen,
+            "effect": self.effect,
+            "equivalent": equivalent,
+            "killed_by": self.killed_by,
+            "styles": self.styles,
+        }
+
+
+def _cells(rule: str, target: str, dtype: str, examples: int, seed: int, planted: Planted) -> Seen:
+    """The comparison with the golden, and with NumPy's bits."""
+    targets = [(target, "cpu", "eager")]
+    (cell,) = check_rule(rule, dtype, targets, _FORMATS, examples, POOL, seed, planted.rules, planted.goldens, shrink=False)
+    if cell.verdict == WRONG and cell.wrong and cell.found_after:
+        return {str(cell.wrong["mode"]): cell.found_after}
+    return {BITS: cell.examples} if cell.verdict == WITHIN else {}
+
+
+def _law(name: str, rule: str, target: str, dtype: str, examples: int, seed: int, planted: Planted) -> Seen:
+    targets = [(target, "cpu", "eager")]
+    found = check_laws(rule, dtype, targets, _FORMATS, examples, seed, planted.rules, planted.goldens, [name], shrink=False)
+    return _broken(found, examples)
+
+
+def _machine(rule: str, target: str, dtype: str, examples: int, seed: int, planted: Planted) -> Seen:
+    targets = [(target, "cpu", "eager")]
+    found = check_machine(rule, dtype, targets, _FORMATS, examples, seed, planted.rules, planted.goldens, shrink=False)
+    return _broken(found, examples)
+
+
+def _broken(found: Sequence[LawResult], examples: int) -> Seen:
+    return {result.law: result.found_after or examples for result in found if result.verdict == BROKEN}
+
+
+def _looks(fault: Fault, examples: int, seed: int) -> Iterator[tuple[str, list[Look]]]:
+    """The checks that concern a fault, the fastest first: each with what it does in one dtype after the other."""
+    place = fault.rule, fault.target
+    dtypes = DTYPES[:1] if fault.kind in ("twin", "backend") else DTYPES  # a twin deceives it in each
+    yield STEP, [partial(_cells, *place, dtype, examples, seed) for dtype in dtypes]
+    for law in LAWS:
+        if fault.rule in law.rules or fault.rule in law.partners:
+            rule = fault.rule if fault.rule in law.rules else law.rules[0]
+            said = next(dtype for dtype in DTYPES if dtype in law.dtypes)
+            yield law.name, [partial(_law, law.name, rule, fault.target, said, examples, seed)]
+    if fault.kind == "core":  # of a formula it sees what the comparison with the golden sees
+        yield MACHINE, [partial(_machine, *place, dtype, examples, seed) for dtype in DTYPES[:1]]
+
+
+def _raises(look: Look, planted: Planted) -> bool:
+    try:
+        look(planted)
+    except Exception:  # noqa: BLE001 - whatever a wrong rule raises
+        return True
+    return False
+
+
+def _seen_by(check: str, look: Look, planted: Planted, examples: int) -> Seen:
+    """What one check sees. A rule that raises where the right one does not is seen too, after all examples at the latest."""
+    try:
+        return look(planted)
+    except Exception:
+        if _raises(look, _RIGHT):
+            raise
+        return {check: examples}
+
+
+def judge(fault: Fault, examples: int = EXAMPLES, seed: int = 0, first: bool = False) -> Judgement:
+    """Runs the checks on a planted fault; with ``first`` no further than the first one that sees it."""
+    planted = plant(fault)
+    killed: Seen = {}
+    for check, looks in _looks(fault, examples, seed):
+        if first and killed:
+            break
+        for look in looks:
+            seen = _seen_by(check, look, planted, examples)
+            killed |= seen
+            if seen:
+                break
+    return Judgement(fault, effect(fault), killed)
+
+
+@dataclass
+class FaultReport:
+    """The matrix: what was found of each fault."""
+
+    judgements: list[Judgement]
+
+    @property
+    def survivors(self) -> list[Judgement]:
+        """Faults that no check sees and that are not proved to change nothing."""
+        return [judgement for judgement in self.judgements if judgement.survived]
+
+    @property
+    def worst(self) -> int:
+        """Examples until a fault was seen, where that took longest."""
+        return max((judgement.examples for judgement in self.judgements), default=0)
+
+    def kills(self) -> dict[str, dict[str, int]]:
+        """For each check, how many faults it sees, and how many it alone."""
+        seen = [judgement.killed_by for judgement in self.judgements]
+        return {
+            check: {"kills": sum(check in by for by in seen), "sole": sum(list(by) == [check] for by in seen)} for check in CHECKS
+        }
+
+    def table(self) -> str:
+        """The comparison with other libraries' styles, as Markdown."""
+        return comparison_table((j.fault, j.styles, bool(j.killed_by)) for j in self.judgements)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "faults": [judgement.to_dict() for judgement in self.judgements],
+            "checks": self.kills(),
+            "survivors": [judgement.fault.name for judgement in self.survivors],
+            "worst": self.worst,
+        }
+
+    def summary(self) -> list[str]:
+        """The matrix in a few lines."""
+        equivalent = sum(bool(judgement.fault.equivalent) for judgement in self.judgements)
+        killed = sum(bool(judgement.killed_by) for judgement in self.judgements)
+        spare = [check for check, counts in self.kills().items() if not counts["sole"] and check not in WHY_KEPT]
+        return [
+            f"{len(self.judgements)} faults: {killed} seen, {len(self.survivors)} not seen, {equivalent} proved to change nothing",
+            f"worst: {self.worst} examples",
+            *(f"not seen: {judgement.fault.name}" for judgement in self.survivors),
+            f"never the only one to see a fault: {', '.join(spare) or 'no check'}",
+        ]
+
+
+def killed_by(faults: Sequence[Fault], jobs: int) -> list[dict[str, Any]]:
+    """The matrix as JSON has it, in the order of ``faults``."""
+    return [judgement.to_dict() for judgement in run(faults, jobs=jobs).judgements]
+
+
+def run(
+    faults: Sequence[Fault] | None = None,
+    examples: int = EXAMPLES,
+    jobs: int = 2,
+    seed: int = 0,
+    progress: Callable[[Judgement], None] | None = None,
+) -> FaultReport:
+    """Plants each fault, default all of the catalogue, and runs every check that concerns it, in so many processes.
+
+    ``progress`` is called with each judgement as it is ready. The processes are new ones: a script must guard its main module.
+    """
+    chosen = list(FAULTS if faults is None else faults)
+    found: dict[str, Judgement] = {}
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        for task in as_completed([pool.submit(_judge_with_styles, fault, examples, seed) for fault in chosen]):
+            judgement = task.result()
+            found[judgement.fault.name] = judgement
+            if progress:
+                progress(judgement)
+    return FaultReport([found[fault.name] for fault in chosen])
+
+
+def _judge_with_styles(fault: Fault, examples: int, seed: int) -> Judgement:
+    judgement = judge(fault, examples, seed)
+    return replace(judgement, styles=caught(fault)) if comparable(fault) else judgement

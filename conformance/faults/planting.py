@@ -1,0 +1,228 @@
+"""Plants a fault in a private copy of the package, and shows what it changes. The xopt in use stays as it is."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from importlib import import_module
+from importlib.abc import InspectLoader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.resources import files
+from importlib.util import spec_from_loader
+from itertools import combinations
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import optree
+
+from xopt import backends
+from xopt.conformance.candidate import Candidate
+from xopt.conformance.faults.fault import Fault
+from xopt.conformance.faults.refusals import outcome, refusals
+from xopt.conformance.generate import settings
+from xopt.conformance.golden import GOLDENS, Golden, golden_of, lift, start
+from xopt.conformance.numbers import FLOAT
+from xopt.rule import Rule
+from xopt.rules import RULES
+
+
+class Planted(NamedTuple):
+    """What stands in for ``RULES`` and ``GOLDENS``."""
+
+    rules: Mapping[str, Rule[Any, Any]]
+    goldens: Mapping[str, Golden]
+
+
+def plant(fault: Fault) -> Planted:
+    """The rules and goldens with the fault in them.
+
+    Raises
+    ------
+    ValueError
+        For an edit whose old text does not stand in its file exactly once.
+    """
+    sources = edited(fault)
+    golden = {file: text for file, text in sources.items() if file.startswith("golden/")}
+    goldens = {name: golden_of(_module(f"xopt.conformance.golden.{name}", text)) for name, text in _by_name(golden).items()}
+    core = {_module_name(file): text for file, text in sources.items() if file not in golden}
+    return Planted(_private_copy(core) if core else RULES, {**GOLDENS, **goldens})
+
+
+def edited(fault: Fault) -> dict[str, str]:
+    """The new texts of the files that a fault edits."""
+    texts: dict[str, str] = {}
+    for file, old, new in fault.edits:
+        package = "xopt.conformance" if file.startswith("golden/") else "xopt"
+        text = texts[file] if file in texts else files(package).joinpath(file).read_text(encoding="utf-8")
+        if text.count(old) != 1:
+            msg = f"{fault.name}: {old!r} must stand in {file} exactly once, not {text.count(old)} times"
+            raise ValueError(msg)
+        texts[file] = text.replace(old, new)
+    return texts
+
+
+def _by_name(goldens: dict[str, str]) -> dict[str, str]:
+    return {file.removeprefix("golden/").removesuffix(".py"): text for file, text in goldens.items()}
+
+
+def _module_name(file: str) -> str:
+    return "xopt." + file.removesuffix(".py").replace("/", ".")
+
+
+def _module(name: str, text: str) -> ModuleType:
+    module = ModuleType(name)
+    exec(compile(text, f"<{name}, edited>", "exec"), module.__dict__)
+    return module
+
+
+class _Edited(MetaPathFinder, InspectLoader):
+    """Imports modules from texts in memory."""
+
+    def __init__(self, texts: Mapping[str, str]) -> None:
+        self.texts = texts
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:  # noqa: ARG002 - as importlib calls it
+        return spec_from_loader(fullname, self) if fullname in self.texts else None
+
+    def get_source(self, fullname: str) -> str:
+        return self.texts[fullname]
+
+    def is_package(self, fullname: str) -> bool:  # noqa: ARG002 - as importlib calls it
+        return False
+
+
+def _private_copy(texts: Mapping[str, str]) -> Mapping[str, Rule[Any, Any]]:
+    """The rules of a fresh import of xopt, with the given texts of some of its modules."""
+    ours = _xopt_modules()
+    finder = _Edited(texts)
+    for name in ours:
+        del sys.modules[name]
+    sys.meta_path.insert(0, finder)
+    try:
+        rules: Mapping[str, Rule[Any, Any]] = import_module("xopt.rules").RULES
+    finally:
+        sys.meta_path.remove(finder)
+        for name in _xopt_modules():
+            del sys.modules[name]
+        sys.modules.update(ours)
+    for rule in rules.values():  # pickle looks a class up by module and name: those planted last stand here
+        rule.state.__module__ = __name__
+        globals()[rule.state.__name__] = rule.state
+    return rules
+
+
+def _xopt_modules() -> dict[str, ModuleType]:
+    return {name: module for name, module in sys.modules.items() if name == "xopt" or name.startswith("xopt.")}
+
+
+_SHAPES = {"matrix": (3, 2), "empty": (0,), "vector": (4,), "scalar": ()}
+_SIZE = 11
+_STEPS = 10
+
+
+def effect(fault: Fault) -> str | None:
+    """What of the outcome changes, in one word: ``values``, ``inputs`` (they are written to or handed on), ``state`` (its types
+    and dtypes) or ``errors`` (one appears or vanishes). None where nothing does, or where one of two edited texts has no effect.
+    """
+    planted = plant(fault)
+    if planted.goldens != GOLDENS:
+        golden = planted.goldens[fault.rule]
+        if not _differ(_golden_values(golden), _golden_values(GOLDENS[fault.rule])):
+            return None
+        if fault.kind == "golden":
+            return "values"
+    rule = planted.rules[fault.rule]
+    for word, observe in (("values", _values), ("inputs", _inputs), ("state", _structure), ("errors", _errors)):
+        right = _right(observe, fault.rule, fault.target)
+        for theirs, ours in zip(observe(rule, fault.target), right, strict=True):
+            if _differ(theirs, ours):
+                return "errors" if isinstance(theirs, str) else word
+    return None
+
+
+@cache
+def _right(observe: Callable[[Rule[Any, Any], str], Iterator[Any]], rule: str, target: str) -> list[Any]:
+    return list(observe(RULES[rule], target))
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Whether two outcomes differ in more than the signs of zeros."""
+    if isinstance(one, tuple | list) and isinstance(other, tuple | list):
+        return len(one) != len(other) or any(map(_differ, one, other))
+    if isinstance(one, np.ndarray | float) and isinstance(other, np.ndarray | float):
+        return not np.array_equal(one, other, equal_nan=True)
+    return bool(one != other)
+
+
+def _values(rule: Rule[Any, Any], target: str) -> Iterator[Any]:
+    """Trajectories over several settings and dtypes: the state's numbers after each step, or the name of an error."""
+    drawn = settings(RULES[rule.name], 0, 16)
+    groups = {"lr": {"matrix": 0.5, "empty": 0.5, "vector": 0.25, "scalar": 0.125}}
+    for dtype, hypers, step in (
+        ("float64", [*drawn, groups], 0),
+        ("float64", drawn[:2], 299),
+        ("float32", drawn[:8], 0),
+        ("float16", drawn[:2], 0),
+    ):
+        for i, hyper in enumerate(hypers):
+            draw = np.random.default_rng([i, step])
+            params, *grads = draw.standard_normal((_STEPS + 1, _SIZE)) * 2.0 ** draw.integers(-4, 5, (_STEPS + 1, _SIZE))
+            for grad in grads:
+                grad[draw.random(_SIZE) < 0.2] = 0.0
+            grads[2][7] = np.nan
+            candidate = Candidate(rule, backends.get(target), dtype, "eager", _SHAPES)
+            try:
+                with np.errstate(all="ignore"):
+                    yield candidate.start(params, hyper)
+                    candidate.state = candidate.state._replace(step=candidate.state.step + step)
+                    yield [candidate.step(grad) for grad in grads]
+            except Exception as error:  # noqa: BLE001 - that it is raised is what is observed
+                yield from [type(error).__name__] * 2
+
+
+def _golden_values(golden: Golden) -> list[Any]:
+    """Trajectories of one number in floats."""
+    values = []
+    for hyper in settings(RULES[golden.name], 0, 16):
+        full = lift(FLOAT, golden.defaults | hyper)
+        state = start(golden, FLOAT, 0.75, full)
+        for t in range(1, _STEPS + 1):
+            state = golden.step(FLOAT, *state, (-0.5) ** t * t, t, **full)
+            values.append(state)
+    return values
+
+
+def _arrays(state: Any) -> list[Any]:
+    return [x for x in optree.tree_leaves(state[:-1]) if isinstance(x, np.ndarray)]
+
+
+def _three_steps(rule: Rule[Any, Any]) -> Iterator[tuple[Any, Any, Any]]:
+    """State, gradient and next state, with defaults, with lr of 0 and with decay."""
+    for hyper in ({}, {"lr": 0.0}, {"weight_decay": 0.5} if "weight_decay" in rule.defaults else {}):
+        state = rule.init({"matrix": np.ones((3, 2), np.float32), "scalar": np.asarray(2.0, np.float32)}, **hyper)
+        for t in (1.0, 2.0, 3.0):
+            grad = {"matrix": np.full((3, 2), t, np.float32), "scalar": np.asarray(-t, np.float32)}
+            before = state
+            state = rule.step(state, grad, **hyper)
+            yield before, grad, state
+
+
+def _inputs(rule: Rule[Any, Any], target: str) -> Iterator[Any]:
+    """Whether a step leaves its arguments as they are, and what of its results is an argument's or another result's memory."""
+    for before, grad, after in _three_steps(rule):
+        given, got = [*_arrays(before), grad["matrix"], grad["scalar"]], _arrays(after)
+        yield [np.shares_memory(x, y) for x in given for y in got]
+        yield [np.shares_memory(x, y) for x, y in combinations([*_arrays(before)], 2)]
+        yield [float(np.sum(x)) for x in given]
+
+
+def _structure(rule: Rule[Any, Any], target: str) -> Iterator[Any]:
+    """Types and dtypes of the states."""
+    for before, _, after in _three_steps(rule):
+        for state in (before, after):
+            yield [(type(x).__name__, str(getattr(x, "dtype", None))) for x in optree.tree_leaves(state)]
+
+
+def _errors(rule: Rule[Any, Any], target: str) -> Iterator[Any]:
+    """What is raised by calls that must be refused."""
+    yield [outcome(refusal) for refusal in refusals(rule)]

@@ -1,0 +1,72 @@
+"""What every rule must refuse, and with which error: bad arguments, states and hyperparameters."""
+
+from collections import namedtuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xopt.checks import Interval
+from xopt.rule import Rule
+
+
+class Refusal(NamedTuple):
+    what: str
+    call: Callable[[], object]
+    error: type[Exception]
+
+
+def refusals(rule: Rule[Any, Any]) -> Iterator[Refusal]:
+    """Calls of a rule that must not return, in float32."""
+    params, grad = np.ones((2, 3), np.float32), np.full((2, 3), 0.5, np.float32)
+    state = rule.init(params)
+    for kind in ("int32", "bool", "complex64"):
+        yield Refusal(f"{kind} parameters", lambda kind=kind: rule.init(params.astype(kind)), TypeError)
+    yield Refusal("a number for parameters", lambda: rule.init(1.0), TypeError)
+    for shape in ((3,), (1, 3), (2, 1), ()):
+        yield Refusal(f"a gradient of shape {shape}", lambda shape=shape: rule.step(state, np.ones(shape, np.float32)), ValueError)
+    yield Refusal("a float64 gradient", lambda: rule.step(state, grad.astype(np.float64)), TypeError)
+    yield Refusal("a gradient in a tree", lambda: rule.step(rule.init({"w": params}), {"v": grad}), ValueError)
+    foreign: Any = namedtuple("OtherState", state._fields)
+    yield Refusal("the state of another rule", lambda: rule.step(foreign(*state), grad), TypeError)
+    yield Refusal("a negative step count", lambda: rule.step(state._replace(step=-5), grad), ValueError)
+    yield Refusal("an unknown hyperparameter", lambda: rule.step(state, grad, learning_speed=0.1), TypeError)
+    for slot in rule.memory:
+        if isinstance(getattr(state, slot), tuple):
+            continue
+        for what, wrong, error in (
+            ("None", None, ValueError),
+            ("float16", np.zeros((2, 3), np.float16), TypeError),
+            ("of shape (3,)", np.zeros(3, np.float32), ValueError),
+        ):
+            yield Refusal(f"{slot} {what}", lambda s={slot: wrong}: rule.step(state._replace(**s), grad), error)
+    for name, interval in rule.ranges.items():
+        for value, error in _bad_values(interval):
+            given = {name: (value,) if interval.sequence else value}
+            yield Refusal(f"{name}={value!r}", lambda given=given: rule.step(rule.init(params, **given), grad, **given), error)
+
+
+def _bad_values(interval: Interval) -> Iterator[tuple[Any, type[Exception]]]:
+    yield True, TypeError
+    yield "0.1", TypeError
+    yield float("nan"), ValueError
+    yield float("inf"), ValueError
+    if interval.low > -np.inf:
+        yield interval.low - 1.0, ValueError
+    if interval.high < np.inf:
+        yield interval.high + 1.0, ValueError
+    if interval.text.endswith("1)"):
+        yield 1.0, ValueError
+        yield 1.0 - 2.0**-30, ValueError  # rounds to 1
+    if interval.divisor:
+        yield 1e-50, ValueError  # rounds to 0
+
+
+def outcome(refusal: Refusal) -> type[Exception] | None:
+    """What the call raised, or None where it returned."""
+    try:
+        with np.errstate(all="ignore"):
+            refusal.call()
+    except Exception as error:  # noqa: BLE001 - whatever it is
+        return type(error)
+    return None

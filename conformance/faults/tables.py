@@ -1,0 +1,41 @@
+"""What planting the faults showed, as Markdown for the documentation."""
+
+from collections import Counter
+from collections.abc import Callable
+
+from xopt.conformance.faults.matrix import EXAMPLES, WHY_KEPT, FaultReport
+from xopt.conformance.faults.orders import false_alarms
+
+
+def soundness(report: FaultReport) -> str:
+    """That correct texts raise no alarm, and how near they come."""
+    found = false_alarms()
+    return (
+        f"{found['trajectories']:,} trajectories of {found['steps']:,} steps in these orders: {found['alarms']} alarms, "
+        f"{found['vacuous']} vacuous numbers, largest error/bound {found['ratio']:.3f}."
+    )
+
+
+def summary(report: FaultReport) -> str:
+    """How many faults there are of each kind, and what each check finds."""
+    kinds = Counter(judgement.fault.kind for judgement in report.judgements)
+    found = sum(bool(judgement.killed_by) for judgement in report.judgements)
+    equivalent = sum(bool(judgement.fault.equivalent) for judgement in report.judgements)
+    lines = [
+        (
+            f"{len(report.judgements)} faults ({', '.join(f'{count} {kind}' for kind, count in kinds.items())}): {found} found, "
+            f"{len(report.survivors)} not found, {equivalent} proved to change nothing. The slowest was found after {report.worst} "
+            f"examples of at most {EXAMPLES}."
+        ),
+        "",
+        "| check | finds | alone | why it stays if never alone |",
+        "|---|---|---|---|",
+    ]
+    for check, counts in report.kills().items():
+        why = "" if counts["sole"] else WHY_KEPT.get(check, "")
+        lines.append(f"| {check} | {counts['kills']} | {counts['sole']} | {why} |")
+    return "\n".join(lines)
+
+
+TABLES: dict[str, Callable[[FaultReport], str]] = {"soundness": soundness, "faults": summary, "styles": FaultReport.table}
+"""The parts of a page that a run writes, by the name of their markers."""

@@ -1,0 +1,373 @@
+"""Responses in closed form: what an impulse, a constant and any other sequence of gradients lead to.
+
+Each rule but Lion is a quotient: a weighted sum of the gradients by their age, over the root of a weighted sum of their squares
+plus eps, or over nothing. The weights are written here as functions of the age, in many digits, without any recursion over steps.
+"""
+
+import operator
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from xopt.conformance.bounded import Bounded, Namespace
+from xopt.conformance.laws.lab import STEPS, Case, Hyper, Kind, Lab, Laws, given, nearest, number, rows, stacked
+from xopt.conformance.numbers import multiprecision
+
+LAWS = Laws()
+
+LINEAR = ("sgd", "momentum", "nesterov", "qhm", "aggmo")
+ADAPTIVE = ("adam", "adamw", "nadam", "qhadam", "ademamix")
+DECAYED = ("sgd", "momentum", "nesterov", "qhm", "aggmo", "adamw", "nadam", "qhadam", "ademamix", "lion")
+AVERAGES = {
+    "qhm": [("m", "beta")],
+    "adam": [("m", "beta1"), ("v", "beta2")],
+    "adamw": [("m", "beta1"), ("v", "beta2")],
+    "nadam": [("m", "beta1"), ("v", "beta2")],
+    "qhadam": [("m", "beta1"), ("v", "beta2")],
+    "lion": [("m", "beta2")],
+    "ademamix": [("m1", "beta1"), ("v", "beta2")],
+}
+"""Slots that are averages, with their decays; AdEMAMix's m2 is one whose decay may change."""
+
+_N = multiprecision(50)
+Weights = list[Any]
+"""By age, of the gradient of this step first: numbers of many digits."""
+
+
+def weights(rule: str, hyper: Hyper, t: int) -> Weights:
+    """Of the gradients in the numerator of step t."""
+    h = {name: _N.number(value) for name, value in hyper.items() if isinstance(value, float)}
+    ages = range(t)
+    if rule == "sgd":
+        return [_N.number(k == 0) for k in ages]
+    if rule == "momentum":
+        return [h["beta"] ** k for k in ages]
+    if rule == "nesterov":
+        return [(k == 0) + h["beta"] ** (k + 1) for k in ages]
+    if rule == "qhm":
+        return [(1 - h["nu"]) * (k == 0) + h["nu"] * (1 - h["beta"]) * h["beta"] ** k for k in ages]
+    if rule == "aggmo":
+        betas = [_N.number(beta) for beta in hyper["betas"]]
+        return [sum(beta**k for beta in betas) / len(betas) for k in ages]
+    fast = [(1 - h["beta1"]) * h["beta1"] ** k for k in ages]
+    debiased = [w / (1 - h["beta1"] ** t) for w in fast]
+    if rule == "qhadam":
+        return [(1 - h["nu1"]) * (k == 0) + h["nu1"] * debiased[k] for k in ages]
+    if rule == "nadam":
+        mu = [_mu(h, i) for i in range(1, t + 2)]
+        to_now, to_next = _product(mu[:-1]), _product(mu)
+        return [(1 - mu[-2]) / (1 - to_now) * (k == 0) + mu[-1] / (1 - to_next) * fast[k] for k in ages]
+    if rule == "ademamix":
+        alpha = h["alpha"] * min(_N.number(1), t / _N.number(hyper["alpha_warmup"] or 1))
+        return [w + alpha * s for w, s in zip(debiased, _slow(hyper, t), strict=True)]
+    return debiased
+
+
+def square_weights(rule: str, hyper: Hyper, t: int) -> Weights:
+    """Of the squared gradients in the denominator of step t."""
+    beta2 = _N.number(hyper["beta2"])
+    debiased = [(1 - beta2) * beta2**k / (1 - beta2**t) for k in range(t)]
+    nu2 = _N.number(hyper["nu2"]) if rule == "qhadam" else 1
+    return [(1 - nu2) * (k == 0) + nu2 * w for k, w in enumerate(debiased)]
+
+
+def _mu(h: dict[str, Any], t: int) -> Any:
+    return h["beta1"] * (1 - _N.exp(t * h["psi"] * _N.log(_N.number(0.96))) / 2)
+
+
+def _slow(hyper: Hyper, t: int) -> Weights:
+    """Of the slow average of AdEMAMix, whose decay at each step is that of the scheduler."""
+    decays = [beta3(hyper, i) for i in range(1, t + 1)]
+    return [(1 - decays[t - 1 - k]) * _product(decays[t - k :]) for k in range(t)]
+
+
+def beta3(hyper: Hyper, t: int) -> Any:
+    """The decay of AdEMAMix's slow average at step t: its time constant -1/ln(beta) grows linearly to that of the end."""
+    warmup, start, end = hyper["beta3_warmup"], _N.number(hyper["beta1"]), _N.number(hyper["beta3"])
+    if not warmup or t >= warmup:
+        return end
+    mu = t / _N.number(warmup)
+    time = (1 - mu) * _time_constant(start) + mu * _time_constant(end)
+    return _N.exp(-1 / time) if time else time
+
+
+def _time_constant(beta: Any) -> Any:
+    return -1 / _N.log(beta) if beta else beta
+
+
+def _product(factors: Sequence[Any]) -> Any:
+    product = _N.number(1)
+    for factor in factors:
+        product = product * factor
+    return product
+
+
+def _total(terms: Sequence[Bounded]) -> Bounded:
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+def steps(rule: str, hyper: Hyper, grads: Sequence[Any]) -> list[Bounded]:
+    """What each step subtracts, over lr and without weight decay, in closed form."""
+    found = []
+    for t in range(1, len(grads) + 1):
+        recent = [given(g) for g in grads[t - 1 :: -1]]
+        u = _total([nearest(w) * g for w, g in zip(weights(rule, hyper, t), recent, strict=True)])
+        if rule in ADAPTIVE:
+            squares = _total([nearest(w) * (g * g) for w, g in zip(square_weights(rule, hyper, t), recent, strict=True)])
+            u = u / (Namespace.sqrt(squares) + number(hyper["eps"]))
+        found.append(u)
+    return found
+
+
+def _follows(lab: Lab, case: Case, grads: Sequence[Any], hyper: dict[str, Any]) -> None:
+    """Whether the parameters, from 0 and without weight decay, go the way of the closed form."""
+    if lab.has("weight_decay"):
+        hyper["weight_decay"] = 0.0
+    params = [given(np.zeros_like(case.params))]
+    for u in steps(lab.rule.name, hyper, grads):
+        params.append(params[-1] - number(hyper["lr"]) * u)
+    run = lab.run(np.zeros_like(case.params), grads, hyper)
+    lab.close(run.params.bounded, stacked(params))
+
+
+@LAWS.add(
+    "impulse",
+    Kind.BOUND,
+    "After a single gradient the steps decay as the weights by age say: beta^k and its like.",
+    "the papers of the rules, unrolled",
+    [44],
+    [*LINEAR, *ADAPTIVE],
+)
+def impulse(lab: Lab, case: Case) -> None:
+    silent = [np.zeros_like(case.params)] * (STEPS - 1)
+    _follows(lab, case, [case.nonzero[0], *silent], lab.hyper(case))
+
+
+@LAWS.add(
+    "convolution",
+    Kind.BOUND,
+    "A step is the sum of all gradients so far, each with the weight of its age, over the root of such a sum of their squares.",
+    "the papers of the rules, unrolled",
+    [44],
+    [*LINEAR, *ADAPTIVE],
+)
+def convolution(lab: Lab, case: Case) -> None:
+    _follows(lab, case, case.nonzero, lab.hyper(case))
+
+
+@LAWS.add(
+    "impulse of an average",
+    Kind.BOUND,
+    "After a single gradient g an average of gradients is (1 - beta) * beta^k * g, one of squares the same of g * g.",
+    "the papers of the rules, unrolled",
+    [44],
+    list(AVERAGES),
+)
+def impulse_of_an_average(lab: Lab, case: Case) -> None:
+    hyper = lab.hyper(case)
+    grad = given(case.nonzero[0])
+    run = lab.run(case.params, [case.nonzero[0], *[np.zeros_like(case.params)] * (STEPS - 1)], hyper)
+    for slot, decay in AVERAGES[lab.rule.name]:
+        if slot in run:
+            beta = _N.number(hyper[decay])
+            g = grad * grad if slot == "v" else grad
+            lab.close(run[slot][1:].bounded, stacked([nearest((1 - beta) * beta**k) * g for k in range(STEPS)]))
+
+
+@LAWS.add(
+    "mass, age and spread of an average",
+    Kind.BOUND,
+    "The weights of an average, cut after T steps, have the sum, the mean age and the sum of squares of a geometric series.",
+    "Ma and Yarats 2019, appendix A; geometric series",
+    [45, 46, 47],
+    list(AVERAGES),
+)
+def moments_of_an_average(lab: Lab, case: Case) -> None:
+    hyper = lab.hyper(case)
+    ones = np.ones_like(case.params)
+    run = lab.run(case.params, [ones, *[0 * ones] * (STEPS - 1)], hyper)
+    for slot, decay in AVERAGES[lab.rule.name]:
+        if slot in run:
+            _geometric(lab, rows(run[slot][1:].bounded), hyper[decay], 1, 0)
+
+
+@LAWS.add(
+    "mass, age and spread of qhm",
+    Kind.BOUND,
+    "The weights of QHM have the sum 1 - nu * beta^T, the mean age and the sum of squares that the paper gives, cut after T steps.",
+    "Ma and Yarats 2019, section 3 and appendix A",
+    [45, 46, 47],
+    ["qhm"],
+)
+def moments_of_qhm(lab: Lab, case: Case) -> None:
+    hyper = lab.hyper(case, lr=1.0, weight_decay=0.0)
+    ones = np.ones_like(case.params)
+    params = rows(lab.run(0 * ones, [ones, *[0 * ones] * (STEPS - 1)], hyper).params.bounded)
+    taken = [before - after for before, after in pairwise(params)]
+    nu = _N.number(hyper["nu"])
+    _geometric(lab, taken, hyper["beta"], nu, 1 - nu)
+
+
+def _geometric(lab: Lab, found: list[Bounded], decay: float, share: Any, now: Any) -> None:
+    """Moments of the weights ``share * (1 - beta) * beta^k``, and ``now`` more at age 0, for ages below the length of ``found``."""
+    beta, end = _N.number(decay), len(found)
+    ages = (beta - end * beta**end + (end - 1) * beta ** (end + 1)) / (1 - beta)
+    squares = (1 - beta) * (1 - beta ** (2 * end)) / (1 + beta)
+    lab.close(_total(found), nearest(now + share * (1 - beta**end)))
+    lab.close(_total([k * w for k, w in enumerate(found)]), nearest(share * ages))
+    lab.close(_total([w * w for w in found]), nearest(now * now + 2 * now * share * (1 - beta) + share * share * squares))
+
+
+@LAWS.add(
+    "mass of a scheduled average",
+    Kind.BOUND,
+    "Under a constant gradient g AdEMAMix's slow average is g times one minus the product of its decays.",
+    "Pagliardini et al. 2024, appendix A.1",
+    [46, 60],
+    ["ademamix"],
+)
+def mass_of_a_scheduled_average(lab: Lab, case: Case) -> None:
+    hyper = lab.hyper(case) | {"beta1": 0.5, "beta3": 0.9999, "beta3_warmup": 4}
+    run = lab.run(case.params, [case.nonzero[0]] * STEPS, hyper)
+    decays = [beta3(hyper, t) for t in range(1, STEPS + 1)]
+    masses = [nearest(1 - _product(decays[:t])) * given(case.nonzero[0]) for t in range(1, STEPS + 1)]
+    lab.close(run["m2"][1:].bounded, stacked(masses))
+
+
+def _on_constants(rule: str, hyper: Hyper) -> list[Any]:
+    """The sum of the weights at each step, in closed form: how long the steps on a constant gradient are."""
+    h = {name: _N.number(value) for name, value in hyper.items() if isinstance(value, float)}
+    n = range(1, STEPS + 1)
+    lengths: dict[str, Callable[[int], Any]] = {
+        "momentum": lambda t: _geometric_sum(h["beta"], t),
+        "nesterov": lambda t: 1 + h["beta"] * _geometric_sum(h["beta"], t),
+        "qhm": lambda t: 1 - h["nu"] * h["beta"] ** t,
+        "aggmo": lambda t: sum(_geometric_sum(_N.number(b), t) for b in hyper["betas"]) / len(hyper["betas"]),
+        "ademamix": lambda t: 1 + h["alpha"] * (1 - h["beta3"] ** t),
+    }
+    return [lengths[rule](t) if rule in lengths else _N.number(1) for t in n]
+
+
+def _geometric_sum(beta: Any, t: int) -> Any:
+    return (1 - beta**t) / (1 - beta)
+
+
+@LAWS.add(
+    "constant gradient",
+    Kind.BOUND,
+    "On a constant gradient g every step of Adam is lr * g / (|g| + eps), every step of Lion lr * sign(g), and momentum speeds up.",
+    "Kingma and Ba 2015, section 2.1, and the papers of the other rules",
+    [48],
+    [*LINEAR, "adam", "adamw", "qhadam", "ademamix", "lion"],
+)
+def constant_gradient(lab: Lab, case: Case) -> None:
+    hyper = lab.hyper(case)
+    for name, value in {"weight_decay": 0.0, "alpha_warmup": None, "beta3_warmup": None}.items():
+        if lab.has(name):
+            hyper[name] = value
+    grad = given(case.nonzero[0])
+    if lab.rule.name == "lion":
+        grad = given(np.sign(case.nonzero[0]))
+    elif lab.rule.name in ADAPTIVE:
+        grad = grad / (abs(grad) + number(hyper["eps"]))
+    params = [given(np.zeros_like(case.params))]
+    for length in _on_constants(lab.rule.name, hyper):
+        params.append(params[-1] - number(hyper["lr"]) * (nearest(length) * grad))
+    run = lab.run(np.zeros_like(case.params), [case.nonzero[0]] * STEPS, hyper)
+    lab.close(run.params.bounded, stacked(params))
+
+
+@LAWS.add(
+    "first step",
+    Kind.BOUND,
+    "The first step from anywhere, with its weight decay, is that of the closed form: for Adam lr * g / (|g| + eps).",
+    "the papers of the rules at t = 1",
+    [49],
+    [*LINEAR, *ADAPTIVE, "lion"],
+)
+def first_step(lab: Lab, case: Case) -> None:
+    hyper = lab.hyper(case)
+    start, grad = given(case.params), given(case.nonzero[0])
+    if lab.rule.name == "lion":
+        u = given(np.sign(case.nonzero[0]))
+    else:
+        scale = abs(grad) + number(hyper["eps"]) if lab.rule.name in ADAPTIVE else number(1.0)
+        u = nearest(_first(lab.rule.name, hyper)) * grad / scale
+    decay = number(hyper.get("weight_decay", 0.0))
+    run = lab.run(case.params, case.nonzero[:1], hyper)
+    lab.close(run.params[1].bounded, start - number(hyper["lr"]) * (u + decay * start))
+
+
+def _first(rule: str, hyper: Hyper) -> Any:
+    """How long the first step is: the weight of its only gradient."""
+    h = {name: _N.number(value) for name, value in hyper.items() if isinstance(value, float)}
+    if rule == "nesterov":
+        return 1 + h["beta"]
+    if rule == "qhm":
+        return 1 - h["nu"] * h["beta"]
+    if rule == "nadam":
+        mu1, mu2 = _mu(h, 1), _mu(h, 2)
+        return 1 + mu2 * (1 - h["beta1"]) / (1 - mu1 * mu2)
+    if rule == "ademamix":
+        return 1 + h["alpha"] / (hyper["alpha_warmup"] or 1) * (1 - beta3(hyper, 1))
+    return 1
+
+
+@LAWS.add(
+    "decay alone",
+    Kind.BOUND,
+    "Without gradients the parameters shrink by the factor 1 - lr * weight_decay at each step.",
+    "Loshchilov and Hutter 2019, section 2",
+    [42],
+    DECAYED,
+)
+def decay_alone(lab: Lab, case: Case) -> None:
+    hyper = lab.hyper(case)
+    run = lab.run(case.params, [np.zeros_like(case.params)] * STEPS, hyper)
+    shrink = 1 - _N.number(hyper["lr"]) * _N.number(hyper["weight_decay"])
+    lab.close(run.params.bounded, stacked([nearest(shrink**t) * given(case.params) for t in range(STEPS + 1)]))
+
+
+@LAWS.add(
+    "nothing over nothing",
+    Kind.BITS,
+    "Without gradients and with eps=0 the Adam family divides 0 by 0, which is NaN.",
+    "IEEE 754",
+    [42],
+    ADAPTIVE,
+)
+def nothing_over_nothing(lab: Lab, case: Case) -> None:
+    run = lab.run(case.params, [np.zeros_like(case.params)] * STEPS, lab.hyper(case, eps=0.0))
+    lab.holds(np.all(np.isnan(run.params.value[1:])), "0/0 is not NaN")
+
+
+@LAWS.add(
+    "rates on a quadratic",
+    Kind.BOUND,
+    "With the best lr and beta for curvatures from 1/8 to 9/8, SGD shrinks by 4/5 a step, momentum by 1/2 and Nesterov by 2/3, "
+    "the last two times a linear function of t.",
+    "Polyak 1964; Lessard, Recht and Packard 2016, table 1",
+    [58],
+    ["sgd", "momentum", "nesterov"],
+)
+def rates(lab: Lab, case: Case) -> None:
+    n = _N.number
+    beta, lr, roots = {
+        "sgd": (0.0, n(8) / 5, {0.125: n(4) / 5, 1.125: -n(4) / 5}),
+        "momentum": (0.25, n(2), {0.125: n(1) / 2, 1.125: -n(1) / 2}),
+        "nesterov": (0.5, n(8) / 9, {0.125: n(2) / 3}),
+    }[lab.rule.name]
+    hyper = {"lr": nearest(lr), "weight_decay": 0.0} | ({"beta": beta} if lab.has("beta") else {})
+    start = given(case.params)
+    for curvature, root in roots.items():
+        run = lab.run(case.params, partial(operator.mul, curvature), hyper)
+        # x_t = (x_0 + slope * t) * root^t, where the first step is known; one root alone for SGD
+        first = 1 - lr * n(curvature) * (1 + n(beta) if lab.rule.name == "nesterov" else 1)
+        slope = 0 if lab.rule.name == "sgd" else first / root - 1
+        lab.close(run.params.bounded, stacked([nearest((1 + slope * t) * root**t) * start for t in range(STEPS + 1)]))

@@ -1,0 +1,97 @@
+"""The checks see every fault of the catalogue, and raise no alarm at what is right."""
+
+import sys
+
+import numpy as np
+import pytest
+
+import xopt
+from xopt.conformance.faults.catalogue import FAULTS
+from xopt.conformance.faults.fault import Edit, Fault
+from xopt.conformance.faults.matrix import EXAMPLES, FaultReport, judge
+from xopt.conformance.faults.orders import NAMES, ORDERS, run_order
+from xopt.conformance.faults.planting import effect, plant
+from xopt.conformance.faults.refusals import outcome, refusals
+from xopt.conformance.faults.styles import STYLES, caught, comparable, comparison_table
+from xopt.conformance.golden import GOLDENS
+
+BY_NAME = {fault.name: fault for fault in FAULTS}
+NOTHING = Fault(
+    "nothing", "sgd", (Edit("rules/sgd.py", "Robbins and Monro,", "Robbins & Monro,"),), "What the right rule computes."
+)
+
+
+def test_names_are_unique_and_every_rule_has_faults() -> None:
+    assert len(BY_NAME) == len(FAULTS) >= 100
+    for rule in xopt.RULES:
+        assert sum(fault.rule == rule for fault in FAULTS) >= 5
+    kinds = [fault.kind for fault in FAULTS]
+    assert kinds.count("twin") >= 20
+    assert kinds.count("golden") >= 8
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_a_fault_has_an_effect_and_is_seen(name: str) -> None:
+    fault = BY_NAME[name]
+    if fault.equivalent:
+        assert effect(fault) is None
+        return
+    judgement = judge(fault, first=True)
+    assert judgement.effect is not None, "it changes nothing, and there is no proof"
+    assert judgement.killed_by, "no check sees it"
+    assert judgement.examples <= EXAMPLES
+
+
+def test_an_edit_that_does_not_apply_is_an_error() -> None:
+    for old in ("no such text", "params"):
+        with pytest.raises(ValueError, match="exactly once"):
+            plant(NOTHING._replace(edits=(Edit("rules/sgd.py", old, "x"),)))
+
+
+def test_a_fault_that_changes_nothing_is_reported_as_not_seen() -> None:
+    judgement = judge(NOTHING, examples=5)
+    assert judgement.effect is None
+    assert FaultReport([judgement]).survivors == [judgement]
+    assert "not seen: nothing" in FaultReport([judgement]).summary()
+
+
+def test_planting_leaves_the_right_rules_alone() -> None:
+    modules, goldens = dict(sys.modules), dict(GOLDENS)
+    params, grad = np.ones(3), np.full(3, 0.5)
+    before = xopt.sgd_step(xopt.sgd_init(params), grad)
+    planted = plant(BY_NAME["sgd and its golden, sign: ascends"])
+    assert {name: module for name, module in sys.modules.items() if name in modules} == modules
+    assert goldens == GOLDENS
+    assert planted.rules["sgd"] is not xopt.RULES["sgd"]
+    after = xopt.sgd_step(xopt.sgd_init(params), grad)
+    assert np.array_equal(before.params, after.params)
+    assert np.all(planted.rules["sgd"].step(planted.rules["sgd"].init(params), grad).params > 1.0)
+
+
+@pytest.mark.parametrize("name", xopt.RULES)
+def test_what_must_be_refused_is_refused(name: str) -> None:
+    for refusal in refusals(xopt.RULES[name]):
+        assert outcome(refusal) is refusal.error, refusal.what
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("name", xopt.RULES)
+def test_every_style_passes_the_right_rule(name: str, style: str) -> None:
+    assert STYLES[style](xopt.RULES[name])
+
+
+def test_the_styles_see_what_they_can_and_are_counted() -> None:
+    fault = BY_NAME["adamw, sign: ascends"]
+    assert comparable(fault)
+    found = caught(fault)
+    assert all(found.values())
+    assert "| this package | 1/1 | 1/1 |" in comparison_table([(fault, found, True)])
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("name", NAMES)
+def test_no_correct_evaluation_order_leaves_the_bound(name: str, order: str) -> None:
+    """75 settings with 100 trajectories each, of 4 steps, step by step and as a whole: 105,000 over all orders."""
+    found = run_order(name, order, settings=75, size=100, seed=1)
+    assert (found.alarms, found.vacuous) == (0, 0)
+    assert found.ratio >= 0.5, "the bound is loose"

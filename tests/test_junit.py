@@ -1,0 +1,123 @@
+"""The JUnit file says what the report says, in the shape that CI services read."""
+
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from xopt.conformance.junit import write_junit
+from xopt.conformance.results import Cell, LawResult
+
+NASTY = "a<b & \"c\" 'd' \x00\x1b ]]> é"
+WRONG = {
+    "mode": "step",
+    "step": 1,
+    "column": "params",
+    "leaf": "weight",
+    "element": [0],
+    "error": 1.0,
+    "bound": 0.5,
+    "hyper": {"lr": 0.5},
+    "params": 1.0,
+    "grads": [2.0],
+    "got": 3.0,
+    "message": None,
+}
+
+
+def cell(rule: str, dtype: str = "float32", mode: str = "eager", **more: Any) -> dict[str, Any]:
+    return Cell(rule, "torch", "cpu", dtype, mode, **{"elements": 10, "ratio": 0.75} | more).to_dict()
+
+
+def law(name: str, **more: Any) -> dict[str, Any]:
+    return LawResult(name, "adam", "torch", "cpu", "float32", "eager", **{"numbers": 10} | more).to_dict()
+
+
+def row(state: str) -> dict[str, Any]:
+    return {"backend": "torch", "device": "cpu", "checks": ["bits"], "reason": "Roots.", "state": state, "says": f"It is {state}."}
+
+
+def replay(verdict: str, replayed: dict[str, Any]) -> dict[str, Any]:
+    where = {"rule": "adam", "backend": "torch", "device": "cpu", "dtype": "float32", "mode": "eager"}
+    return where | {"verdict": verdict, "replayed": replayed}
+
+
+@pytest.fixture
+def report() -> dict[str, Any]:
+    return {
+        "about": {"date": "2026-11-24", "seconds": 12.5},
+        "cells": [
+            cell("adam"),
+            cell("adam", "float64", differ=3),
+            cell("lion", wrong=WRONG),
+            cell(NASTY, elements=0, reason=NASTY),
+            cell("adam", mode="traced"),
+        ],
+        "laws": [law("negation"), law(NASTY, broken={"program": NASTY}), law("delay", numbers=0, reason="one dtype only")],
+        "replays": [replay("bit-identical", cell("adam")), replay("wrong", cell("adam", wrong=WRONG))],
+        "ledger": [row("accepted"), row("stale"), row("not judged")],
+    }
+
+
+def parsed(report: dict[str, Any], tmp_path: Path) -> ElementTree.Element:
+    path = tmp_path / "junit.xml"
+    write_junit(report, path)
+    assert path.read_text(encoding="utf-8").startswith("<?xml")
+    return ElementTree.parse(path).getroot()
+
+
+def numbers(element: ElementTree.Element) -> tuple[int, ...]:
+    return tuple(int(element.attrib[name]) for name in ("tests", "failures", "skipped", "errors"))
+
+
+def test_suites_and_totals(report: dict[str, Any], tmp_path: Path) -> None:
+    root = parsed(report, tmp_path)
+    assert root.tag == "testsuites"
+    assert {suite.attrib["name"]: numbers(suite) for suite in root} == {
+        "torch cpu eager": (9, 3, 2, 0),
+        "torch cpu traced": (1, 0, 0, 0),
+        "ledger": (3, 1, 1, 0),
+    }
+    assert numbers(root) == (13, 4, 3, 0)
+    assert float(root.attrib["time"]) == 12.5
+    for suite in root:
+        cases = suite.findall("testcase")
+        ended = [[child.tag for child in case if child.tag in ("failure", "skipped")] for case in cases]
+        assert numbers(suite)[:3] == (len(cases), ended.count(["failure"]), ended.count(["skipped"]))
+        names = [(case.attrib["classname"], case.attrib["name"]) for case in cases]
+        assert len(set(names)) >= len(names) - 1, "the two replays of this report have one name"
+
+
+def test_a_failure_shows_the_program(report: dict[str, Any], tmp_path: Path) -> None:
+    wrong, broken, replayed, stale = parsed(report, tmp_path).iter("failure")
+    assert wrong.attrib["message"] == "wrong: lion float32 bits and bound on torch cpu eager"
+    assert "xopt.lion_init(" in str(wrong.text)
+    assert "broken: adam float32 a<b" in broken.attrib["message"]
+    assert '"program"' in str(broken.text)
+    assert "xopt.adam_init(" in str(replayed.text)
+    assert stale.attrib["message"] == "stale: It is stale."
+
+
+def test_what_did_not_run_has_its_reason(report: dict[str, Any], tmp_path: Path) -> None:
+    nasty, delay, row_reason = (skipped.attrib["message"] for skipped in parsed(report, tmp_path).iter("skipped"))
+    assert nasty == "a<b & \"c\" 'd' \ufffd\ufffd ]]> é", "escaped, and without what XML cannot hold"
+    assert delay == "one dtype only"
+    assert row_reason == "It is not judged."
+
+
+def test_properties_hold_the_ratio(report: dict[str, Any], tmp_path: Path) -> None:
+    case = next(parsed(report, tmp_path).iter("testcase"))
+    assert {p.attrib["name"]: p.attrib["value"] for p in case.iter("property")} == {
+        "verdict": "bit-identical",
+        "error/bound of a step": "0.75",
+        "error/bound of a trajectory": "0.0",
+    }
+
+
+def test_older_reports_have_no_laws_and_no_ledger(report: dict[str, Any], tmp_path: Path) -> None:
+    del report["laws"], report["ledger"]
+    assert numbers(parsed(report, tmp_path)) == (7, 2, 1, 0)
+    del report["replays"]
+    with pytest.raises(KeyError, match="replays"):
+        parsed(report, tmp_path)
