@@ -198,7 +198,7 @@ def _app() -> Any:
 
         Exit status: 0 all count, 1 one does not, 2 bad usage.
         """
-        if not directory.is_dir():
+        if not directory.is_dir() and directory != records.RECORDS:  # where there are no records, there is no folder
             msg = f"{directory} is not a directory"
             raise typer.BadParameter(msg)
         right = records.show(Console(), directory, datetime.datetime.now(datetime.UTC).date())

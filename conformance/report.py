@@ -109,7 +109,7 @@ def show(console: Console, report: Report) -> None:
         else:
             console.print(Text(f"\nWRONG: {where}", style="bold red"))
             console.print(script(result.to_dict() if isinstance(result, Cell) else result.replayed), highlight=False, markup=False)
-    for problem in report.ledger.problems:
+    for problem in report.problems[len(report.wrong) :]:
         console.print(Text(f"\n{problem}", style="bold red"))
 
 
@@ -188,7 +188,8 @@ def _show_totals(console: Console, report: Report) -> None:
         highlight=False,
     )
     reasons: dict[str, int] = {}
-    for cell in [*report.cells, *report.laws]:
+    checks: list[Cell | LawResult] = [*report.cells, *report.laws]
+    for cell in checks:
         if cell.reason:
             reason = f"{cell.backend}: {cell.reason}"
             reasons[reason] = reasons.get(reason, 0) + 1

@@ -38,7 +38,7 @@ class Profile(NamedTuple):
 
 
 PROFILES = {
-    "quick": Profile(examples=10, pool=4, laws=1, operations=1, training=20, modes=("eager",)),
+    "quick": Profile(examples=10, pool=4, laws=2, operations=3, training=20, modes=("eager",)),
     "ci": Profile(examples=40, pool=8, laws=3, operations=5, training=40, modes=MODES),
     "nightly": Profile(examples=1000, pool=40, laws=60, operations=200, training=200, modes=MODES),
 }
@@ -82,9 +82,10 @@ class Report:
     def problems(self) -> list[str]:
         """Why the run as a whole fails, each with what to do; empty where it does not."""
         wrong = [f"{r.rule} on {r.backend} {r.device}, {r.dtype}, {r.mode}: {_what(r)} is {r.verdict}" for r in self.wrong]
+        checks: list[Cell | LawResult] = [*self.cells, *self.laws]
         silent = [
             f"{r.rule} on {r.backend} {r.device}, {r.dtype}, {r.mode}: {_what(r)} compared nothing, and gave no reason"
-            for r in [*self.cells, *self.laws]
+            for r in checks
             if r.verdict == NOT_RUN and r.reason is None
         ]
         return wrong + silent + self.ledger.problems

@@ -23,6 +23,8 @@ from test_layout import project_files
 
 import xopt
 from xopt import RULES
+from xopt.conformance.faults import FAULTS
+from xopt.conformance.laws import LAWS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -156,6 +158,12 @@ def test_relative_links_lead_somewhere(name):
         assert (ROOT / target).exists(), target
 
 
+def test_readme_counts_the_laws_and_faults():
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert f"{len(LAWS)} laws need no reference" in text
+    assert f"{len(FAULTS)} faults were planted, {sum(bool(fault.seen) for fault in FAULTS)} of them seen in" in text
+
+
 def test_readme_says_the_name_and_has_the_marks_of_the_conformance_table():
     text = (ROOT / "README.md").read_text()
     assert "`array-xopt`" in text
@@ -167,7 +175,7 @@ def test_readme_says_the_name_and_has_the_marks_of_the_conformance_table():
 def setup_commands():
     """The README's two commands: the shell lines that set an environment up."""
     lines = [line for block in blocks(ROOT / "README.md") if block.language == "sh" for line in block.text.splitlines()]
-    return [line for line in lines if "venv" in line]
+    return [line for line in lines if "-m venv" in line]
 
 
 def test_readme_commands():

@@ -2,12 +2,15 @@
 
 import random
 import re
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from xopt.conformance.faults import FAULTS, FaultReport
+from xopt.conformance.faults.matrix import Judgement
 from xopt.conformance.html import write_html
 from xopt.conformance.results import BINS, HELD, IDENTICAL, NOT_RUN, SUBNORMALS, WITHIN, WRONG, Cell, LawResult
 from xopt.rules import RULES
@@ -37,6 +40,7 @@ def witness(mode: str = "step", message: str | None = None) -> dict[str, Any]:
         "error": 5.6e-8,
         "bound": 6.1e-8,
         "hyper": {"lr": 0.001, "beta1": 0.9},
+        "taken": 0,
         "params": 1.0,
         "grads": [0.25, -0.0167, 1e-30],
         "got": 1.001,
@@ -305,6 +309,14 @@ def test_stands_alone(page: Page, source: str) -> None:
 def test_escapes(page: Page, source: str) -> None:
     assert "<script>" not in source
     assert page.text.count(NASTY) >= 5
+
+
+def test_shows_what_a_run_of_the_faults_gives(tmp_path: Path) -> None:
+    """The dict that the planting makes, not one made up here."""
+    fault = next(fault for fault in FAULTS if fault.rule == "sgd")
+    page = tmp_path / "report.html"
+    write_html(bare() | {"faults": FaultReport([Judgement(fault, "values", {"step": 2})]).to_dict()}, page)
+    assert escape(fault.name) in page.read_text()
 
 
 def test_is_small_enough(source: str) -> None:

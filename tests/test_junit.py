@@ -19,6 +19,7 @@ WRONG = {
     "error": 1.0,
     "bound": 0.5,
     "hyper": {"lr": 0.5},
+    "taken": 0,
     "params": 1.0,
     "grads": [2.0],
     "got": 3.0,

@@ -256,3 +256,10 @@ def test_the_limits_can_fail():
     """One of the roundings that these functions avoid: 1 - beta**t in floating point."""
     assert error(1 - (1 - 1e-9) ** 3, exact_power_complement(1 - 1e-9, 3)) > 1e6
     assert error(1 - math.exp(-1e-9), -mpmath.expm1(-mpmath.mpf(1e-9))) > 1e6
+
+
+def test_a_traced_start_of_zero_has_no_memory() -> None:
+    """A decay that a compiler traces is an array, also where it is 0: its time constant is 0 as on the host."""
+    for t in (1, 4, 9):
+        traced = half_life_warmup(np.asarray(0.0), np.asarray(0.99), np.asarray(float(t)), 10)
+        assert float(traced) == pytest.approx(half_life_warmup(0.0, 0.99, t, 10), rel=1e-12)

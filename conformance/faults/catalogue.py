@@ -839,6 +839,12 @@ _SGD_STEP = "params - c.lr * (grad + c.weight_decay * params)"
 
 SGD = [
     _rule("sgd", "sign: ascends", "The step goes up.", (_SGD_STEP, "params + c.lr * (grad + c.weight_decay * params)")),
+    _rule(
+        "sgd",
+        "step: relative to the parameter",
+        "The gradient is multiplied by the parameter.",
+        (_SGD_STEP, "params - c.lr * (params * grad + c.weight_decay * params)"),
+    ),
     _rule("sgd", "lr: squared", "The rate is applied twice.", ("(grad + c.weight_decay", "(c.lr * grad + c.weight_decay")),
     _rule(
         "sgd",
@@ -1314,6 +1320,17 @@ CORE = [
         "From step 256 on each is the 256th.",
         ("rule.py", "t = count + 1 if type(count) is int else", "t = min(count + 1, 256) if type(count) is int else"),
         seen="pytorch/ao#4915",
+    ),
+    _core(
+        "momentum",
+        "step count: kept beside the state",
+        "The rule counts for itself, so that a saved state does not go on where it was.",
+        (
+            "rule.py",
+            "t = count + 1 if type(count) is int else _count(count) + 1",
+            "t = rule.carried['taken'] = count + 1 if count == 0 else rule.carried.get('taken', 0) + 1",
+        ),
+        seen="metaopt/torchopt, trace",
     ),
     _core(
         "adam",

@@ -1,7 +1,7 @@
 """What every rule must refuse, and with which error: bad arguments, states and hyperparameters."""
 
-from collections import namedtuple
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,29 +21,32 @@ def refusals(rule: Rule[Any, Any]) -> Iterator[Refusal]:
     params, grad = np.ones((2, 3), np.float32), np.full((2, 3), 0.5, np.float32)
     state = rule.init(params)
     for kind in ("int32", "bool", "complex64"):
-        yield Refusal(f"{kind} parameters", lambda kind=kind: rule.init(params.astype(kind)), TypeError)
-    yield Refusal("a number for parameters", lambda: rule.init(1.0), TypeError)
+        yield Refusal(f"{kind} parameters", partial(rule.init, params.astype(kind)), TypeError)
+    yield Refusal("a number for parameters", partial(rule.init, 1.0), TypeError)
     for shape in ((3,), (1, 3), (2, 1), ()):
-        yield Refusal(f"a gradient of shape {shape}", lambda shape=shape: rule.step(state, np.ones(shape, np.float32)), ValueError)
-    yield Refusal("a float64 gradient", lambda: rule.step(state, grad.astype(np.float64)), TypeError)
-    yield Refusal("a gradient in a tree", lambda: rule.step(rule.init({"w": params}), {"v": grad}), ValueError)
-    foreign: Any = namedtuple("OtherState", state._fields)
-    yield Refusal("the state of another rule", lambda: rule.step(foreign(*state), grad), TypeError)
-    yield Refusal("a negative step count", lambda: rule.step(state._replace(step=-5), grad), ValueError)
-    yield Refusal("an unknown hyperparameter", lambda: rule.step(state, grad, learning_speed=0.1), TypeError)
+        yield Refusal(f"a gradient of shape {shape}", partial(rule.step, state, np.ones(shape, np.float32)), ValueError)
+    yield Refusal("a float64 gradient", partial(rule.step, state, grad.astype(np.float64)), TypeError)
+    yield Refusal("a gradient in a tree", partial(rule.step, rule.init({"w": params}), {"v": grad}), ValueError)
+    yield Refusal("the state of another rule", partial(rule.step, tuple(state), grad), TypeError)
+    yield Refusal("a negative step count", partial(rule.step, state._replace(step=-5), grad), ValueError)
+    yield Refusal("an unknown hyperparameter", partial(rule.step, state, grad, learning_speed=0.1), TypeError)
+    wrong: tuple[tuple[str, Any, type[Exception]], ...] = (
+        ("None", None, ValueError),
+        ("float16", np.zeros((2, 3), np.float16), TypeError),
+        ("of shape (3,)", np.zeros(3, np.float32), ValueError),
+    )
     for slot in rule.memory:
-        if isinstance(getattr(state, slot), tuple):
-            continue
-        for what, wrong, error in (
-            ("None", None, ValueError),
-            ("float16", np.zeros((2, 3), np.float16), TypeError),
-            ("of shape (3,)", np.zeros(3, np.float32), ValueError),
-        ):
-            yield Refusal(f"{slot} {what}", lambda s={slot: wrong}: rule.step(state._replace(**s), grad), error)
+        if not isinstance(getattr(state, slot), tuple):
+            for what, value, error in wrong:
+                yield Refusal(f"{slot} {what}", partial(rule.step, state._replace(**{slot: value}), grad), error)
     for name, interval in rule.ranges.items():
         for value, error in _bad_values(interval):
             given = {name: (value,) if interval.sequence else value}
-            yield Refusal(f"{name}={value!r}", lambda given=given: rule.step(rule.init(params, **given), grad, **given), error)
+            yield Refusal(f"{name}={value!r}", partial(_one_step, rule, params, grad, given), error)
+
+
+def _one_step(rule: Rule[Any, Any], params: Any, grad: Any, hyper: dict[str, Any]) -> Any:
+    return rule.step(rule.init(params, **hyper), grad, **hyper)
 
 
 def _bad_values(interval: Interval) -> Iterator[tuple[Any, type[Exception]]]:
