@@ -80,6 +80,19 @@ def test_every_style_passes_the_right_rule(name: str, style: str) -> None:
     assert STYLES[style](xopt.RULES[name])
 
 
+def test_a_fault_that_writes_to_its_inputs_spoils_no_later_check() -> None:
+    style = "golden file, 1e-3 (as in torch's C++)"
+    writes = Fault(
+        "x",
+        "adam",
+        (Edit("rules/adam.py", "m = average(m, grad, c.gain1)", "params[...] = 0.0\n    m = average(m, grad, c.gain1)"),),
+        "",
+    )
+    assert STYLES[style](xopt.RULES["adam"])
+    assert caught(writes)[style]
+    assert STYLES[style](xopt.RULES["adam"])
+
+
 def test_the_styles_see_what_they_can_and_are_counted() -> None:
     fault = BY_NAME["adamw, sign: ascends"]
     assert comparable(fault)

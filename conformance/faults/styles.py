@@ -148,7 +148,7 @@ def _file(name: str, lr: float, decay: float) -> Any:
 
 
 def _sampled(rule: Rule[Any, Any], lr: float, decay: float) -> bool:
-    state, rows = rule.init(_START), iter(_file(rule.name, lr, decay))
+    state, rows = rule.init(_START.copy()), iter(_file(rule.name, lr, decay))
     for t in range(1, 1002):
         state = rule.step(state, _CURVATURES * state.params, **_hyper(rule.name, lr, decay))
         if t % 100 == 1 and not np.allclose(state.params, next(rows), rtol=1e-3, atol=5e-4):
