@@ -48,6 +48,12 @@ def _app() -> Any:
         columns = TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
         return Progress(*columns, console=console, transient=True)
 
+    def must_have_a_place(path: Path | None, option: str) -> None:
+        """Refuses a file to write for which there is no folder."""
+        if path is not None and not path.parent.is_dir():
+            msg = f"{path.parent} is not a directory"
+            raise typer.BadParameter(msg, param_hint=option)
+
     def must_hold(path: Path | None, marks: Sequence[str], option: str) -> None:
         """Refuses a file into which nothing can be put between markers."""
         if path is not None and (not path.is_file() or any(mark not in path.read_text() for mark in marks)):
@@ -100,9 +106,7 @@ def _app() -> Any:
         """
         console = Console()
         for option, path in (("--json", json), ("--html", html), ("--junit", junit)):
-            if path is not None and not path.parent.is_dir():
-                msg = f"{path.parent} is not a directory"
-                raise typer.BadParameter(msg, param_hint=option)
+            must_have_a_place(path, option)
         must_hold(table, [views.mark(views.TABLE)], "--table")
         profile = profile or ("ci" if evidence else "quick")
         if seed is None:
@@ -177,9 +181,7 @@ def _app() -> Any:
             if name not in known:
                 msg = f"unknown fault {name!r}; the docs list them, or name a rule"
                 raise typer.BadParameter(msg)
-        if json is not None and not json.parent.is_dir():
-            msg = f"{json.parent} is not a directory"
-            raise typer.BadParameter(msg, param_hint="--json")
+        must_have_a_place(json, "--json")
         must_hold(table, [views.mark(name) for name in planted.TABLES], "--table")
         found = plant(console, fault or (), jobs, seed)
         views.show_faults(console, found)

@@ -29,8 +29,7 @@ DTYPES = ("float32", "float16", "float64")
 """In this order; a check asks the next one only where the one before showed nothing."""
 
 STEP, TRAJECTORY, BITS = "step", "trajectory", "bits"
-LAW_NAMES = tuple(law.name for law in LAWS)
-CHECKS = (STEP, TRAJECTORY, BITS, *LAW_NAMES, MACHINE)
+CHECKS = (STEP, TRAJECTORY, BITS, *(law.name for law in LAWS), MACHINE)
 """The columns of the matrix: the comparison with the golden, of one step and of all; NumPy's bits; the laws; the state machine."""
 
 _FAMILIES = (
@@ -221,11 +220,6 @@ class FaultReport:
             *(f"not seen: {judgement.fault.name}" for judgement in self.survivors),
             f"never the only one to see a fault: {', '.join(spare) or 'no check'}",
         ]
-
-
-def killed_by(faults: Sequence[Fault], jobs: int) -> list[dict[str, Any]]:
-    """The matrix as JSON has it, in the order of ``faults``."""
-    return [judgement.to_dict() for judgement in run(faults, jobs=jobs).judgements]
 
 
 def run(

@@ -14,11 +14,11 @@ import numpy as np
 
 from xopt.conformance.bounded import Bounded, Namespace
 from xopt.conformance.laws.lab import STEPS, Case, Hyper, Kind, Lab, Laws, given, nearest, number, rows, stacked
+from xopt.conformance.laws.symmetries import LINEAR
 from xopt.conformance.numbers import multiprecision
 
 LAWS = Laws()
 
-LINEAR = ("sgd", "momentum", "nesterov", "qhm", "aggmo")
 ADAPTIVE = ("adam", "adamw", "nadam", "qhadam", "ademamix")
 DECAYED = ("sgd", "momentum", "nesterov", "qhm", "aggmo", "adamw", "nadam", "qhadam", "ademamix", "lion")
 AVERAGES = {
