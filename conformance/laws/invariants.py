@@ -7,7 +7,8 @@ import numpy as np
 
 from xopt.conformance.bounded import Bounded
 from xopt.conformance.laws.lab import EAGER, STEPS, Case, Kind, Lab, Laws, given, nearest, number, rows
-from xopt.conformance.laws.responses import ADAPTIVE, LINEAR, square_weights, weights
+from xopt.conformance.laws.responses import ADAPTIVE, square_weights, weights
+from xopt.conformance.laws.symmetries import LINEAR
 from xopt.conformance.numbers import multiprecision
 
 LAWS = Laws()
