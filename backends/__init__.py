@@ -1,4 +1,4 @@
-"""What differs between array libraries: which there are, their devices and dtypes, and arrays from and to NumPy."""
+"""What differs between array libraries: which there are, their devices and dtypes, arrays from and to NumPy, and fusing a step."""
 
 from functools import cache
 
@@ -8,8 +8,10 @@ from xopt.backends._jax import JAXBackend
 from xopt.backends._numpy import NumPyBackend
 from xopt.backends._torch import TorchBackend
 from xopt.backends.base import Availability, Backend
+from xopt.backends.fusing import fuse
+from xopt.backends.program import LawError
 
-__all__ = ["BACKENDS", "Availability", "Backend", "available", "get"]
+__all__ = ["BACKENDS", "Availability", "Backend", "LawError", "available", "fuse", "get"]
 
 BACKENDS: dict[str, type[Backend]] = {
     "numpy": NumPyBackend,

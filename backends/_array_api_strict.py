@@ -15,6 +15,10 @@ class ArrayAPIStrictBackend(Backend):
     extra = "conformance"
 
     @classmethod
+    def owns(cls, x: Any) -> bool:
+        return type(x).__module__.startswith("array_api_strict.")
+
+    @classmethod
     def devices(cls) -> tuple[str, ...]:
         return ("cpu",)
 

@@ -1,11 +1,17 @@
 """NumPy: the default backend, and the one that the others' bits are compared with."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
+from array_api_compat import is_numpy_array
 
 from xopt.backends.base import Backend, rounded
+from xopt.backends.blocks import step_in_blocks
+from xopt.backends.fusing import Fuser
+from xopt.backends.host import FORMATS, HostFuser, Memory, numba_or_reason, say_once
 from xopt.operations import Array
+from xopt.rule import Rule
 
 
 class NumPyBackend(Backend):
@@ -13,10 +19,26 @@ class NumPyBackend(Backend):
     module = "numpy"
     distributions = ("numpy",)
     extra = ""
+    compilers = "numba", "blocks"
+
+    @classmethod
+    def owns(cls, x: Any) -> bool:
+        return is_numpy_array(x)
 
     @classmethod
     def devices(cls) -> tuple[str, ...]:
         return ("cpu",)
+
+    @classmethod
+    def fuser(cls, rule: Rule[Any, Any], compiler: str | None, example: Array) -> Fuser:  # noqa: ARG003 - all are on the CPU
+        missing = numba_or_reason()
+        if missing and compiler is None:
+            say_once(f"fused steps of NumPy arrays run in blocks, as {missing}")
+        if compiler == "blocks" or (missing and compiler is None):
+            return partial(step_in_blocks, rule)
+        if missing:
+            raise ImportError(missing)
+        return HostFuser(rule, NumPyMemory())
 
     def dtypes(self) -> tuple[str, ...]:
         return "float16", "float32", "float64"
@@ -27,3 +49,27 @@ class NumPyBackend(Backend):
 
     def to_numpy(self, x: Array) -> Any:
         return np.asarray(x)
+
+
+class NumPyMemory(Memory):
+    formats = FORMATS[:3]
+
+    def types(self) -> list[type]:
+        return [np.ndarray]
+
+    def tags(self) -> list[tuple[int, int, int, int]]:
+        dtypes = [(np.dtype(one.name), np.dtype(one.compute)) for one in self.formats]
+        return [(id(own), id(compute), own.itemsize, compute.itemsize) for own, compute in dtypes]
+
+    def empty_like(self, x: Any) -> Any:
+        return np.empty_like(x)
+
+    def copied(self, x: Any) -> Any:
+        return np.array(x, order="K", subok=True)
+
+    def alias(self, x: Any) -> Any:
+        return x.view()
+
+    def numpy(self, x: Any) -> Any:
+        x = np.asarray(x)
+        return x.view(np.uint16) if x.dtype == np.float16 else x

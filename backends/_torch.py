@@ -1,16 +1,23 @@
 """PyTorch, on the CPU and on CUDA devices."""
 
+import ctypes
 import importlib
+import struct
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from itertools import chain
 from types import FunctionType
 from typing import Any
 
 import numpy as np
+from array_api_compat import is_torch_array
 
 from xopt.backends.base import Backend, cuda_version, rounded, to_bfloat16_bits, variables
+from xopt.backends.fusing import Fuser, Work
+from xopt.backends.host import FORMATS, HostFuser, Memory, numba_or_reason
 from xopt.operations import Array
+from xopt.rule import Rule
 
 
 class TorchBackend(Backend):
@@ -19,6 +26,11 @@ class TorchBackend(Backend):
     distributions = ("torch",)
     extra = "torch"
     tracer = "torch.compile"
+    compilers = "numba", "torch.compile"
+
+    @classmethod
+    def owns(cls, x: Any) -> bool:
+        return is_torch_array(x)
 
     @classmethod
     def devices(cls) -> tuple[str, ...]:
@@ -27,6 +39,19 @@ class TorchBackend(Backend):
             warnings.simplefilter("ignore")  # a CUDA driver that does not work is no device
             count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         return ("cpu", *(f"cuda:{i}" for i in range(count)))
+
+    @classmethod
+    def traces(cls, x: Array) -> bool:  # noqa: ARG003 - torch knows
+        return bool(importlib.import_module("torch").compiler.is_compiling())
+
+    @classmethod
+    def fuser(cls, rule: Rule[Any, Any], compiler: str | None, example: Array) -> Fuser:
+        on_cpu, missing = example.device.type == "cpu", numba_or_reason()
+        if compiler == "numba" and (missing or not on_cpu):
+            raise ImportError(missing or f"numba steps tensors on the CPU, not on {example.device}")
+        if compiler == "numba" or (compiler is None and on_cpu and not missing):
+            return HostFuser(rule, TorchMemory())
+        return importlib.import_module("xopt.backends.inductor").fuser(rule, example)  # type: ignore[no-any-return]
 
     def dtypes(self) -> tuple[str, ...]:
         return "float16", "bfloat16", "float32", "float64"
@@ -67,6 +92,63 @@ class TorchBackend(Backend):
             return capability | {"ROCm": torch.version.hip} | variables()
         driver = cuda_version(torch._C._cuda_getDriverVersion())
         return capability | {"CUDA": torch.version.cuda, "driver": f"CUDA {driver}"} | variables()
+
+
+class TorchMemory(Memory):
+    """Tensors on the CPU. DLPack's C interface says where they are, at a twentieth of the cost of asking in Python."""
+
+    formats = FORMATS
+
+    def __init__(self) -> None:
+        self.lib: Any = importlib.import_module("torch")
+        self.reader = _dlpack_reader(self.lib.Tensor)
+
+    def types(self) -> list[type]:
+        return [self.lib.Tensor, self.lib.nn.Parameter] if self.reader else []
+
+    def tags(self) -> list[tuple[int, int, int, int]]:
+        def tag(name: str) -> int:  # DLPack's: a code for the kind of number, its bits, and one lane
+            return (4 if name == "bfloat16" else 2) | int(name.removeprefix("b").removeprefix("float")) << 8 | 1 << 16
+
+        return [(tag(one.name), tag(one.compute), 1, 1) for one in self.formats]
+
+    def empty_like(self, x: Any) -> Any:
+        return self.lib.empty_like(x, requires_grad=False)
+
+    def copied(self, x: Any) -> Any:
+        return x.detach().clone()
+
+    def alias(self, x: Any) -> Any:
+        return x.detach()
+
+    def numpy(self, x: Any) -> Any:
+        x = x.detach().resolve_neg()
+        return x.view(self.lib.uint16).numpy() if x.element_size() == 2 else x.numpy()
+
+    def device(self, x: Any) -> Any:
+        return x.device
+
+    def check(self, work: Work) -> None:
+        if self.lib.is_grad_enabled() and any(getattr(x, "requires_grad", False) for x in chain(work.params, work.grads)):
+            msg = (
+                f"{work.where(0)}, or another array, requires gradients, and no graph is recorded of a fused step; "
+                f"call it within torch.no_grad(). {work.rule.name}_step records one"
+            )
+            raise TypeError(msg)
+
+    def wrote(self, params: Sequence[Any]) -> None:
+        self.lib.autograd.graph.increment_version(params)  # so that a backward pass that needs the old numbers fails
+
+
+def _dlpack_reader(tensor: type) -> int:
+    """The address of ``dltensor_from_py_object_no_sync`` of DLPack's exchange API; 0 where torch has none yet."""
+    capsule = getattr(tensor, "__dlpack_c_exchange_api__", None)
+    if capsule is None:
+        return 0
+    get = ctypes.pythonapi.PyCapsule_GetPointer
+    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    major, _, *_, reader, _ = struct.unpack("=II6Q", ctypes.string_at(get(capsule, b"dlpack_exchange_api"), 56))
+    return int(reader) if major == 1 else 0
 
 
 def _copy(function: Any) -> Any:

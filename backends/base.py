@@ -9,11 +9,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from xopt.operations import Array, namespace
+
+if TYPE_CHECKING:
+    from xopt.backends.fusing import Fuser
+    from xopt.rule import Rule
 
 
 class Availability(NamedTuple):
@@ -46,6 +50,8 @@ class Backend(ABC):
     """The extra of array-xopt that installs it."""
     tracer: ClassVar[str | None] = None
     """The library's compiler of whole functions."""
+    compilers: ClassVar[tuple[str, ...]] = ()
+    """What makes one pass over memory of a step, the best first; see ``xopt.backends.fuse``."""
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -68,6 +74,21 @@ class Backend(ABC):
     @abstractmethod
     def devices(cls) -> tuple[str, ...]:
         """The devices that there are, the default first; none where the library has no device to run on. Imports the library."""
+
+    @classmethod
+    @abstractmethod
+    def owns(cls, x: Any) -> bool:
+        """Whether ``x`` is an array of this library. Imports nothing."""
+
+    @classmethod
+    def traces(cls, x: Array) -> bool:  # noqa: ARG003
+        """Whether ``x`` is what the library's compiler traces a function with, rather than an array."""
+        return False
+
+    @classmethod
+    def fuser(cls, rule: "Rule[Any, Any]", compiler: str | None, example: Array) -> "Fuser":
+        """What takes steps of ``rule`` in one pass over memory, for arrays on the device of ``example``; one of ``compilers``."""
+        raise NotImplementedError
 
     @property
     def version(self) -> str:

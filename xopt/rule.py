@@ -99,14 +99,10 @@ class Rule(Generic[S, P]):
         return tuple(decay) if self.ranges[name].sequence else decay
 
     def _step_tree(self, params: Tree, grad: Tree, slots: list[Tree], t: Any, hyper: dict[str, Any]) -> Sequence[Tree]:
-        function = self._step_name
-        check_names(function, hyper, tuple(self.defaults))
+        check_names(self._step_name, hyper, tuple(self.defaults))
         leaves, spec = optree.tree_flatten(params)
-        columns = [
-            flatten_like(function, spec, name, tree)
-            for name, tree in zip(("grad", *(f"state.{slot}" for slot in self.slots)), (grad, *slots), strict=True)
-        ]
-        own = self._broadcast(function, hyper, params, len(leaves))
+        columns = self.flatten(spec, grad, slots)
+        own = self.broadcast(self._step_name, hyper, params, len(leaves))
         known: dict[Any, Any] = {}
         results = [
             self._step_leaf(leaf, g, old, t, own[i], known, spec, i)
@@ -115,6 +111,20 @@ class Rule(Generic[S, P]):
         if not results:
             return params, *slots
         return [spec.unflatten(column) for column in zip(*results, strict=True)]
+
+    def flatten(self, spec: optree.PyTreeSpec, grad: Tree, slots: Sequence[Tree]) -> list[list[Any]]:
+        """The leaves of the gradient and of each slot, whose trees must be that of params."""
+        names = "grad", *(f"state.{slot}" for slot in self.slots)
+        return [flatten_like(self._step_name, spec, name, tree) for name, tree in zip(names, (grad, *slots), strict=True)]
+
+    def unpack(self, state: Any) -> tuple[Tree, list[Tree], Any]:
+        """The params and slots of a state, and the count t of the step that it is about to take."""
+        if type(state) is not self.state:
+            made = f"the {self.state.__name__} that {self.name}_init returns"
+            msg = f"{self._step_name}: state must be {made}, got a {type(state).__name__}"
+            raise TypeError(msg)
+        params, *slots, count = state
+        return params, slots, count + 1 if type(count) is int else _count(count) + 1
 
     def _step_leaf(
         self,
@@ -129,7 +139,7 @@ class Rule(Generic[S, P]):
     ) -> Sequence[Any]:
         kind = self._kinds.get((type(params), params.dtype)) if is_known_array(params) else None
         if kind is None:
-            kind = self._kind(self._step_name, params, spec, i)
+            kind = self.kind(self._step_name, params, spec, i)
         c, ordinary = kind.prepare(self, kind, params, grad, slots, t, hyper, known, spec, i)
         if kind.narrow:
             new = self.update(kind.xp.astype(params, kind.compute), *slots, kind.xp.astype(grad, kind.compute), c)
@@ -154,22 +164,38 @@ class Rule(Generic[S, P]):
         i: int,
     ) -> tuple[Any, bool]:
         """Checks one leaf's arguments. Returns its coefficients, and whether its slots are all plain arrays."""
-        if not matches(grad, params, kind, kind.dtype):
-            refuse(self._step_name, "grad", grad, params, kind, kind.dtype, spec, i)
         carried = [slots[at] for at in self._carried_at] if self._carried_at else ()
         if known is None:
-            c = self._evaluate(self._step_name, t, carried, hyper, kind)
+            c = self._evaluate(t, carried, hyper, kind)
         else:
             key = (id(kind), id(hyper), *(x if type(x) is float else id(x) for x in carried))
             c = known.get(key)
             if c is None:
-                c = known[key] = self._evaluate(self._step_name, t, carried, hyper, kind)
+                c = known[key] = self._evaluate(t, carried, hyper, kind)
+        return c, self.check_leaf(kind, params, grad, slots, hyper, spec, i)
+
+    def check_leaf(
+        self,
+        kind: Kind,
+        params: Array,
+        grad: Array,
+        slots: Sequence[Any],
+        hyper: dict[str, Any],
+        spec: optree.PyTreeSpec | None,
+        i: int,
+    ) -> bool:
+        """Checks that gradient and slots of leaf ``i`` go with its params. Returns whether the slots are all plain arrays.
+
+        ``hyper`` has been through ``host_coefficients``, which checks the numbers in it.
+        """
+        if not matches(grad, params, kind, kind.dtype):
+            refuse(self._step_name, "grad", grad, params, kind, kind.dtype, spec, i)
         ordinary = params.ndim > 0
         for at, slot in enumerate(slots):
             if type(slot) in _NOT_ARRAYS or not matches(slot, params, kind, kind.compute):
                 self._check_slot(self._step_name, self.slots[at], slot, params, kind, hyper, spec, i)
                 ordinary = False
-        return c, ordinary
+        return ordinary
 
     def _check_slot(
         self,
@@ -204,7 +230,7 @@ class Rule(Generic[S, P]):
             elif not matches(one, params, kind, kind.compute):
                 refuse(function, f"state.{name}", one, params, kind, kind.compute, spec, i)
 
-    def _broadcast(self, function: str, hyper: dict[str, Any], params: Tree, leaves: int) -> list[dict[str, Any]]:
+    def broadcast(self, function: str, hyper: dict[str, Any], params: Tree, leaves: int) -> list[dict[str, Any]]:
         """The hyperparameters of each leaf: the same dict for all, unless one of them is a tree that is a prefix of ``params``."""
         trees = {
             name: value
@@ -225,15 +251,22 @@ class Rule(Generic[S, P]):
                 raise ValueError(msg) from None
         return [hyper | {name: column[i] for name, column in columns.items()} for i in range(leaves)]
 
-    def _evaluate(self, function: str, t: Any, carried: Sequence[Any], hyper: dict[str, Any], kind: Kind) -> Any:
-        """The coefficients, ready to meet arrays of this kind: Python numbers, or 0-d arrays in the dtype of the arithmetic."""
-        plain = self._ready(function, hyper, kind) if hyper else True
+    def host_coefficients(self, t: Any, carried: Sequence[Any], hyper: dict[str, Any], kind: Kind) -> tuple[Any, bool]:
+        """The coefficients of step ``t``, and whether they are Python numbers: float64, for the kind's dtype to round once.
+
+        Checks the hyperparameters and makes each number in ``hyper`` a float.
+        """
+        plain = self._ready(self._step_name, hyper, kind) if hyper else True
         if type(t) is not int:
             plain, t = False, kind.xp.astype(kind.xp.asarray(t), kind.compute)
         elif t < 1:
-            msg = f"{function}: state.step must be 0 or more, got {t - 1}"
+            msg = f"{self._step_name}: state.step must be 0 or more, got {t - 1}"
             raise ValueError(msg)
-        c = self.coefficients(t, *carried, **hyper)
+        return self.coefficients(t, *carried, **hyper), plain
+
+    def _evaluate(self, t: Any, carried: Sequence[Any], hyper: dict[str, Any], kind: Kind) -> Any:
+        """The coefficients, ready to meet arrays of this kind: Python numbers, or 0-d arrays in the dtype of the arithmetic."""
+        c, plain = self.host_coefficients(t, carried, hyper, kind)
         if not plain:
             return c._make([lifted(value, kind) for value in c])
         if kind.numbers is None:
@@ -261,7 +294,7 @@ class Rule(Generic[S, P]):
                 plain = plain and type(hyper[name]) is float
         return plain
 
-    def _kind(self, function: str, params: Any, spec: optree.PyTreeSpec | None, i: int) -> Kind:
+    def kind(self, function: str, params: Any, spec: optree.PyTreeSpec | None, i: int) -> Kind:
         """The kind of a parameter. Raises TypeError for what is no array of real floating-point numbers."""
         key = (type(params), getattr(params, "dtype", None))
         kind = self._kinds.get(key)
@@ -282,10 +315,10 @@ def _init_function(rule: Rule[Any, Any]) -> Any:
     def init(params: Tree, **hyper: Any) -> Any:
         check_names(function, hyper, tuple(rule.defaults))
         leaves, spec = optree.tree_flatten(params)
-        own = rule._broadcast(function, hyper, params, len(leaves))
+        own = rule.broadcast(function, hyper, params, len(leaves))
         slots = []
         for i, leaf in enumerate(leaves):
-            kind = rule._kind(function, leaf, spec, i)
+            kind = rule.kind(function, leaf, spec, i)
             rule._ready(function, own[i], kind)
             slots.append([rule._fresh(slot, leaf, kind, rule.defaults | own[i]) for slot in rule.slots])
         columns = zip(*slots, strict=True) if leaves else [[]] * len(rule.slots)
@@ -300,11 +333,7 @@ def _step_function(rule: Rule[Any, Any]) -> Any:
     state_type: Any = rule.state
 
     def step(state: Any, grad: Tree, **hyper: Any) -> Any:
-        if type(state) is not state_type:
-            msg = f"{function}: state must be the {state_type.__name__} that {rule.name}_init returns, got a {type(state).__name__}"
-            raise TypeError(msg)
-        params, *slots, count = state
-        t = count + 1 if type(count) is int else _count(count) + 1
+        params, slots, t = rule.unpack(state)
         if is_known_array(params):  # a tree of one leaf; not asking optree saves a tenth of a small step
             new = rule._step_leaf(params, grad, slots, t, hyper)
         else:

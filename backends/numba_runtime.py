@@ -1,0 +1,218 @@
+"""What generated kernels, and the look at a state's arrays, need of numba. Imports it: only ``host.py`` imports this, when asked.
+
+A state of a thousand arrays must not cost a thousand calls from Python. So the arrays are looked at here, in compiled code, where
+the C interfaces of NumPy (its array struct, which every compiled extension reads) and of DLPack (``dltensor_from_py_object``) say
+where their numbers are.
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+__all__ = ["bfloat16_to_float", "carray", "float_to_bfloat16", "float_to_half", "half_to_float", "inspect", "pointer_to"]
+
+
+def pointer_to(dtype: Any) -> Any:
+    """A function that makes an address a pointer to numbers of ``dtype``, for ``carray``."""
+
+    @intrinsic
+    def pointer(context: Any, address: Any) -> Any:
+        signature = types.CPointer(dtype)(types.intp)
+
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+        return signature, code
+
+    return pointer
+
+
+_int32_at, _int64_at = pointer_to(types.int32), pointer_to(types.int64)
+
+
+# The narrow formats, as integers of 16 bits.
+
+
+@intrinsic
+def half_to_float(context: Any, bits: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
+
+    return types.float32(types.uint16), code
+
+
+@intrinsic
+def float_to_half(context: Any, x: Any) -> Any:
+    """Rounded once, to nearest, ties to even."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(builder.fptrunc(arguments[0], ir.HalfType()), ir.IntType(16))
+
+    return types.uint16(types.float32), code
+
+
+@intrinsic
+def _bits(context: Any, x: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.IntType(32))
+
+    return types.uint32(types.float32), code
+
+
+@intrinsic
+def _float(context: Any, bits: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(types.uint32), code
+
+
+@njit(inline="always")
+def bfloat16_to_float(bits: Any) -> Any:
+    return _float(np.uint32(np.uint32(bits) << np.uint32(16)))
+
+
+@njit(inline="always")
+def float_to_bfloat16(x: Any) -> Any:
+    """Rounded once, to nearest, ties to even: bfloat16 is the upper half of a float32."""
+    bits = _bits(x)
+    even = np.uint32(bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    return np.uint16(even if x == x else np.uint32(0x7FC0))  # NaN stays NaN
+
+
+# Looking at arrays.
+
+
+@intrinsic
+def _call(context: Any, function: Any, obj: Any, out: Any) -> Any:
+    """Calls a C function ``int f(PyObject *, void *)`` at an address. The GIL is held."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        word = ir.IntType(64)
+        kind = ir.FunctionType(ir.IntType(32), [word, word])
+        return builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+
+    return types.int32(types.intp, types.intp, types.intp), code
+
+
+@intrinsic
+def _room(context: Any) -> Any:
+    """The address of 64 bytes on the stack."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ptrtoint(cgutils.alloca_once(builder, ir.ArrayType(ir.IntType(64), 8)), ir.IntType(64))
+
+    return types.intp(), code
+
+
+@njit(inline="always")
+def _word(address: Any) -> Any:
+    return carray(_int64_at(address), (1,))[0]
+
+
+@njit(inline="always")
+def _half_word(address: Any) -> Any:
+    return np.int64(carray(_int32_at(address), (1,))[0])
+
+
+@njit
+def _dense(dims: Any, shape: Any, strides: Any, unit: Any) -> Any:
+    """Whether the numbers fill a piece of memory without gaps, in whatever order of the dimensions. Strides in units."""
+    expected = unit
+    for _ in range(dims):
+        for d in range(dims):
+            size = _word(shape + 8 * d)
+            if size != 1 and _word(strides + 8 * d) == expected:
+                expected *= size
+                break
+    total = unit
+    for d in range(dims):
+        total *= _word(shape + 8 * d)
+    return total == expected or total == 0
+
+
+@njit(cache=True)
+def inspect(
+    objects: Any,  # address of the PyObjects: those of the first array of each leaf, then of the second, ...
+    leaves: Any,
+    columns: Any,
+    known: Any,  # addresses: of None, of the array types
+    header: Any,  # bytes before the fields of a PyObject
+    reader: Any,  # 0 for NumPy, else the address of DLPack's function
+    clear: Any,  # address of PyErr_Clear
+    tags: Any,  # of each format: the dtypes of params and of slots, and the units that their strides count
+    to_write: Any,  # whether all columns but the last will be written
+    addresses: Any,  # out: [leaf, column], where the numbers are; 0 where there is None
+    sizes: Any,  # out: numbers of each leaf
+    formats: Any,  # out: of each leaf, or -1 where it is not for the kernels
+    absent: Any,  # out: a bit for each column that is None
+) -> None:
+    """Where the numbers of each leaf are, if all its arrays have one shape, one dense layout and the dtypes of a known format."""
+    room = _room()
+    for leaf in range(leaves):
+        formats[leaf] = -1
+        absent[leaf] = 0
+        dims, shape, strides, format_ = 0, 0, 0, -1
+        good = True
+        for column in range(columns):
+            obj = _word(objects + 8 * (column * leaves + leaf))
+            if obj == known[0]:
+                absent[leaf] |= 1 << column
+                addresses[leaf, column] = 0
+                continue
+            kind = _word(obj + header - 8)
+            good = False
+            for i in range(1, known.shape[0]):
+                good = good or kind == known[i]
+            if not good:
+                break
+            if reader == 0:
+                data, own_dims = _word(obj + header), _half_word(obj + header + 8)
+                own_shape, own_strides = _word(obj + header + 16), _word(obj + header + 24)
+                tag, flags = _word(obj + header + 40), _half_word(obj + header + 48)
+                aligned, writable = flags & 0x100, flags & 0x400
+                if not aligned or (to_write and column < columns - 1 and not writable):
+                    good = False
+                    break
+            else:
+                if _call(reader, obj, room) != 0:
+                    _call(clear, 0, 0)
+                    good = False
+                    break
+                if _half_word(room + 8) != 1:  # the device: 1 is the CPU
+                    good = False
+                    break
+                data, own_dims = _word(room) + _word(room + 40), _half_word(room + 16)
+                own_shape, own_strides, tag = _word(room + 24), _word(room + 32), _half_word(room + 20)
+            if column == 0:
+                dims, shape, strides = own_dims, own_shape, own_strides
+                for i in range(tags.shape[0]):
+                    if tags[i, 0] == tag:
+                        format_ = i
+                if format_ < 0:
+                    good = False
+                    break
+                good = _dense(dims, shape, strides, tags[format_, 2])
+                if not good:
+                    break
+                sizes[leaf] = 1
+                for d in range(dims):
+                    sizes[leaf] *= _word(shape + 8 * d)
+            else:
+                role = 0 if column == columns - 1 else 1
+                good = tag == tags[format_, role] and own_dims == dims
+                if good:
+                    for d in range(dims):
+                        of = 8 * d
+                        size = _word(shape + of)
+                        ours, theirs = _word(strides + of) * tags[format_, 2 + role], _word(own_strides + of) * tags[format_, 2]
+                        good = good and size == _word(own_shape + of) and (ours == theirs or size == 1)
+                if not good:
+                    break
+            addresses[leaf, column] = data
+        if good:
+            formats[leaf] = format_
