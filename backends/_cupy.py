@@ -4,8 +4,13 @@ import importlib
 from contextlib import AbstractContextManager
 from typing import Any
 
+from array_api_compat import is_cupy_array
+
 from xopt.backends.base import Backend, cuda_version, rounded, variables
+from xopt.backends.cupy_kernels import CuPyFuser
+from xopt.backends.fusing import Fuser
 from xopt.operations import Array
+from xopt.rule import Rule
 
 
 class CuPyBackend(Backend):
@@ -13,6 +18,15 @@ class CuPyBackend(Backend):
     module = "cupy"
     distributions = ("cupy-cuda13x", "cupy-cuda12x", "cupy")
     extra = "cupy12"
+    compilers = ("ElementwiseKernel",)
+
+    @classmethod
+    def owns(cls, x: Any) -> bool:
+        return is_cupy_array(x)
+
+    @classmethod
+    def fuser(cls, rule: Rule[Any, Any], compiler: str | None, example: Array) -> Fuser:  # noqa: ARG003 - there is one compiler
+        return CuPyFuser(rule)
 
     @classmethod
     def devices(cls) -> tuple[str, ...]:

@@ -40,6 +40,10 @@ class NumPyBackend(Backend):
             raise ImportError(missing)
         return HostFuser(rule, NumPyMemory())
 
+    @property
+    def compiler(self) -> str:
+        return "blocks" if numba_or_reason() else "numba"
+
     def dtypes(self) -> tuple[str, ...]:
         return "float16", "float32", "float64"
 

@@ -41,17 +41,19 @@ class TorchBackend(Backend):
         return ("cpu", *(f"cuda:{i}" for i in range(count)))
 
     @classmethod
-    def traces(cls, x: Array) -> bool:  # noqa: ARG003 - torch knows
-        return bool(importlib.import_module("torch").compiler.is_compiling())
-
-    @classmethod
     def fuser(cls, rule: Rule[Any, Any], compiler: str | None, example: Array) -> Fuser:
         on_cpu, missing = example.device.type == "cpu", numba_or_reason()
         if compiler == "numba" and (missing or not on_cpu):
             raise ImportError(missing or f"numba steps tensors on the CPU, not on {example.device}")
         if compiler == "numba" or (compiler is None and on_cpu and not missing):
             return HostFuser(rule, TorchMemory())
-        return importlib.import_module("xopt.backends.inductor").fuser(rule, example)  # type: ignore[no-any-return]
+        from xopt.backends.inductor import fuser
+
+        return fuser(rule, example)
+
+    @property
+    def compiler(self) -> str:
+        return "torch.compile" if numba_or_reason() or self.device != "cpu" else "numba"
 
     def dtypes(self) -> tuple[str, ...]:
         return "float16", "bfloat16", "float32", "float64"

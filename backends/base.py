@@ -95,6 +95,15 @@ class Backend(ABC):
         return self.installed_version() or "unknown"
 
     @property
+    def compiler(self) -> str | None:
+        """What ``xopt.backends.fuse`` uses on this device."""
+        return self.compilers[0] if self.compilers else None
+
+    def compiles_each(self, mode: str) -> bool:
+        """Whether a step in this mode of the conformance suite is compiled anew for each shape, by the library's own compiler."""
+        return mode == "traced" or (mode == "fused" and self.compiler == self.tracer)
+
+    @property
     def functions(self) -> Any:
         """The library's own functions, without array-api-compat."""
         return self.lib

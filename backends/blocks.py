@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from xopt.backends.fusing import Leaf, Work, mark_donated, one_library, refuse_donated, refuse_overlap
+from xopt.backends.fusing import Leaf, Work, mark_donated, one_library, refuse_donated, refuse_overlap, refuse_read_only
 from xopt.leaves import lifted
 from xopt.rule import Rule
 
@@ -19,6 +19,8 @@ def step_in_blocks(rule: Rule[Any, Any], work: Work) -> list[Sequence[Any]]:
     one_library(work, lambda _: "cpu")
     leaves = list(work.leaves())
     if work.donate:
+        for i, leaf in enumerate(leaves):
+            refuse_read_only(work, i, flat([leaf.params, *leaf.slots]))
         _refuse_overlap(work, leaves)
     results = [_leaf(rule, leaf, work.donate) for leaf in leaves]
     if work.donate:

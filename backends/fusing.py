@@ -1,8 +1,9 @@
 """fuse: a rule's step as one pass over memory, made from the same ``update`` by each library's own compiler."""
 
 import inspect
+import sys
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,6 +75,8 @@ class Work:
         c, plain = self.coefficients(i, kind)
         slots = [slot[i] for slot in self.slots]
         self.rule.check_leaf(kind, self.params[i], self.grads[i], slots, self.hyper[i], self.spec, i)
+        # what is carried is among the coefficients; here a number stands for it, also where it came as an array
+        slots = [1.0 if name in self.rule.carried else slot for name, slot in zip(self.rule.slots, slots, strict=True)]
         return Leaf(kind, self.params[i], slots, self.grads[i], c, plain)
 
     def leaves(self) -> Iterator[Leaf]:
@@ -128,6 +131,8 @@ def fuse(rule: Any, *, donate: bool = False, compiler: str | None = None) -> Any
     seen: list[optree.PyTreeSpec] = []  # the last tree: to follow one costs a twentieth of finding it out
 
     def step(state: Any, grad: Tree, **hyper: Any) -> Any:
+        if _torch_traces():
+            return rule.step(state, grad, **hyper)
         params, slots, t = rule.unpack(state)
         check_names(step.__name__, hyper, tuple(rule.defaults))
         if is_known_array(params):
@@ -141,7 +146,7 @@ def fuse(rule: Any, *, donate: bool = False, compiler: str | None = None) -> Any
         if not leaves:
             return rule.step(state, grad, **hyper)
         work = Work(rule, t, leaves, columns[1:], columns[0], own, spec, donate, own[0] is hyper)
-        key = type(leaves[0]), getattr(leaves[0], "device", None)
+        key = type(leaves[0]), str(getattr(leaves[0], "device", None))  # CuPy's devices have no hash
         fuser = fusers.get(key)
         if fuser is None:
             fuser = fusers[key] = _fuser(work, compiler)
@@ -160,6 +165,12 @@ def fuse(rule: Any, *, donate: bool = False, compiler: str | None = None) -> Any
     step.__doc__ = f"``{rule.name}_step`` as one pass over memory{over}.\n\n{rule.step.__doc__}"
     step.rule = rule  # type: ignore[attr-defined]
     return step
+
+
+def _torch_traces() -> bool:
+    """Whether torch.compile is tracing: its tensors do not show it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.compiler.is_compiling())
 
 
 def _flattened(params: Tree, seen: list[optree.PyTreeSpec]) -> tuple[list[Any], optree.PyTreeSpec]:
@@ -248,6 +259,13 @@ def mark_donated(x: Array) -> None:
     """Remembers that ``x``, the first array of a state, was given away."""
     key = id(x)
     _donated[key] = weakref.ref(x, lambda _: _donated.pop(key, None))
+
+
+def refuse_read_only(work: Work, i: int, arrays: Iterable[Any]) -> None:
+    """Raises ValueError where a NumPy array of leaf ``i`` cannot be written to."""
+    if not all(x.flags.writeable for x in arrays):
+        msg = f"{work.where(i)} or a slot of it is read-only, so that it cannot be donated; fuse without donate takes it"
+        raise ValueError(msg)
 
 
 def refuse_overlap(work: Work, starts: Any, stops: Any) -> None:

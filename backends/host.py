@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xopt.backends.blocks import blocks_of, flat
-from xopt.backends.fusing import Leaf, Work, mark_donated, one_library, refuse_donated, refuse_overlap
+from xopt.backends.fusing import Leaf, Work, mark_donated, one_library, refuse_donated, refuse_overlap, refuse_read_only
 from xopt.backends.program import Program, asked, names_of, numbers_of, record
 from xopt.rule import Rule
 
@@ -359,7 +359,9 @@ class HostFuser:
     def __init__(self, rule: Rule[Any, Any], memory: Memory) -> None:
         self.rule = rule
         self.memory = memory
-        self._inspect = importlib.import_module("xopt.backends.numba_runtime").inspect
+        from xopt.backends.numba_runtime import inspect  # which imports numba
+
+        self._inspect = inspect
         self._known = np.asarray([id(None), *map(id, memory.types())], np.int64)
         self._tags = np.asarray(memory.tags(), np.int64)
         self._clear = ctypes.cast(ctypes.pythonapi.PyErr_Clear, ctypes.c_void_p).value or 0
@@ -431,7 +433,8 @@ class HostFuser:
 
     def _cells(self, work: Work, layout: Layout) -> list[Cell]:
         """The leaves for the kernels, by what they share. Evaluates, and so checks, their hyperparameters."""
-        carried = [slot for slot, name in zip(work.slots, self.rule.slots, strict=True) if name in self.rule.carried]
+        slots = zip(self.rule.slots, work.slots, strict=True)
+        carried = [[x if type(x) is float else id(x) for x in slot] for name, slot in slots if name in self.rule.carried]
         if layout.alike and work.shared and all(len(set(column)) == 1 for column in carried):
             found = [layout.regular] if layout.regular.size else []
         else:
@@ -447,7 +450,7 @@ class HostFuser:
         calls: dict[Kernel, list[Cell]] = {}
         for cell in cells:
             i = int(cell.leaves[0])
-            slots = [slot[i] for slot in work.slots]
+            slots = [1.0 if name in self.rule.carried else x[i] for name, x in zip(self.rule.slots, work.slots, strict=True)]
             kernel = self._kernel(self.memory.formats[table.formats[i]], slots, cell.c)
             calls.setdefault(kernel, []).append(cell)
         return calls
@@ -509,9 +512,8 @@ class HostFuser:
             msg = f"{work.where(i)} is {name}, which numba has no arithmetic for; it has {known}. {self.rule.name}_step takes it"
             raise TypeError(msg)
         arrays = [self.memory.numpy(x) for x in flat([leaf.params, *leaf.slots])]
-        if work.donate and not all(x.flags.writeable for x in arrays):
-            msg = f"{work.where(i)} or a slot of it is read-only, so that it cannot be donated; fuse without donate takes it"
-            raise ValueError(msg)
+        if work.donate:
+            refuse_read_only(work, i, arrays)
         return arrays, self.memory.numpy(leaf.grad), format_
 
     def _step_odd(self, leaf: Leaf, written: list[Any], grad: Any, format_: Format, donate: bool) -> list[Any]:

@@ -1,0 +1,60 @@
+"""A recorded program as text that C and CUDA C++ read alike: the step of one number of each array."""
+
+from xopt.backends.program import COMPARISONS, Program
+
+COMPUTE = {"float16": "float32", "float32": "float32", "float64": "float64"}
+"""For each dtype of params and grad, that of the slots and of the arithmetic."""
+
+TYPES = {"float16": "float16", "float32": "float", "float64": "double"}
+"""What they are called. CuPy brings a ``float16`` with casts from and to float; elsewhere it is a typedef."""
+
+
+def body(program: Program, dtype: str, load: str, store: str) -> str:
+    """The step of one number, for params of ``dtype``: loads, one operation a line, so that the text orders them, and stores.
+
+    All loads come before the first store, so that the new numbers may be written over the old ones.
+
+    Parameters
+    ----------
+    load, store
+        What stands for the old number of an array, and the new one: a format that gets the array's name, such as ``"*from_{}"``.
+    """
+    real = TYPES[COMPUTE[dtype]]
+    own = {"params": TYPES[dtype], "grad": TYPES[dtype]}
+    lines = [f"const {real} {name} = ({real}){load.format(name)};" for name in program.reads]
+    # a cast, as 0.1f is the float nearest to the decimal number, not to the double that NumPy rounds
+    operations = program.lines(_operations(real), f"({real}){{!r}}")
+    for (_, name, _), line in zip(program.operations, operations, strict=True):
+        lines.append(f"const {'int' if name in COMPARISONS else real} {line};")
+    lines += [f"{store.format(name)} = ({own.get(name, real)}){value};" for name, value in program.writes.items()]
+    return "\n".join(lines)
+
+
+def used(program: Program) -> list[int]:
+    """Which of the program's coefficients, by position, the text names."""
+    operands = {x for operation in program.operations for x in operation.operands}
+    return [i for i, name in enumerate(program.coefficients) if name in operands]
+
+
+def _operations(real: str) -> dict[str, str]:
+    """The operations in C, as NumPy computes them; the functions of float end in f."""
+    f = "f" if real == "float" else ""
+    return {
+        "add": "{0} + {1}",
+        "subtract": "{0} - {1}",
+        "multiply": "{0} * {1}",
+        "divide": "{0} / {1}",
+        "negative": "-{0}",
+        "sqrt": f"sqrt{f}({{0}})",
+        "abs": f"fabs{f}({{0}})",
+        "sign": "{0} > 0 ? 1 : {0} < 0 ? -1 : {0} == 0 ? 0 : {0}",
+        "maximum": "{0} > {1} || {0} != {0} ? {0} : {1}",
+        "minimum": "{0} < {1} || {0} != {0} ? {0} : {1}",
+        "less": "{0} < {1}",
+        "less_equal": "{0} <= {1}",
+        "greater": "{0} > {1}",
+        "greater_equal": "{0} >= {1}",
+        "equal": "{0} == {1}",
+        "not_equal": "{0} != {1}",
+        "where": "{0} ? {1} : {2}",
+    }
