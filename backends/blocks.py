@@ -61,18 +61,17 @@ def blocks_of(arrays: Sequence[Any], dtypes: Sequence[Any]) -> Iterator[tuple[An
 
     Arrays that are narrower, strided or of another byte order are copied block by block, and rounded once on the way back.
     """
-    written = len(arrays) - 1
-    iterator = np.nditer(
+    flags: Any = [["readwrite", "contig", "aligned"]] * (len(arrays) - 1) + [["readonly", "contig", "aligned"]]
+    with np.nditer(
         list(arrays),
         flags=["external_loop", "buffered", "zerosize_ok"],
-        op_flags=[["readwrite", "contig", "aligned"]] * written + [["readonly", "contig", "aligned"]],  # type: ignore[arg-type]
+        op_flags=flags,
         op_dtypes=list(dtypes),
         casting="same_kind",
         order="K",
         buffersize=BLOCK,
-    )
-    with iterator:
-        yield from iterator  # type: ignore[misc]
+    ) as blocks:
+        yield from blocks
 
 
 def copied(x: Any) -> Any:

@@ -215,7 +215,8 @@ class _Thread:
         while True:
             function, arguments = self._calls.get()
             try:
-                self._results.put(function(*arguments))  # type: ignore[func-returns-value]
+                function(*arguments)
+                self._results.put(None)
             except BaseException as error:  # noqa: BLE001 - raised where the step waits
                 self._results.put(error)
 
@@ -384,7 +385,7 @@ class HostFuser:
         cells = self._cells(work, layout)
         calls = self._calls(work, table, cells)
         arrays = {i: self._arrays(work, i, leaf) for i, leaf in odd.items()}
-        new = [work.params, *work.slots]
+        new: list[Sequence[Any]] = [work.params, *work.slots]
         target = table
         if work.donate:
             self._refuse_overlap(work, table, arrays)
@@ -394,10 +395,11 @@ class HostFuser:
         for kernel, chosen in calls.items():
             self._run(kernel, chosen, table, target, layout, copy=not work.donate)
         if odd:
-            new = [list(column) for column in new]
-        for i, leaf in odd.items():
-            for column, x in zip(new, self._step_odd(leaf, *arrays[i], donate=work.donate), strict=True):
-                column[i] = x
+            columns = [list(column) for column in new]
+            for i, leaf in odd.items():
+                for column, x in zip(columns, self._step_odd(leaf, *arrays[i], donate=work.donate), strict=True):
+                    column[i] = x
+            new = list(columns)
         for at, name in enumerate(self.rule.slots, start=1):
             if name in self.rule.carried:
                 new[at] = self._carried(work, name, cells, odd)
@@ -458,8 +460,8 @@ class HostFuser:
     def _kernel(self, format_: Format, slots: list[Any], c: Any) -> Kernel:
         form = tuple([tuple([x is None for x in slot]) if isinstance(slot, tuple) else slot is None for slot in slots])
         if form not in self._asked:
-            may_be_one = asked(self.rule, slots, c)
-            self._asked[form] = [(i, name) for i, name in enumerate(names_of(c)) if name in may_be_one]
+            names = asked(self.rule, slots, c)
+            self._asked[form] = [(i, name) for i, name in enumerate(names_of(c)) if name in names]
         may_be_one = self._asked[form]
         numbers = numbers_of(c) if may_be_one else ()
         key = format_.name, form, tuple([name for i, name in may_be_one if numbers[i] == 1])
@@ -473,8 +475,8 @@ class HostFuser:
         addresses, sources, starts, rows = target.addresses, table.addresses, layout.starts, layout.rows
         if len(cells) > 1 or cells[0].leaves.size < rows.size or layout.lacking:
             leaves = np.concatenate([cell.leaves for cell in cells])
-            present = [j for j in range(addresses.shape[1]) if not table.absent[leaves[0]] >> j & 1]
-            addresses, sources = addresses[np.ix_(leaves, present)], sources[np.ix_(leaves, present)]
+            present = np.asarray([j for j in range(addresses.shape[1]) if not table.absent[leaves[0]] >> j & 1])
+            addresses, sources = (x[np.ix_(leaves, present)] for x in (addresses, sources))
             starts = starts_of(table.sizes[leaves])
             rows = np.repeat(np.arange(len(cells)), [cell.leaves.size for cell in cells])
         kernel(addresses, starts, coefficients, rows, sources if copy else None)

@@ -243,7 +243,7 @@ class _Recorded:
     def __abs__(self) -> Any:
         return self.tape.record("abs", self)
 
-    __hash__ = None  # type: ignore[assignment] - == is recorded
+    __hash__ = None  # type: ignore[assignment]  # == is recorded
 
 
 _WAY_OUT = "an update consists of + - * and array / array, sqrt, abs, sign, maximum, minimum, comparisons and where"

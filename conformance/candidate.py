@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from xopt.backends import Backend
+from xopt.backends import Backend, fuse
 from xopt.conformance.generate import rounded
 from xopt.conformance.reference import Columns
 from xopt.rule import Rule
@@ -23,19 +23,26 @@ def split(vector: Any, shapes: Shapes) -> Iterator[tuple[str, Any]]:
         at += size
 
 
+def stepper(rule: Rule[Any, Any], backend: Backend, mode: str) -> Callable[..., Any]:
+    """The step of a rule in a mode."""
+    if mode == "fused":
+        return fuse(rule)
+    return backend.trace(rule.step) if mode == "traced" else rule.step  # type: ignore[no-any-return]
+
+
 class Candidate:
     """Steps a rule on a backend in one dtype and mode.
 
-    Mode ``eager`` calls the step as it is, on a dict of leaves; ``traced`` through the library's compiler, on one leaf.
+    Modes ``eager`` and ``fused`` step a dict of leaves; ``traced``, which compiles anew for each shape, one leaf.
     """
 
     def __init__(self, rule: Rule[Any, Any], backend: Backend, dtype: str, mode: str, shapes: Shapes) -> None:
         self.rule = rule
         self.backend = backend
         self.dtype = dtype
-        self.shapes: Shapes = shapes if mode == "eager" else {"all": (sum(int(np.prod(s)) for s in shapes.values()),)}
+        self.shapes: Shapes = shapes if mode != "traced" else {"all": (sum(int(np.prod(s)) for s in shapes.values()),)}
         self.mode = mode
-        self._function: Callable[..., Any] = rule.step if mode == "eager" else backend.trace(rule.step)
+        self._function = stepper(rule, backend, mode)
 
     def start(self, params: Any, hyper: dict[str, Any], taken: int = 0) -> Columns:
         """Takes the start, the hyperparameters and the count to begin at. Returns the state's columns, as does ``step``."""
@@ -71,7 +78,7 @@ class Candidate:
         if isinstance(first, float):
             return first
         arrays = [self.backend.to_numpy(leaf) for leaf in leaves]
-        if self.mode != "eager" and arrays[0].ndim == 0:  # a number of the state that the compiler made an array
+        if self.mode == "traced" and arrays[0].ndim == 0:  # a number of the state that the compiler made an array
             return float(arrays[0])
         return np.concatenate([np.ravel(array) for array in arrays]).astype(np.float64)
 

@@ -125,7 +125,7 @@ class Check:
         )
         largest = 0.0
         for subject in self.subjects:
-            if subject.cell.mode == "traced" and case.setting >= COMPILED:
+            if subject.candidate.backend.compiles_each(subject.cell.mode) and case.setting >= COMPILED:
                 continue
             try:
                 with subject.candidate.backend.session(), np.errstate(all="ignore"):

@@ -353,7 +353,8 @@ def write(report: Report, directory: Path, ledger: Sequence[str] = (), jobs: int
 
 
 def _modes(found: BackendReport) -> list[str]:
-    return [mode for mode in MODES if mode == "eager" or found.tracer]
+    can = {"eager": True, "traced": found.tracer is not None, "fused": found.compiler is not None}
+    return [mode for mode in MODES if can[mode]]
 
 
 def _cells(report: Report, found: BackendReport) -> list[Cell]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from xopt.conformance.report import heading, script
-from xopt.conformance.results import BINS, BROKEN, DTYPES, HELD, IDENTICAL, NOT_RUN, SUBNORMALS, WITHIN, WRONG
+from xopt.conformance.results import BINS, BROKEN, DTYPES, HELD, IDENTICAL, MODES, NOT_RUN, SUBNORMALS, WITHIN, WORDS, WRONG
 
 Json = dict[str, Any]
 
@@ -144,10 +144,10 @@ def _and(parts: Sequence[str]) -> str:
 def _columns(backends: list[Json], cells: list[Json]) -> list[Column]:
     """What ran or could have: a backend without a compiler has no compiled column."""
     tracers = {(b["name"], b["device"]): b["tracer"] for b in backends}
-    found = [(b["name"], b["device"], mode) for b in backends for mode in ("eager", "traced")]
+    found = [(b["name"], b["device"], mode) for b in backends for mode in MODES]
     known = {(c["backend"], c["device"], c["mode"]) for c in cells}
     return [
-        Column(*key, heading(*key, tracers[key[:2]])) for key in found if key in known and (key[2] == "eager" or tracers[key[:2]])
+        Column(*key, heading(*key, tracers[key[:2]])) for key in found if key in known and (key[2] != "traced" or tracers[key[:2]])
     ]
 
 
@@ -325,7 +325,7 @@ def _not_run(cells: list[Json], laws: list[Json], backends: list[Json]) -> list[
     return [
         {
             "where": heading(backend, device, mode, tracers[backend, device]),
-            "mode": "compiled" if mode == "traced" else "op by op",
+            "mode": WORDS[mode],
             "dtypes": sorted({r["dtype"] for r in group}, key=DTYPES.index),
             "reason": reason,
             "cells": sum("law" not in r for r in group),
@@ -418,7 +418,7 @@ def _errors(cells: list[Json]) -> Json:
     x = Axis("error / bound of one step", 0, 1.1, {0: "0", 0.5: "0.5", 1: "1"})
     y = Axis("share of numbers", floor, 1, _tens(round(math.log10(floor)), 0), up=True, log=True)
     bound = Bound(_path(x, y, [(1, floor), (1, 1)]), x(1) - 5, TOP + 10)
-    names = {"eager": "op by op", "traced": "compiled"}
+    names = WORDS
     charts = []
     for rule, group in ran.items():
         marks = []

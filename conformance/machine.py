@@ -400,7 +400,9 @@ def check_machine(
         result = LawResult(MACHINE, rule_name, name, device, dtype, mode)
         results.append(result)
         backend = backends.get(name, device)
-        if mode != "eager":
+        if mode == "fused":
+            result.reason = "the programs move between backends step by step, and step eagerly"
+        elif mode != "eager":
             result.reason = "splitting and merging leaves would compile anew at each step"
         elif dtype not in backend.dtypes():
             result.reason = f"{name} has no {dtype}"

@@ -13,7 +13,19 @@ from rich.text import Text
 
 from xopt.backends import BACKENDS
 from xopt.conformance.replay import Replay
-from xopt.conformance.results import BROKEN, DTYPES, HELD, IDENTICAL, NOT_RUN, SUBNORMALS, WITHIN, WRONG, Cell, LawResult
+from xopt.conformance.results import (
+    BROKEN,
+    DTYPES,
+    HELD,
+    IDENTICAL,
+    NOT_RUN,
+    SUBNORMALS,
+    WITHIN,
+    WORDS,
+    WRONG,
+    Cell,
+    LawResult,
+)
 from xopt.conformance.suite import BackendReport, Report, Result
 from xopt.rules import RULES
 
@@ -52,7 +64,7 @@ def progress_line(results: Sequence[Result]) -> str:
     laws: dict[str, list[LawResult]] = {}
     words = []
     for r in results:
-        where = r.backend if r.mode == "eager" else f"{r.backend} compiled"
+        where = r.backend if r.mode == "eager" else f"{r.backend} {WORDS[r.mode]}"
         if isinstance(r, LawResult):
             laws.setdefault(where, []).append(r)
         elif r.verdict != NOT_RUN:
@@ -73,7 +85,7 @@ def tally(laws: Sequence[LawResult]) -> tuple[str, str]:
 
 def heading(backend: str, device: str, mode: str, tracer: str | None) -> str:
     where = f"{backend} {device}".strip()
-    return where if mode == "eager" else f"{tracer or backend} {device}".strip()
+    return {"eager": where, "fused": f"{where} fused"}.get(mode) or f"{tracer or backend} {device}".strip()
 
 
 def show_backend(console: Console, backend: BackendReport) -> None:
@@ -202,6 +214,7 @@ def script(cell: dict[str, Any], which: str = "wrong") -> str:
     found = cell[which]
     hyper = "".join(f", {name}={value!r}" for name, value in found["hyper"].items())
     step = f"xopt.{cell['rule']}_step"
+    step = {"traced": f"backend.trace({step})", "fused": f"backends.fuse({step})"}.get(cell["mode"], step)
     taken = f"._replace(step={found['taken']})" if found["taken"] else ""
     where = f"{found['column']} after step {found['step']}, leaf {found['leaf']}{found['element']}:"
     what = found["message"] or f"{where}\n# off by {_number(found['error'])} where {found['bound']:.3g} is allowed"
@@ -211,7 +224,7 @@ import xopt
 from xopt import backends
 
 backend = backends.get({cell["backend"]!r}, {cell["device"]!r})
-step = {f"backend.trace({step})" if cell["mode"] == "traced" else step}
+step = {step}
 with backend.session():
     state = xopt.{cell["rule"]}_init(backend.asarray([{found["params"]!r}], {cell["dtype"]!r}){hyper}){taken}
     for g in {found["grads"]!r}:

@@ -4,7 +4,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
-MODES = ("eager", "traced")
+MODES = ("eager", "traced", "fused")
+"""A step as it is, through the library's own compiler, and as ``xopt.backends.fuse`` makes it."""
+WORDS = {"eager": "op by op", "traced": "compiled", "fused": "fused"}
 
 IDENTICAL = "bit-identical"
 SUBNORMALS = "identical except subnormals"

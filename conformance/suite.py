@@ -25,6 +25,9 @@ from xopt.rules import RULES
 
 Result = Cell | LawResult | Replay
 
+EXACT = ("numba", "blocks")
+"""Compilers that compute as NumPy does, on whatever library's arrays."""
+
 
 class Profile(NamedTuple):
     """How much is run."""
@@ -54,6 +57,7 @@ class BackendReport:
     reason: str | None = None
     dtypes: tuple[str, ...] = ()
     tracer: str | None = None
+    compiler: str | None = None  # what fuses steps
     probes: dict[str, Any] = field(default_factory=dict)
     sentences: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -248,6 +252,7 @@ def _probe(name: str, device: str | None, compiled: bool) -> BackendReport:
         None,
         tuple(backend.dtypes()),
         backend.tracer,
+        backend.compiler,
         probes.to_dict(),
         probes.sentences(),
         round(time.monotonic() - started, 2),
@@ -294,6 +299,8 @@ def _why_not(backend: BackendReport, dtype: str, mode: str, plan: Profile) -> st
         return f"{backend.name} has no {dtype}"
     if mode == "traced" and backend.tracer is None:
         return f"{backend.name} has no compiler of its own"
+    if mode == "fused" and backend.compiler is None:
+        return f"nothing fuses steps of {backend.name}"
     if mode not in plan.modes:
         return "this profile leaves compiled steps out"
     return None
@@ -307,7 +314,10 @@ def formats_of(found: list[BackendReport]) -> dict[tuple[str, str, str, str], Fo
             probes = Probes.from_dict(backend.probes)
             for name in ("float32", "float64"):
                 for mode in MODES:
-                    compiled = mode == "traced"
+                    if mode == "fused" and backend.compiler in EXACT:
+                        formats[backend.name, backend.device, name, mode] = FORMATS[name]
+                        continue
+                    compiled = mode == "traced" or (mode == "fused" and backend.compiler == backend.tracer)
                     ulps = {k: v for k, v in probes.primitive_ulps(name, compiled).items() if v > 0.5}
                     measured = replace(FORMATS[name], flushes=probes.flushes(name, compiled), ulps=ulps)
                     formats[backend.name, backend.device, name, mode] = measured
@@ -322,7 +332,7 @@ def _explain(result: Cell | Replay, found: list[BackendReport]) -> None:
     probes = Probes.from_dict(backend.probes)
     arithmetic = "float64" if result.dtype == "float64" else "float32"
     uses_sqrt = "sqrt" in RULES[result.rule].update.__code__.co_names
-    result.explanation = probes.explain(arithmetic, result.mode == "traced", uses_sqrt)
+    result.explanation = probes.explain(arithmetic, result.mode != "eager", uses_sqrt)
 
 
 Submit = Callable[..., "Future[Any]"]

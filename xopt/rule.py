@@ -190,7 +190,7 @@ class Rule(Generic[S, P]):
         """
         if not matches(grad, params, kind, kind.dtype):
             refuse(self._step_name, "grad", grad, params, kind, kind.dtype, spec, i)
-        ordinary = params.ndim > 0
+        ordinary: bool = params.ndim > 0
         for at, slot in enumerate(slots):
             if type(slot) in _NOT_ARRAYS or not matches(slot, params, kind, kind.compute):
                 self._check_slot(self._step_name, self.slots[at], slot, params, kind, hyper, spec, i)

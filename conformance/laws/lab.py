@@ -14,6 +14,7 @@ import optree
 from xopt import backends
 from xopt.backends import Backend
 from xopt.conformance.bounded import FORMATS, HOST, Bounded, Format, exact, inflate
+from xopt.conformance.candidate import stepper
 from xopt.conformance.generate import decode, rounded, settings
 from xopt.conformance.golden import Golden
 from xopt.conformance.results import DTYPES, MODES, LawResult
@@ -252,7 +253,7 @@ class Lab:
     def stepper(self, rule: Rule[Any, Any] | None = None) -> Callable[..., Any]:
         """The step of the rule under test, or of another, in this mode."""
         rule = rule or self.rule
-        return rule.step if self.mode == "eager" else _compiled(rule, self.backend.name, self.backend.device)
+        return rule.step if self.mode == "eager" else _compiled(rule, self.backend.name, self.backend.device, self.mode)
 
     def _errors(
         self,
@@ -375,9 +376,9 @@ class Lab:
 
 
 @lru_cache(maxsize=64)
-def _compiled(rule: Rule[Any, Any], name: str, device: str) -> Callable[..., Any]:
+def _compiled(rule: Rule[Any, Any], name: str, device: str, mode: str) -> Callable[..., Any]:
     """Kept for other laws and other rules, whose partner it may be: compiling costs more than all else."""
-    return backends.get(name, device).trace(rule.step)  # type: ignore[no-any-return]
+    return stepper(rule, backends.get(name, device), mode)
 
 
 @dataclass(frozen=True)
