@@ -205,7 +205,8 @@ class CuPyFuser:
                 raise ValueError(msg)
             for j, x in [*enumerate(arrays), (-1, grad)]:
                 bounds[:, i, j] = _bounds(x)
-        refuse_overlap(work, *bounds)
+        alike = [len({x.strides for x in (*arrays, grad)}) == 1 for arrays, grad in zip(old, work.grads, strict=True)]
+        refuse_overlap(work, *bounds, np.asarray(alike))
 
 
 def _launch(kernels: Kernels, cells: Sequence[Cell], arrays: Sequence[Arrays]) -> None:

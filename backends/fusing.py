@@ -268,11 +268,11 @@ def refuse_read_only(work: Work, i: int, arrays: Iterable[Any]) -> None:
         raise ValueError(msg)
 
 
-def refuse_overlap(work: Work, starts: Any, stops: Any) -> None:
+def refuse_overlap(work: Work, starts: Any, stops: Any, alike: Any) -> None:
     """Raises ValueError where what a donating step writes overlaps with something else.
 
-    ``starts[leaf, column]`` and ``stops`` say where the arrays are; the last column is the gradient, which is only read, and may be
-    an array of its own leaf: each number is read before it is written.
+    ``starts[leaf, column]`` and ``stops`` say where the arrays are; the last column is the gradient, which is only read. It may be
+    an array of its own leaf, as each number is read before it is written, if ``alike[leaf]``: all its arrays have the same strides.
     """
     there = stops > starts
     leaf, column = np.nonzero(there[:, :-1])
@@ -282,7 +282,7 @@ def refuse_overlap(work: Work, starts: Any, stops: Any) -> None:
     pairs = np.flatnonzero(begin[1:] < end[:-1])
     clash = [(int(leaf[pairs[0]]), int(leaf[pairs[0] + 1]))] if pairs.size else []
     if not clash and begin.size:
-        own = (starts[:, :-1] == starts[:, -1:]).any(axis=1)
+        own = (starts[:, :-1] == starts[:, -1:]).any(axis=1) & alike
         grads = np.flatnonzero(there[:, -1] & ~own)
         last = np.searchsorted(begin, stops[grads, -1]) - 1  # the last array that begins before the gradient ends
         over = (last >= 0) & (end[last] > starts[grads, -1])

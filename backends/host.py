@@ -543,11 +543,13 @@ class HostFuser:
         wide[:, 0] = wide[:, -1] = [np.dtype(f.storage).itemsize for f in formats]
         starts = table.addresses.copy()
         stops = starts + wide * np.where(starts > 0, table.sizes[:, None], 0)
+        alike = np.ones(len(starts), bool)
         for i, (arrays, grad, _) in odd.items():
+            alike[i] = all(x.strides == grad.strides for x in arrays)
             starts[i] = stops[i] = 0
             for j, x in zip([*range(len(arrays)), -1], [*arrays, grad], strict=True):
                 starts[i, j], stops[i, j] = np.lib.array_utils.byte_bounds(x)
-        refuse_overlap(work, starts, stops)
+        refuse_overlap(work, starts, stops, alike)
         self._apart = key
 
 

@@ -285,6 +285,7 @@ def test_memory_that_overlaps_is_not_donated(compiler: str) -> None:
         ([buffer[:6], buffer[5:9]], [np.ones(6), np.ones(4)]),
         ([buffer[:4], np.zeros(4)], [buffer[2:6], np.ones(4)]),
         ([buffer[:4], shared], [np.ones(4), buffer[:4]]),
+        ([buffer[:4], shared], [buffer[3::-1], np.ones(4)]),
     ):
         state, before = xopt.momentum_init(params), buffer.copy()
         with pytest.raises(ValueError, match=r"params\[\d\] or a slot of it shares memory with params\[\d\].*without donate"):
