@@ -35,11 +35,17 @@ def _app() -> Any:
     from xopt.conformance import faults as planted
     from xopt.conformance import report as views
     from xopt.conformance import suite
-    from xopt.conformance.bench import BY_HAND, overhead
+    from xopt.conformance.bench import bench as run_bench
+    from xopt.conformance.bench.contenders import contenders
+    from xopt.conformance.bench.page import write_html as write_bench
+    from xopt.conformance.bench.shapes import LADDER, TREES, size_of
+    from xopt.conformance.bench.show import Shown
+    from xopt.conformance.bench.show import write_json as write_bench_json
     from xopt.conformance.html import write_html
     from xopt.conformance.junit import write_junit
     from xopt.conformance.ledger import ACCEPTED
     from xopt.conformance.results import BROKEN, WRONG
+    from xopt.rules import RULES
 
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     Jobs = Annotated[int, typer.Option(help="Processes. Default: one a core, at most 4.", min=0, show_default=False)]
@@ -208,19 +214,65 @@ def _app() -> Any:
 
     @app.command()
     def bench(
-        rule: Annotated[list[str] | None, typer.Option(help="A rule, such as lion. May be repeated.")] = None,
-        size: Annotated[int, typer.Option(help="Numbers in the array.", min=1)] = 10,
+        rules: Annotated[
+            list[str] | None,
+            typer.Option("--rules", "--rule", help="A rule, such as lion, or all. May be repeated. Default: ademamix."),
+        ] = None,
+        sizes: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--sizes",
+                "--size",
+                help=f"Numbers in one leaf, such as 1e6 or 2^28, or {' or '.join(TREES)}. May be repeated. Default: 10 to 10^7.",
+            ),
+        ] = None,
+        peers: Annotated[bool, typer.Option("--peers", help="Beside torch.optim, optax and pytorch_optimizer.")] = False,
+        only: Annotated[
+            list[str] | None, typer.Option(help="Only contenders whose name contains this, such as fused. May be repeated.")
+        ] = None,
+        seconds: Annotated[float, typer.Option(help="For the rounds of each rule and size.", min=0)] = 8.0,
+        times_only: Annotated[bool, typer.Option("--times-only", help="Leave out memory and first calls.")] = False,
+        seed: Annotated[int, typer.Option(help="Of the numbers, and of the order in a round.")] = 0,
+        json: Annotated[Path | None, typer.Option(help="Write all that was found here, as JSON.", dir_okay=False)] = None,
+        html: Annotated[Path | None, typer.Option(help="Write a page to look at here.", dir_okay=False)] = None,
     ) -> None:
-        """Time an eager step on a small NumPy array beside the same formula written by hand."""
+        """Time steps, eager and fused, beside the limits of the machine and other optimizers.
+
+        Exit status: 0 done, whatever was found, 2 bad usage.
+        """
         console = Console()
-        for name in rule or BY_HAND:
-            if name not in BY_HAND:
-                msg = f"unknown rule {name!r}; there are {', '.join(BY_HAND)}"
-                raise typer.BadParameter(msg, param_hint="--rule")
-        console.print(f"{'rule':9} {'xopt':>8} {'by hand':>8} {'ratio':>6}   float32, {size} numbers, microseconds, medians")
-        for name in rule or BY_HAND:
-            found = overhead(name, size)
-            console.print(f"{name:9} {found.step:8.1f} {found.by_hand:8.1f} {found.ratio:6.2f}", highlight=False)
+        for option, path in (("--json", json), ("--html", html)):
+            must_have_a_place(path, option)
+        names = [name for text in rules or () for name in (RULES if text == "all" else text.split(","))]
+        for name in names:
+            if name not in RULES:
+                msg = f"unknown rule {name!r}; there are {', '.join(RULES)}, and all"
+                raise typer.BadParameter(msg, param_hint="--rules")
+        try:
+            chosen = [size_of(text) for given in sizes or () for text in given.split(",")] or LADDER
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--sizes") from None
+        for text in only or ():
+            if not any(text in one.name for name in names or ["ademamix"] for one in contenders(name, peers)):
+                msg = f"no contender has {text!r} in its name"
+                raise typer.BadParameter(msg, param_hint="--only")
+        with bar(console) as progress:
+            shown = Shown(progress)
+            report = run_bench(
+                names or None,
+                chosen,
+                peers=peers,
+                only=only or (),
+                seconds=seconds,
+                seed=seed,
+                processes=not times_only,
+                events=shown,
+            )
+        shown.checks(report)
+        if json is not None:
+            write_bench_json(report, json)
+        if html is not None:
+            write_bench(report, html)
 
     return app
 

@@ -25,9 +25,12 @@ def split(vector: Any, shapes: Shapes) -> Iterator[tuple[str, Any]]:
 
 def stepper(rule: Rule[Any, Any], backend: Backend, mode: str) -> Callable[..., Any]:
     """The step of a rule in a mode."""
+    step: Callable[..., Any] = rule.step
     if mode == "fused":
-        return fuse(rule)
-    return backend.trace(rule.step) if mode == "traced" else rule.step  # type: ignore[no-any-return]
+        step = fuse(rule)
+    elif mode == "traced":
+        step = backend.trace(rule.step)
+    return step
 
 
 class Candidate:

@@ -74,7 +74,7 @@ def _why_not(law: Law, lab: Lab) -> str | None:
     if mode != "eager" and dtype != "float32":  # compiling for each dtype costs more than all else, and contracts each alike
         return "compiled steps are held to the laws in float32 alone"
     if mode == "fused" and lab.backend.compiles_each(mode):
-        return f"held to the laws as {lab.backend.tracer} compiles the plain step: the compiler is the same"
+        return f"{lab.backend.tracer} compiles anew for each law: the plain step that it compiles is held to them"
     return None
 
 

@@ -1,0 +1,103 @@
+"""Timing contenders side by side: in each round all take their turn, so that what disturbs the machine disturbs all of them."""
+
+import gc
+import math
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from xopt.conformance.bench.contender import Running
+
+TURN = 0.005
+"""Seconds that a turn lasts at least: as many steps as fit."""
+
+LONG = 0.05
+"""Seconds of a step from which on a turn does without an untimed step before the others."""
+
+PATIENCE = 8
+"""How many times as long as the shortest turn one may be; what takes longer has its turn in one round of four only."""
+
+LEAST = 5
+"""Rounds that there are at least, however long they take."""
+
+
+class Spread(NamedTuple):
+    median: float
+    low: float  # the quartiles
+    high: float
+
+
+def spread(values: Iterable[float]) -> Spread:
+    known = list(values)
+    low, median, high = statistics.quantiles(known, n=4, method="inclusive") if len(known) > 1 else known * 3
+    return Spread(median, low, high)
+
+
+def ratio(one: Sequence[float | None], other: Sequence[float | None], scale: float = 1.0) -> Spread | None:
+    """Of two contenders of one run, round by round, times ``scale``; None where they never met."""
+    met = [scale * a / b for a, b in zip(one, other, strict=True) if a is not None and b is not None]
+    return spread(met) if met else None
+
+
+class Turns(NamedTuple):
+    """What was found of one contender."""
+
+    steps: int  # in a turn
+    rounds: list[float | None]  # seconds of a step; None where it sat out
+
+
+def interleave(
+    running: Sequence[Running], seconds: float, seed: int, *, warm: bool = True, told: Callable[[float], Any] = lambda _: None
+) -> list[Turns]:
+    """Times contenders that have taken a step already, for about ``seconds``.
+
+    The order is drawn anew in each round, so that nobody always follows the same one. Where ``warm`` is False a turn is a single
+    step, without an untimed one before: nothing is in the cache then, if the others need all of it.
+    """
+    steps, warm_up = zip(*(_planned(one, warm) for one in running), strict=True)
+    rounds: list[list[float | None]] = [[] for _ in running]
+    every = [1] * len(running)
+    draw = random.Random(seed)
+    enabled = gc.isenabled()
+    gc.disable()
+    began = last = time.perf_counter()
+    try:
+        while len(rounds[0]) < LEAST or last - began < seconds:
+            order = draw.sample(range(len(running)), len(running))
+            taken = {i: _turn(running[i], steps[i], warm_up[i]) for i in order if len(rounds[0]) % every[i] == 0}
+            for i, column in enumerate(rounds):
+                column.append(taken.get(i))
+            if len(rounds[0]) == 1 and warm:
+                turns = [taken[i] * steps[i] for i in range(len(running))]
+                every = [1 if turn < PATIENCE * min(turns) else 4 for turn in turns]
+            now = time.perf_counter()
+            told(now - last)
+            last = now
+    finally:
+        if enabled:
+            gc.enable()
+    return [Turns(n, column) for n, column in zip(steps, rounds, strict=True)]
+
+
+def _planned(one: Running, warm: bool) -> tuple[int, bool]:
+    """How many steps fill a turn, and whether an untimed one goes before."""
+    if not warm:
+        return 1, False
+    steps = 1
+    while (took := steps * _turn(one, steps, warm_up=False)) < TURN / 2:
+        steps *= 2
+    return math.ceil(steps * TURN / took), took / steps < LONG
+
+
+def _turn(one: Running, steps: int, warm_up: bool) -> float:
+    """Seconds of a step."""
+    if warm_up:
+        one.step()
+        one.wait()
+    began = time.perf_counter()
+    for _ in range(steps):
+        one.step()
+    one.wait()
+    return (time.perf_counter() - began) / steps

@@ -1,0 +1,188 @@
+"""How the benchmark is shown in a terminal, and the words for times and amounts that its page uses too."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from xopt.conformance.bench.suite import Events
+
+Json = dict[str, Any]
+
+
+def duration(seconds: float) -> str:
+    """In three digits, with the unit that suits it: ``6.61 ms``."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= size:
+            return f"{three_digits(seconds / size)} {unit}"
+    return f"{three_digits(seconds / 1e-9)} ns"
+
+
+def three_digits(x: float) -> str:
+    """Without exponents: 0.0123, 1.23, 12.3, 123, 1,234."""
+    if x == 0:
+        return "0"
+    if abs(x) >= 99.95:
+        return f"{x:,.0f}"
+    return f"{x:.1f}" if abs(x) >= 9.995 else f"{x:.2f}" if abs(x) >= 0.0995 else f"{x:.2g}"
+
+
+def amount(value: int | float) -> str:
+    """Bytes, as ``240 MB``."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= size:
+            return f"{three_digits(value / size)} {unit}"
+    return f"{value:.0f} B"
+
+
+def between(found: Json | None, unit: str = "") -> str:
+    """A median with its quartiles: ``1.03 (1.01-1.05)``."""
+    if found is None:
+        return "-"
+    median, low, high = (three_digits(found[key]) for key in ("median", "low", "high"))
+    quartiles = "" if low == median == high else f" ({low}-{high})"
+    return f"{median}{quartiles}{unit and f' {unit}'}"
+
+
+def speed(entry: Json) -> float:
+    """Bytes that the rule must move, in GB/s."""
+    return float(entry["bytes"] / entry["seconds"]["median"] / 1e9)
+
+
+def rounds(entry: Json) -> int:
+    return sum(seconds is not None for seconds in entry["rounds"])
+
+
+def limit(check: Json) -> str:
+    unit = f" {check['unit']}" if check["unit"] else ""
+    return f"{'at least' if check['at_least'] else 'at most'} {check['limit']:.2f}{unit}"
+
+
+def finding(check: Json) -> str:
+    """What was found, or why nothing was."""
+    if check["found"] is None:
+        return str(check["reason"])
+    return ": ".join(filter(None, (check["of"], between(check["found"], check["unit"]))))
+
+
+def verdict(check: Json) -> str:
+    return {True: "holds", False: "misses", None: "not run"}[check["holds"]]
+
+
+def tally(checks: Sequence[Json]) -> str:
+    """In a sentence."""
+    count = {word: sum(verdict(check) == word for check in checks) for word in ("holds", "misses", "not run")}
+    words = [f"{count['holds']} hold", f"{count['misses']} miss" if count["misses"] != 1 else "1 misses"]
+    return f"Of the {len(checks)} figures asked for, {words[0]}, {words[1]} and {count['not run']} were not run."
+
+
+_STYLES = {"holds": "green", "misses": "bold red", "not run": "dim"}
+
+
+def _table(*columns: str, words: int = 1) -> Table:
+    """The first columns are of words, the others of numbers."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i < words else "right", no_wrap=i >= words)
+    return table
+
+
+class Shown(Events):
+    """Shows each part as soon as it is there."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.console = progress.console
+        self.task = progress.add_task("importing libraries", total=None)
+
+    def planned(self, seconds: float) -> None:
+        self.progress.update(self.task, total=seconds)
+
+    def began(self, what: str) -> None:
+        self.progress.update(self.task, description=what)
+
+    def passed(self, seconds: float) -> None:
+        self.progress.update(self.task, advance=seconds)
+
+    def overheads(self, found: Sequence[Json]) -> None:
+        table = _table("rule", "xopt", "by hand", "ratio")
+        for row in found:
+            table.add_row(row["rule"], f"{row['step']:.1f}", f"{row['by_hand']:.1f}", f"{row['ratio']:.2f}")
+        self._print("a small eager step in NumPy: float32, 10 numbers, microseconds, medians", table)
+
+    def run(self, found: Json) -> None:
+        several = len({entry["size"] for entry in found["entries"]}) > 1
+        title = f"{found['rule']}, {found['name']}, float32"
+        title += "; one step at a time, with nothing in the cache" if found["name"] == "linear" else ""
+        table = _table("contender", "a step", "ns/number", "GB/s", "/ touch", "rounds")
+        for entry in found["entries"]:
+            median = entry["seconds"]["median"]
+            table.add_row(
+                f"{entry['contender']}, {entry['size']}" if several else entry["contender"],
+                duration(median),
+                three_digits(1e9 * median / entry["numbers"]),
+                three_digits(speed(entry)),
+                between(entry["to_touch"]),
+                str(rounds(entry)),
+            )
+        self._print(f"{title}; / touch: time of a byte beside that of the touch kernel", table)
+        for row in found["left_out"]:
+            self._aside(f"left out: {row['contender']}, {row['size']}: {row['reason']}")
+
+    def memory(self, found: Sequence[Json]) -> None:
+        sizes = list(dict.fromkeys(row["size"] for row in found))
+        for rule in dict.fromkeys(row["rule"] for row in found):
+            table = _table("contender", *sizes)
+            own = [row for row in found if row["rule"] == rule]
+            for contender in dict.fromkeys(row["contender"] for row in own):
+                cells = {row["size"]: row for row in own if row["contender"] == contender}
+                table.add_row(contender, *("-" if cells[s]["reason"] else amount(cells[s]["extra"]) for s in sizes))
+            self._print(f"{rule}: peak memory of a step beyond parameters, state and gradient", table)
+        for reason in dict.fromkeys(f"{row['contender']}: {row['reason']}" for row in found if row["reason"]):
+            self._aside(f"not measured: {reason}")
+
+    def first_calls(self, found: Sequence[Json]) -> None:
+        table = _table("rule", "contender", "nothing on disk", "compiled before", words=2)
+        for row in found:
+            times = (row["reason"], "") if row["reason"] else (duration(row["empty"]), duration(row["again"]))
+            table.add_row(row["rule"], row["contender"], *times)
+        if found:
+            self._print("first call of a fused step in a new process", table)
+
+    def checks(self, report: Json) -> None:
+        table = _table("asked", "limit", "found", "", words=4)
+        for check in report["checks"]:
+            table.add_row(check["asked"], limit(check), Text(finding(check)), Text(verdict(check)), style=_STYLES[verdict(check)])
+        self._print("figures asked for: medians and quartiles", table)
+        for reason, names in reasons(report).items():
+            self._aside(f"not run: {', '.join(names)}: {reason}")
+        about = report["about"]
+        self.console.print(f"{tally(report['checks'])} Seed {about['seed']}, {about['seconds']} s.", highlight=False)
+
+    def _print(self, title: str, table: Table) -> None:
+        self.console.print(title, style="italic", highlight=False, markup=False, soft_wrap=True)
+        self.console.print(table)
+
+    def _aside(self, text: str) -> None:
+        self.console.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
+
+
+def reasons(report: Json) -> dict[str, list[str]]:
+    """Why contenders cannot run here, each with their names."""
+    found: dict[str, list[str]] = {}
+    for row in report["contenders"]:
+        if row["reason"] and row["name"] not in found.setdefault(row["reason"], []):
+            found[row["reason"]].append(row["name"])
+    return found
+
+
+def write_json(report: Json, path: Path) -> None:
+    """With the rounds of a contender in one line."""
+    text = json.dumps(report, indent=1, allow_nan=False)
+    path.write_text(re.sub(r"\[([^][{}]*)\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n")
