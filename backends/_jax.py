@@ -2,15 +2,19 @@
 
 import importlib
 import logging
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any
 
 import numpy as np
+from array_api_compat import is_jax_array
 
 from xopt.backends.base import Backend, rounded, to_bfloat16_bits, variables
+from xopt.backends.fusing import Fuser
 from xopt.operations import Array
+from xopt.rule import Rule
 
 
 class JAXBackend(Backend):
@@ -19,6 +23,19 @@ class JAXBackend(Backend):
     distributions = ("jax",)
     extra = "jax"
     tracer = "jax.jit"
+    compilers = ("jax.jit",)
+
+    @classmethod
+    def owns(cls, x: Any) -> bool:
+        return is_jax_array(x)
+
+    @classmethod
+    def traces(cls, x: Array) -> bool:
+        return isinstance(x, sys.modules["jax"].core.Tracer)
+
+    @classmethod
+    def fuser(cls, rule: Rule[Any, Any], compiler: str | None, example: Array) -> Fuser:  # noqa: ARG003 - there is one
+        return importlib.import_module("xopt.backends.xla").fuser(rule, example)  # type: ignore[no-any-return]
 
     @classmethod
     def devices(cls) -> tuple[str, ...]:

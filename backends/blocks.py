@@ -53,7 +53,7 @@ def _refuse_overlap(work: Work, leaves: Sequence[Leaf]) -> None:
     for i, row in enumerate(arrays):
         for j, x in enumerate(row):
             bounds[:, i, j if j < len(row) - 1 else -1] = np.lib.array_utils.byte_bounds(x)
-    refuse_overlap(work, *bounds, np.asarray([len({x.strides for x in row}) == 1 for row in arrays]))
+    refuse_overlap(work, bounds[0], bounds[1], np.asarray([len({x.strides for x in row}) == 1 for row in arrays]))
 
 
 def blocks_of(arrays: Sequence[Any], dtypes: Sequence[Any]) -> Iterator[tuple[Any, ...]]:

@@ -206,7 +206,7 @@ class CuPyFuser:
             for j, x in [*enumerate(arrays), (-1, grad)]:
                 bounds[:, i, j] = _bounds(x)
         alike = [len({x.strides for x in (*arrays, grad)}) == 1 for arrays, grad in zip(old, work.grads, strict=True)]
-        refuse_overlap(work, *bounds, np.asarray(alike))
+        refuse_overlap(work, bounds[0], bounds[1], np.asarray(alike))
 
 
 def _launch(kernels: Kernels, cells: Sequence[Cell], arrays: Sequence[Arrays]) -> None:

@@ -146,7 +146,7 @@ def fuse(rule: Any, *, donate: bool = False, compiler: str | None = None) -> Any
         if not leaves:
             return rule.step(state, grad, **hyper)
         work = Work(rule, t, leaves, columns[1:], columns[0], own, spec, donate, own[0] is hyper)
-        key = type(leaves[0]), str(getattr(leaves[0], "device", None))  # CuPy's devices have no hash
+        key = type(leaves[0]), _device(leaves[0])
         fuser = fusers.get(key)
         if fuser is None:
             fuser = fusers[key] = _fuser(work, compiler)
@@ -165,6 +165,14 @@ def fuse(rule: Any, *, donate: bool = False, compiler: str | None = None) -> Any
     step.__doc__ = f"``{rule.name}_step`` as one pass over memory{over}.\n\n{rule.step.__doc__}"
     step.rule = rule  # type: ignore[attr-defined]
     return step
+
+
+def _device(x: Array) -> str:
+    """Its name, as CuPy's devices have no hash."""
+    try:
+        return str(getattr(x, "device", None))
+    except RuntimeError:  # of an array that JAX has deleted, as it was donated
+        return "nowhere"
 
 
 def _torch_traces() -> bool:

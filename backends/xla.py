@@ -1,0 +1,187 @@
+"""Fused steps of JAX arrays: XLA compiles the recorded program of every leaf, with the bits of the eager step."""
+
+import importlib
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from xopt.backends.base import rounded
+from xopt.backends.blocks import flat
+from xopt.backends.forms import Updates, calls, filled
+from xopt.backends.fusing import Fuser, Leaf, Work, mark_donated, one_library, refuse_donated
+from xopt.backends.program import OPERATIONS, Program, numbers_of
+from xopt.leaves import Kind, lifted, path_of
+from xopt.operations import Array
+from xopt.rule import Rule
+
+LEAVES = 256
+"""Leaves that are compiled together: a second's work. For 1,000 at once XLA needs seven, and a step takes no less time."""
+
+
+def fuser(rule: Rule[Any, Any], example: Array) -> Fuser:
+    """Takes steps of JAX arrays, on one device or on several."""
+    return _XLAFuser(rule, example)
+
+
+class _XLAFuser:
+    def __init__(self, rule: Rule[Any, Any], example: Array) -> None:
+        self.rule = rule
+        self.jax: Any = importlib.import_module("jax")
+        self._type = type(example)
+        self._last: tuple[list[Any], list[Kind]] = [], []  # what the arrays of a step were, and their kinds
+        self._updates = Updates(rule, self._update)
+        self._traces = 0
+
+        def step(*arguments: Any) -> Any:
+            self._traces += 1
+            return _step(*arguments)
+
+        step.__name__ = f"{rule.name}_step"
+        # by default XLA uses half of a register of 512 bits; all of it makes up for what not contracting costs
+        on_cpu = next(iter(example.sharding.device_set)).platform == "cpu"
+        wide = {"xla_cpu_prefer_vector_width": 512} if on_cpu else None
+        self._keeping = self.jax.jit(step, static_argnums=0, compiler_options=wide)
+        # the buffer of an old value serves for the new one even where nothing reads it
+        self._donating = self.jax.jit(step, static_argnums=0, donate_argnums=1, keep_unused=True, compiler_options=wide)
+
+    def __call__(self, work: Work) -> list[Sequence[Any]]:
+        _refuse_deleted(work)
+        leaves, ordinary = self._leaves(work)
+        old = [[leaf.params, *flat(leaf.slots)] for leaf in leaves]
+        tracing = self._tracing(leaves, ordinary)
+        donate = work.donate and not tracing
+        if donate:
+            _refuse_shared(work, old)
+        updates = self._updates.of(leaves)
+        forms = [(update, x.shape, x.dtype, getattr(x, "sharding", None)) for update, (x, *_) in zip(updates, old, strict=True)]
+        step = _step if tracing else self._donating if donate else self._keeping
+        new: list[Any] = [None] * len(leaves)
+        began, traces = time.monotonic(), self._traces
+        # where a function of other arguments is being traced, its compilation is the outermost, which alone has options: leave it
+        with nullcontext() if tracing else self.jax.ensure_compile_time_eval():
+            for call in calls(forms, LEAVES):
+                static, rows = _rows([leaves[i] for i in call], [updates[i] for i in call])
+                results = step(static, [old[i] for i in call], [leaves[i].grad for i in call], rows, 1.0)
+                for i, arrays in zip(call, results, strict=True):
+                    new[i] = arrays
+        took = time.monotonic() - began
+        if self._traces > traces and took > 1:
+            where = "JAX keeps it in jax_compilation_cache_dir, where that is set"
+            sys.stderr.write(f"xopt: compiled {self.rule.name}_step for jax in {took:.1f} s; {where}\n")
+        if donate:
+            mark_donated(work.params[0])
+        return list(zip(*[filled(self.rule, leaf, arrays) for leaf, arrays in zip(leaves, new, strict=True)], strict=True))
+
+    def _leaves(self, work: Work) -> tuple[list[Leaf], bool]:
+        """The leaves, checked, and whether all have arrays alone; then, to find that these are what they were takes little time."""
+        columns = [(name in self.rule.carried, slot) for name, slot in zip(self.rule.slots, work.slots, strict=True)]
+        arrays = [*work.params, *work.grads, *chain.from_iterable(slot for number, slot in columns if not number)]
+        ordinary = set(map(type, arrays)) == {self._type}  # no None, no tuple: then hyperparameters do not matter
+        form = [x.aval for x in arrays] + [x.sharding for x in arrays] if ordinary else []
+        known, kinds = self._last
+        if not ordinary or form != known:
+            there = _devices(work.params[0])
+            one_library(work, lambda x: _devices(x) if type(x) is self._type else there)
+            leaves = list(work.leaves())
+            self._last = form, [leaf.kind for leaf in leaves]
+            return leaves, ordinary
+        slots = [[1.0 if number else slot[i] for number, slot in columns] for i in range(len(work.params))]
+        rest = zip(kinds, work.params, slots, work.grads, strict=True)
+        return [Leaf(*leaf, *work.coefficients(i, leaf[0])) for i, leaf in enumerate(rest)], True
+
+    def _tracing(self, leaves: list[Leaf], ordinary: bool) -> bool:
+        """Whether a compiler traces some of the arrays, though not the first."""
+        numbers = [x for c in {id(leaf.c): leaf.c for leaf in leaves}.values() for x in numbers_of(c)]
+        arrays = [] if ordinary else [x for leaf in leaves for x in (leaf.params, leaf.grad, *flat(leaf.slots))]
+        return any(isinstance(x, self.jax.core.Tracer) for x in (*numbers, *arrays))
+
+    def _update(self, program: Program) -> Callable[..., Any]:
+        """The function of one leaf that is traced for a program.
+
+        Each product is multiplied by a 1 that XLA does not know. What it contracts then is ``fma(a * b, 1, c)``, the sum of the
+        eager step, rounded twice as there; without it, ``fma(a, b, c)`` is rounded once, which changes a third of the numbers.
+        """
+        xp = self.jax.numpy
+        functions = OPERATIONS | {name: getattr(xp, name) for name in ("sqrt", "sign", "maximum", "minimum", "where")}
+
+        def update(old: Any, grad: Any, c: Any, one: Any) -> Any:
+            compute = self.rule.kind(f"{self.rule.name}_step", grad, None, 0).compute
+            values = dict(zip(program.coefficients, c, strict=True))
+            values |= {name: x.astype(compute) for name, x in zip(program.arrays, (*old, grad), strict=True)}
+            for result, name, operands in program.operations:
+                value = functions[name](*[values[x] if isinstance(x, str) else x for x in operands])
+                values[result] = value * one if name == "multiply" else value
+            return [values[name].astype(x.dtype) for name, x in zip(program.writes.values(), old, strict=True)]
+
+        return self.jax.jit(update)  # traced once for all leaves that are alike
+
+
+def _step(static: Sequence[tuple[Any, int]], old: Any, grads: Any, rows: Any, one: Any) -> Any:
+    """The new arrays of some leaves, given the update and the row of coefficients of each."""
+    leaves = zip(static, old, grads, strict=True)
+    return [update(arrays, grad, rows[row], one) for (update, row), arrays, grad in leaves]
+
+
+def _rows(leaves: Sequence[Leaf], updates: Sequence[Any]) -> tuple[tuple[tuple[Any, int], ...], list[Any]]:
+    """The update and the row of coefficients of each leaf, and those rows: arguments, so that other numbers compile nothing.
+
+    Leaves with the same coefficients share a row, and others have one each, so that XLA can see that their loops are the same and
+    compiles one for all; of places in one table it makes as many loops.
+    """
+    rows: dict[int, tuple[int, Any]] = {}
+    for leaf in leaves:
+        if id(leaf.c) not in rows:
+            rows[id(leaf.c)] = len(rows), _row(leaf)
+    static = tuple([(update, rows[id(leaf.c)][0]) for update, leaf in zip(updates, leaves, strict=True)])
+    return static, [row for _, row in rows.values()]
+
+
+def _row(leaf: Leaf) -> Any:
+    numbers = numbers_of(leaf.c)
+    if all(isinstance(x, float) for x in numbers):
+        return rounded(numbers, np.dtype(leaf.kind.compute).name)
+    return [lifted(x, leaf.kind) for x in numbers]
+
+
+def _devices(x: Array) -> Any:
+    devices = x.sharding.device_set
+    return next(iter(devices)) if len(devices) == 1 else devices
+
+
+def _refuse_deleted(work: Work) -> None:
+    """JAX deletes what it takes, but not an array that NumPy sees too: of that it takes a copy."""
+    if work.params[0].is_deleted():
+        mark_donated(work.params[0])
+    refuse_donated(work)
+
+
+def _refuse_shared(work: Work, old: list[list[Any]]) -> None:
+    """Raises ValueError where a buffer would be given away twice, or is needed for a gradient too: XLA takes neither."""
+    places = [_place(x) for arrays in old for x in arrays]
+    grads = list(map(_place, work.grads))
+    if len(set(places)) == len(places) and set(places).isdisjoint(grads):
+        return
+    owners: dict[int, int] = {}
+    owned = [i for i, arrays in enumerate(old) for _ in arrays]
+    for at, (i, place) in enumerate(zip([*owned, *range(len(grads))], [*places, *grads], strict=True)):
+        if place in owners:
+            msg = (
+                f"{work.where(owners[place])} or a slot of it shares memory with params{path_of(work.spec, i)}, its slots or its "
+                "gradient, so that one would be written over the other; fuse without donate takes them"
+            )
+            raise ValueError(msg)
+        if at < len(places):
+            owners[place] = i
+
+
+def _place(x: Array) -> int:
+    """The address of an array, or another number of its own where it has no single one."""
+    try:
+        return x.unsafe_buffer_pointer() or id(x)
+    except (AttributeError, ValueError, RuntimeError):  # on several devices
+        return id(x)
