@@ -118,7 +118,8 @@ class _XLAFuser:
                 values[result] = value * one if name == "multiply" else value
             return [values[name].astype(x.dtype) for name, x in zip(program.writes.values(), old, strict=True)]
 
-        return self.jax.jit(update)  # traced once for all leaves that are alike
+        jitted: Callable[..., Any] = self.jax.jit(update)  # traced once for all leaves that are alike
+        return jitted
 
 
 def _step(static: Sequence[tuple[Any, int]], old: Any, grads: Any, rows: Any, one: Any) -> Any:

@@ -36,11 +36,10 @@ def _app() -> Any:
     from xopt.conformance import report as views
     from xopt.conformance import suite
     from xopt.conformance.bench import bench as run_bench
+    from xopt.conformance.bench import show as bench_views
     from xopt.conformance.bench.contenders import contenders
     from xopt.conformance.bench.page import write_html as write_bench
     from xopt.conformance.bench.shapes import LADDER, TREES, size_of
-    from xopt.conformance.bench.show import Shown
-    from xopt.conformance.bench.show import write_json as write_bench_json
     from xopt.conformance.html import write_html
     from xopt.conformance.junit import write_junit
     from xopt.conformance.ledger import ACCEPTED
@@ -234,6 +233,7 @@ def _app() -> Any:
         times_only: Annotated[bool, typer.Option("--times-only", help="Leave out memory and first calls.")] = False,
         seed: Annotated[int, typer.Option(help="Of the numbers, and of the order in a round.")] = 0,
         json: Annotated[Path | None, typer.Option(help="Write all that was found here, as JSON.", dir_okay=False)] = None,
+        table: Annotated[Path | None, typer.Option(help="Put the figures in this Markdown file, between its markers.")] = None,
         html: Annotated[Path | None, typer.Option(help="Write a page to look at here.", dir_okay=False)] = None,
     ) -> None:
         """Time steps, eager and fused, beside the limits of the machine and other optimizers.
@@ -243,6 +243,7 @@ def _app() -> Any:
         console = Console()
         for option, path in (("--json", json), ("--html", html)):
             must_have_a_place(path, option)
+        must_hold(table, [views.mark(bench_views.TABLE)], "--table")
         names = [name for text in rules or () for name in (RULES if text == "all" else text.split(","))]
         for name in names:
             if name not in RULES:
@@ -257,7 +258,7 @@ def _app() -> Any:
                 msg = f"no contender has {text!r} in its name"
                 raise typer.BadParameter(msg, param_hint="--only")
         with bar(console) as progress:
-            shown = Shown(progress)
+            shown = bench_views.Shown(progress)
             report = run_bench(
                 names or None,
                 chosen,
@@ -270,7 +271,9 @@ def _app() -> Any:
             )
         shown.checks(report)
         if json is not None:
-            write_bench_json(report, json)
+            bench_views.write_json(report, json)
+        if table is not None:
+            views.put_between(table, bench_views.TABLE, bench_views.markdown(report))
         if html is not None:
             write_bench(report, html)
 

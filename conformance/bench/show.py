@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +180,39 @@ def reasons(report: Json) -> dict[str, list[str]]:
         if row["reason"] and row["name"] not in found.setdefault(row["reason"], []):
             found[row["reason"]].append(row["name"])
     return found
+
+
+TABLE = "benchmark"
+
+
+def markdown(report: Json) -> str:
+    """The figures asked for and the times, for a page, with the run that they come from."""
+    about = report["about"]
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    where = f"{about['cpu']}, {about['machine']}, Python {about['python']}, {versions}"
+    how = f"{about['seconds']:.0f} s. Medians, with quartiles in brackets"
+    lines = [
+        f"`{about['command']}`, {about['date']}, {where}: {how}. {tally(report['checks'])}",
+        "",
+        *_rows("asked|limit|found|", ((c["asked"], limit(c), finding(c), verdict(c)) for c in report["checks"])),
+    ]
+    for run in report["runs"]:
+        title = f"{run['rule']}, {run['name']}" + (", one step at a time, nothing in the cache" if run["name"] == "linear" else "")
+        rows = (
+            (
+                f"{e['contender']}, {e['size']}" if len({x["size"] for x in run["entries"]}) > 1 else e["contender"],
+                duration(e["seconds"]["median"]),
+                three_digits(speed(e)),
+                between(e["to_touch"]),
+            )
+            for e in run["entries"]
+        )
+        lines += ["", f"### {title}", "", *_rows("contender|a step|GB/s|time of a byte / touch", rows)]
+    return "\n".join(lines)
+
+
+def _rows(head: str, rows: Iterable[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (head.split("|"), ["---"] * (head.count("|") + 1), *rows)]
 
 
 def write_json(report: Json, path: Path) -> None:
