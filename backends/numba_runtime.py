@@ -13,7 +13,16 @@ from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["bfloat16_to_float", "carray", "float_to_bfloat16", "float_to_half", "half_to_float", "inspect", "pointer_to"]
+__all__ = [
+    "bfloat16_to_float",
+    "carray",
+    "float_to_bfloat16",
+    "float_to_half",
+    "half_to_float",
+    "inspect",
+    "pointer_to",
+    "prefetch",
+]
 
 
 def pointer_to(dtype: Any) -> Any:
@@ -32,6 +41,21 @@ def pointer_to(dtype: Any) -> Any:
 
 
 _int32_at, _int64_at = pointer_to(types.int32), pointer_to(types.int64)
+
+
+@intrinsic
+def prefetch(context: Any, address: Any) -> Any:
+    """Asks for the memory at an address, which may be anything: what is not there is not fetched."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        read, near, data = number(0), number(3), number(1)
+        builder.call(function, [builder.inttoptr(arguments[0], pointer), read, near, data])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), code
 
 
 # The narrow formats, as integers of 16 bits.

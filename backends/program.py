@@ -121,7 +121,12 @@ def record(rule: Rule[Any, Any], slots: Sequence[Any], c: Any, literal: Collecti
                 carried[one] = after.name
             elif before is not None:
                 writes[one] = after.name
-    return Program(rule.name, (*writes, "grad"), coefficients, _needed(tape.operations, writes.values()), writes, carried)
+    arrays, operations = (*writes, "grad"), _needed(tape.operations, writes.values())
+    taken = [name for name in arrays if name in {*coefficients, *(operation.result for operation in operations)}]
+    if taken:
+        msg = f"{rule.name}: a slot cannot be called {taken[0]}, as a result or a coefficient of its program is; call it otherwise"
+        raise ValueError(msg)
+    return Program(rule.name, arrays, coefficients, operations, writes, carried)
 
 
 def asked(rule: Rule[Any, Any], slots: Sequence[Any], c: Any) -> tuple[str, ...]:
