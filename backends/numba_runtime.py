@@ -161,9 +161,7 @@ def _dense(dims: Any, shape: Any, strides: Any, unit: Any) -> Any:
 
 @njit(cache=True)
 def inspect(
-    objects: Any,  # address of the PyObjects: those of the first array of each leaf, then of the second, ...
-    leaves: Any,
-    columns: Any,
+    lists: Any,  # addresses of Python lists, a column each: the first array of each leaf, then the second, ...
     known: Any,  # addresses: of None, of the array types
     header: Any,  # bytes before the fields of a PyObject
     reader: Any,  # 0 for NumPy, else the address of DLPack's function
@@ -177,13 +175,20 @@ def inspect(
 ) -> None:
     """Where the numbers of each leaf are, if all its arrays have one shape, one dense layout and the dtypes of a known format."""
     room = _room()
+    leaves, columns = addresses.shape
+    items = np.empty(columns, np.int64)  # where each list has the addresses of its objects
+    for column in range(columns):
+        items[column] = _word(lists[column] + header + 8)
     for leaf in range(leaves):
+        if leaf + 4 < leaves:
+            for column in range(columns):
+                prefetch(_word(items[column] + 8 * (leaf + 4)) + header)
         formats[leaf] = -1
         absent[leaf] = 0
         dims, shape, strides, format_ = 0, 0, 0, -1
         good = True
         for column in range(columns):
-            obj = _word(objects + 8 * (column * leaves + leaf))
+            obj = _word(items[column] + 8 * leaf)
             if obj == known[0]:
                 absent[leaf] |= 1 << column
                 addresses[leaf, column] = 0
