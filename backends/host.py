@@ -108,9 +108,11 @@ def source(program: Program, format_: Format) -> str:
     sizes["params"] = sizes["grad"] = np.dtype(format_.storage).itemsize
     own = ("params", "grad")  # in the parameters' dtype
 
-    def array(table: str, name: str, first: str, n: str) -> str:
-        at = "_storage_at" if name in own else "_real_at"
-        return f"carray({at}({table}[_leaf, {program.arrays.index(name)}] + {sizes[name]} * {first}), ({n},))"
+    def place(table: str, name: str, first: str) -> str:
+        return f"{table}[_leaf, {program.arrays.index(name)}] + {sizes[name]} * {first}"
+
+    def array(name: str) -> str:
+        return f"carray({'_storage_at' if name in own else '_real_at'}({place('addresses', name, '_first')}), (_m,))"
 
     lines = [
         f'"""{program.rule} in {format_.name}. Made by xopt from the rule\'s update; see xopt/backends/host.py."""',
@@ -135,18 +137,21 @@ def source(program: Program, format_: Format) -> str:
         "        if sources.shape[0] > 0:",
     ]
     for name in program.writes:
-        lines += [f"            _from, _to = {array('sources', name, '_start', '_n')}, {array('addresses', name, '_start', '_n')}"]
-        lines += ["            for _i in range(_n):", "                _to[_i] = _from[_i]"]
+        to, source = place("addresses", name, "_start"), place("sources", name, "_start")
+        lines += [f"            copy({to}, {source}, {sizes[name]} * _n)"]
+    last, widest = len(program.arrays) - 1, max(sizes.values())
+    size = f"{sizes['grad']} if _array in (0, {last}) else {widest}" if sizes["grad"] < widest else str(widest)
     lines += [
         f"        _step = {CHUNK} if ahead else _n",
         "        for _first in range(_start, _start + _n, _step):",
         "            _m = min(_step, _start + _n - _first)",
         "            if ahead:",
+        f"                for _array in range({last + 1}):",
+        f"                    _size = {size}",
+        f"                    for _byte in range(_size * _first, _size * (_first + _m), {LINE}):",
+        "                        prefetch(addresses[_leaf, _array] + _byte + ahead)",
+        *(f"            _{name}_ = {array(name)}" for name in program.arrays),
     ]
-    for i, name in enumerate(program.arrays):
-        lines += [f"                for _byte in range(0, {sizes[name]} * _m, {LINE}):"]
-        lines += [f"                    prefetch(addresses[_leaf, {i}] + {sizes[name]} * _first + ahead + _byte)"]
-    lines += [f"            _{name}_ = {array('addresses', name, '_first', '_m')}" for name in program.arrays]
     lines += ["            for _i in range(_m):"]
     load, store = ({name: text if name in own else "{}" for name in sizes} for text in (format_.load, format_.store))
     lines += [f"                {name} = {load[name].format(f'_{name}_[_i]')}" for name in program.reads]

@@ -16,6 +16,7 @@ from numba.extending import intrinsic
 __all__ = [
     "bfloat16_to_float",
     "carray",
+    "copy",
     "float_to_bfloat16",
     "float_to_half",
     "half_to_float",
@@ -40,9 +41,6 @@ def pointer_to(dtype: Any) -> Any:
     return pointer
 
 
-_int32_at, _int64_at = pointer_to(types.int32), pointer_to(types.int64)
-
-
 @intrinsic
 def prefetch(context: Any, address: Any) -> Any:
     """Asks for the memory at an address, which may be anything: what is not there is not fetched."""
@@ -56,6 +54,19 @@ def prefetch(context: Any, address: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.intp), code
+
+
+@intrinsic
+def copy(context: Any, to: Any, source: Any, size: Any) -> Any:
+    """Copies bytes between addresses that do not overlap."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        byte = ir.IntType(8).as_pointer()
+        to, source = (builder.inttoptr(x, byte) for x in arguments[:2])
+        cgutils.raw_memcpy(builder, to, source, arguments[2], 1)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp), code
 
 
 # The narrow formats, as integers of 16 bits.
@@ -133,14 +144,24 @@ def _room(context: Any) -> Any:
     return types.intp(), code
 
 
-@njit(inline="always")
-def _word(address: Any) -> Any:
-    return carray(_int64_at(address), (1,))[0]
+@intrinsic
+def _word(context: Any, address: Any) -> Any:
+    """The 64 bits at an address."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()))
+
+    return types.int64(types.intp), code
 
 
-@njit(inline="always")
-def _half_word(address: Any) -> Any:
-    return np.int64(carray(_int32_at(address), (1,))[0])
+@intrinsic
+def _half_word(context: Any, address: Any) -> Any:
+    """The 32 bits at an address, as a signed number."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.sext(builder.load(builder.inttoptr(arguments[0], ir.IntType(32).as_pointer())), ir.IntType(64))
+
+    return types.int64(types.intp), code
 
 
 @njit

@@ -12,8 +12,11 @@ import pytest
 from libraries import LIBRARIES, assert_same_bits, busy, leaves, normal, to_numpy
 
 import xopt
-from xopt.backends import BACKENDS, fuse, get, host
+from xopt.backends import BACKENDS, _numpy, fuse, get, host
 from xopt.backends.host import HostFuser
+from xopt.conformance.bounded import FORMATS
+from xopt.conformance.cells import check_rule
+from xopt.conformance.results import IDENTICAL
 
 COMPILERS = ["numba", "blocks"]
 NUMPY = LIBRARIES["numpy"]
@@ -82,6 +85,20 @@ def test_torch_bits_are_numpys(rule: Any, dtype: str, donate: bool) -> None:
             assert np.array_equal(x, y), path
     assert all(str(x.dtype) == f"torch.{dtype}" for x in optree.tree_leaves(state.params))
     assert all(x.dtype in (torch.float32, torch.float64) for x in optree.tree_leaves(state[1:-1]) if isinstance(x, torch.Tensor))
+
+
+@pytest.mark.parametrize("name", ["lion", "aggmo", "ademamix"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_blocks_in_the_conformance_suite(name: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs there where numba is missing: as numba's kernels, which have a column of their own."""
+    monkeypatch.setattr(_numpy, "numba_or_reason", lambda: "numba is hidden")
+    monkeypatch.setattr(_numpy, "say_once", lambda _: None)
+    arithmetic = "float64" if dtype == "float64" else "float32"
+    target = "numpy", "cpu", "fused"
+    (cell,) = check_rule(name, dtype, [target], {("numpy", "cpu", arithmetic, "fused"): FORMATS[arithmetic]}, 8, 4, seed=0)
+    assert get("numpy").compiler == "blocks"
+    assert cell.verdict == IDENTICAL
+    assert cell.trajectories > 50
 
 
 def test_one_array_is_a_tree_of_one_leaf(rule: Any) -> None:
