@@ -36,7 +36,7 @@ def test_report_follows_its_schema(report: Any) -> None:
 
 
 def test_every_cell_is_there_and_says_why_it_did_not_run(report: Any) -> None:
-    assert len(report.cells) == 2 * 2 * 4 * 2  # rules, dtypes, backends, modes
+    assert len(report.cells) == 2 * 2 * 4 * 3  # rules, dtypes, backends, modes
     for cell in report.cells:
         assert (cell.verdict == NOT_RUN) == (cell.reason is not None)
     numpy = next(c for c in report.cells if c.backend == "numpy" and c.dtype == "bfloat16")
@@ -122,10 +122,12 @@ def test_command_writes_what_it_is_asked_for_and_exits_with_0(tmp_path: Path) ->
 
 def test_a_deviation_without_a_row_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger, "read", list)
-    report = conform(["torch"], ["adamw"], ["float32"], "quick")
-    (problem,) = report.problems
-    assert "adamw" in problem
-    assert "no row of the ledger accepts it" in problem
+    rules = ["adam", "nadam", "qhadam"]  # how many of them deviate in a quick run is the processor's: its square roots
+    report = conform(["torch"], rules, ["float32"], "quick")
+    assert report.problems
+    for problem in report.problems:
+        assert problem.partition(" ")[0] in rules
+        assert "no row of the ledger accepts it" in problem
     assert report.wrong == []
 
 

@@ -1318,7 +1318,7 @@ CORE = [
         "qhadam",
         "step count: saturates at 256",
         "From step 256 on each is the 256th.",
-        ("rule.py", "t = count + 1 if type(count) is int else", "t = min(count + 1, 256) if type(count) is int else"),
+        ("rule.py", "count + 1 if type(count) is int else", "min(count + 1, 256) if type(count) is int else"),
         seen="pytorch/ao#4915",
     ),
     _core(
@@ -1327,8 +1327,9 @@ CORE = [
         "The rule counts for itself, so that a saved state does not go on where it was.",
         (
             "rule.py",
-            "t = count + 1 if type(count) is int else _count(count) + 1",
-            "t = rule.carried['taken'] = count + 1 if count == 0 else rule.carried.get('taken', 0) + 1",
+            "return params, slots, count + 1 if type(count) is int else _count(count) + 1",
+            "self.carried['taken'] = count + 1 if count == 0 else self.carried.get('taken', 0) + 1\n"
+            "        return params, slots, self.carried['taken']",
         ),
         seen="metaopt/torchopt, trace",
     ),
@@ -1712,7 +1713,7 @@ CORE = [
         "adamw",
         "state: another rule's is accepted",
         "A state of Adam is stepped by AdamW.",
-        ("rule.py", "if type(state) is not state_type:", "if not isinstance(state, tuple):"),
+        ("rule.py", "if type(state) is not self.state:", "if not isinstance(state, tuple):"),
         seen="pytorch/pytorch#7499",
     ),
     _core(
