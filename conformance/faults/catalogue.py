@@ -1328,8 +1328,10 @@ CORE = [
         (
             "rule.py",
             "return params, slots, count + 1 if type(count) is int else _count(count) + 1",
-            "self.carried['taken'] = count + 1 if count == 0 else self.carried.get('taken', 0) + 1\n"
-            "        return params, slots, self.carried['taken']",
+            (
+                "self.carried['taken'] = count + 1 if count == 0 else self.carried.get('taken', 0) + 1\n"
+                "        return params, slots, self.carried['taken']"
+            ),
         ),
         seen="metaopt/torchopt, trace",
     ),
