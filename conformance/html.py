@@ -142,13 +142,16 @@ def _and(parts: Sequence[str]) -> str:
 
 
 def _columns(backends: list[Json], cells: list[Json]) -> list[Column]:
-    """What ran or could have: a backend without a compiler has no compiled column."""
+    """What ran or could have: a backend without a compiler has no compiled column, and one that nothing fuses no fused one."""
     tracers = {(b["name"], b["device"]): b["tracer"] for b in backends}
+    can = {
+        "eager": dict.fromkeys(tracers, True),
+        "traced": tracers,
+        "fused": {(b["name"], b["device"]): b["compiler"] for b in backends},
+    }
     found = [(b["name"], b["device"], mode) for b in backends for mode in MODES]
     known = {(c["backend"], c["device"], c["mode"]) for c in cells}
-    return [
-        Column(*key, heading(*key, tracers[key[:2]])) for key in found if key in known and (key[2] != "traced" or tracers[key[:2]])
-    ]
+    return [Column(*key, heading(*key, tracers[key[:2]])) for key in found if key in known and can[key[2]][key[:2]]]
 
 
 def _where(result: Json, columns: list[Column]) -> str:

@@ -18,8 +18,10 @@ from xopt.rules import RULES
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 NASTY = """<script>alert("1")</script> & 'two'"""
 TRACERS = {"numpy": None, "array_api_strict": None, "torch": "torch.compile", "jax": "jax.jit", "cupy": None}
+COMPILERS = {"numpy": "numba", "array_api_strict": None, "torch": "numba", "jax": "jax.jit", "cupy": None}
 TARGETS = [
     ("numpy", "cpu", "eager"),
+    ("numpy", "cpu", "fused"),
     ("array_api_strict", "cpu", "eager"),
     ("torch", "cpu", "eager"),
     ("torch", "cpu", "traced"),
@@ -89,6 +91,7 @@ def bare() -> dict[str, Any]:
                 else:
                     cells.append(cell(rule, backend, device, dtype, mode, draw))
             cells.append(Cell(rule, "numpy", "cpu", dtype, "traced", "numpy has no compiler of its own").to_dict())
+            cells.append(Cell(rule, "array_api_strict", "cpu", dtype, "fused", "nothing fuses its steps").to_dict())
             cells += [
                 Cell(rule, "cupy", "", dtype, mode, "not installed: pip install 'cupy'").to_dict() for mode in ("eager", "traced")
             ]
@@ -102,6 +105,7 @@ def bare() -> dict[str, Any]:
             "reason": "not installed: pip install 'cupy'" if name == "cupy" else None,
             "dtypes": [] if name == "cupy" else list(DTYPES),
             "tracer": TRACERS[name],
+            "compiler": COMPILERS[name],
             "probes": {},
             "sentences": [] if name == "cupy" else [*sentences, f"x / 3.0 is not the correctly rounded quotient by {name}"],
             "seconds": 0.6,
@@ -390,7 +394,7 @@ def test_what_did_not_run_says_why_and_nothing_else(page: Page) -> None:
 
 def test_without_laws_faults_and_evidence(tmp_path: Path) -> None:
     page = Page(written(bare(), tmp_path))
-    assert "In 274,560 trajectories no number left its derived error bound." in page.text
+    assert "In 306,240 trajectories no number left its derived error bound." in page.text
     assert "The laws were not part of this run. The planted faults were not part of this run." in page.text
     assert "laws held" not in page.text
     assert "faults were caught" not in page.text
