@@ -85,7 +85,8 @@ def numba_or_reason() -> str | None:
     missing = [name for name in ("numba", "platformdirs") if importlib.util.find_spec(name) is None]
     if missing:
         return f"{' and '.join(missing)} is not installed: pip install 'array-xopt[numba]'"
-    return None if sys.implementation.name == "cpython" else "kernels need CPython"
+    fits = sys.implementation.name == "cpython" and sys.maxsize > 2**32  # whose structs are read
+    return None if fits else "kernels need CPython with addresses of 64 bits"
 
 
 @cache
@@ -228,9 +229,17 @@ class _Thread:
         self._calls.put((function, arguments))
 
     def wait(self) -> None:
-        error = self._results.get()
-        if error is not None:
-            raise error
+        """Until the kernel is done, also where the user interrupts: the arrays must outlive it."""
+        caught: BaseException | None = None
+        while True:
+            try:
+                error = self._results.get()
+            except KeyboardInterrupt as interrupt:
+                caught = interrupt
+            else:
+                break
+        if error or caught:
+            raise error or caught  # type: ignore[misc]
 
     def _work(self) -> None:
         while True:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -534,3 +535,24 @@ def test_every_backend_says_what_it_fuses_with() -> None:
     assert get("array_api_strict").compiler is None
     for backend in BACKENDS.values():
         assert isinstance(backend.compilers, tuple)
+
+
+def test_an_interrupt_waits_for_the_kernel() -> None:
+    """The arrays must outlive it, and the next step must not get its answer."""
+
+    class Interrupted(SimpleQueue[Any]):
+        times = 1
+
+        def get(self, *_: Any) -> Any:
+            if self.times:
+                self.times -= 1
+                raise KeyboardInterrupt
+            return super().get()
+
+    thread, done = host._Thread(), []
+    thread._results = Interrupted()
+    thread.start(done.append, 1)
+    with pytest.raises(KeyboardInterrupt):
+        thread.wait()
+    assert done == [1]
+    assert thread._results.empty()
