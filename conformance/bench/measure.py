@@ -16,6 +16,9 @@ TURN = 0.005
 LONG = 0.05
 """Seconds of a step from which on a turn does without an untimed step before the others."""
 
+PEERS = 4
+"""How many times as long as the quickest a contender may take to have as many steps in a turn."""
+
 PATIENCE = 8
 """How many times as long as the shortest turn one may be; what takes longer has its turn in one round of four only."""
 
@@ -56,7 +59,8 @@ def interleave(
     The order is drawn anew in each round, so that nobody always follows the same one. Where ``warm`` is False a turn is a single
     step, without an untimed one before: nothing is in the cache then, if the others need all of it.
     """
-    steps, warm_up = zip(*(_planned(one, warm) for one in running), strict=True)
+    plans = _planned(running, warm)
+    steps, warm_up = [plan[0] for plan in plans], [plan[1] for plan in plans]
     rounds: list[list[float | None]] = [[] for _ in running]
     every = [1] * len(running)
     draw = random.Random(seed)
@@ -81,14 +85,26 @@ def interleave(
     return [Turns(n, column) for n, column in zip(steps, rounds, strict=True)]
 
 
-def _planned(one: Running, warm: bool) -> tuple[int, bool]:
-    """How many steps fill a turn, and whether an untimed one goes before."""
+def _planned(running: Sequence[Running], warm: bool) -> list[tuple[int, bool]]:
+    """How many steps fill a turn of each, and whether an untimed one goes before.
+
+    Contenders that take up to ``PEERS`` times as long as the quickest take as many steps as it does: the later ones of a turn find
+    more in the cache, so that with fewer steps they would look slower than they are.
+    """
     if not warm:
-        return 1, False
+        return [(1, False)] * len(running)
+    times = list(map(_estimate, running))
+    quickest = min(times)
+    fill = [quickest if seconds < PEERS * quickest else seconds for seconds in times]
+    return [(math.ceil(TURN / seconds), seconds < LONG) for seconds in fill]
+
+
+def _estimate(one: Running) -> float:
+    """Roughly the seconds of a step."""
     steps = 1
     while (took := steps * _turn(one, steps, warm_up=False)) < TURN / 2:
         steps *= 2
-    return math.ceil(steps * TURN / took), took / steps < LONG
+    return took / steps
 
 
 def _turn(one: Running, steps: int, warm_up: bool) -> float:
