@@ -35,7 +35,9 @@ class JAXBackend(Backend):
 
     @classmethod
     def fuser(cls, rule: Rule[Any, Any], compiler: str | None, example: Array) -> Fuser:  # noqa: ARG003 - there is one
-        return importlib.import_module("xopt.backends.xla").fuser(rule, example)  # type: ignore[no-any-return]
+        from xopt.backends.xla import fuser
+
+        return fuser(rule, example)
 
     @classmethod
     def devices(cls) -> tuple[str, ...]:
