@@ -9,7 +9,8 @@ from array_api_compat import is_numpy_array
 from xopt.backends.base import Backend, rounded
 from xopt.backends.blocks import step_in_blocks
 from xopt.backends.fusing import Fuser
-from xopt.backends.host import FORMATS, HostFuser, Memory, numba_or_reason, say_once
+from xopt.backends.host import HostFuser, Memory
+from xopt.backends.numba_kernels import FORMATS, numba_or_reason, say_once
 from xopt.operations import Array
 from xopt.rule import Rule
 

@@ -15,7 +15,8 @@ from array_api_compat import is_torch_array
 
 from xopt.backends.base import Backend, cuda_version, rounded, to_bfloat16_bits, variables
 from xopt.backends.fusing import Fuser, Work
-from xopt.backends.host import FORMATS, HostFuser, Memory, numba_or_reason
+from xopt.backends.host import HostFuser, Memory
+from xopt.backends.numba_kernels import FORMATS, numba_or_reason
 from xopt.operations import Array
 from xopt.rule import Rule
 
@@ -131,15 +132,21 @@ class TorchMemory(Memory):
         return x.device
 
     def check(self, work: Work) -> None:
-        if self.lib.is_grad_enabled() and any(getattr(x, "requires_grad", False) for x in chain(work.params, work.grads)):
-            msg = (
-                f"{work.where(0)}, or another array, requires gradients, and no graph is recorded of a fused step; "
-                f"call it within torch.no_grad(). {work.rule.name}_step records one"
-            )
-            raise TypeError(msg)
+        refuse_graph(work)
 
     def wrote(self, params: Sequence[Any]) -> None:
         self.lib.autograd.graph.increment_version(params)  # so that a backward pass that needs the old numbers fails
+
+
+def refuse_graph(work: Work) -> None:
+    """Raises TypeError where torch would record what is done to the arrays, which a fused step does not tell it."""
+    torch: Any = importlib.import_module("torch")
+    if torch.is_grad_enabled() and any(getattr(x, "requires_grad", False) for x in chain(work.params, work.grads)):
+        msg = (
+            f"{work.where(0)}, or another array, requires gradients, and no graph is recorded of a fused step; "
+            f"call it within torch.no_grad(). {work.rule.name}_step records one"
+        )
+        raise TypeError(msg)
 
 
 def _dlpack_reader(tensor: type) -> int:

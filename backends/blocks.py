@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from xopt.backends.fusing import Leaf, Work, mark_donated, one_library, refuse_donated, refuse_overlap, refuse_read_only
+from xopt.backends.fusing import Leaf, Work, mark_donated, one_library, refuse_donated, refuse_read_only, refuse_shared
 from xopt.leaves import lifted
 from xopt.rule import Rule
 
@@ -19,9 +19,10 @@ def step_in_blocks(rule: Rule[Any, Any], work: Work) -> list[Sequence[Any]]:
     one_library(work, lambda _: "cpu")
     leaves = list(work.leaves())
     if work.donate:
-        for i, leaf in enumerate(leaves):
-            refuse_read_only(work, i, flat([leaf.params, *leaf.slots]))
-        _refuse_overlap(work, leaves)
+        written = [list(flat([leaf.params, *leaf.slots])) for leaf in leaves]
+        for i, arrays in enumerate(written):
+            refuse_read_only(work, i, arrays)
+        refuse_shared(work, written, np.lib.array_utils.byte_bounds, lambda x: x.strides)
     results = [_leaf(rule, leaf, work.donate) for leaf in leaves]
     if work.donate:
         mark_donated(work.params[0])
@@ -45,15 +46,6 @@ def _leaf(rule: Rule[Any, Any], leaf: Leaf, donate: bool) -> list[Any]:
             _store(slot, x)
     carried = {1 + rule.slots.index(name): getattr(c, name) for name in rule.carried}
     return [carried.get(at, x) for at, x in enumerate(new)]
-
-
-def _refuse_overlap(work: Work, leaves: Sequence[Leaf]) -> None:
-    arrays = [[*flat([leaf.params, *leaf.slots]), leaf.grad] for leaf in leaves]
-    bounds = np.zeros((2, len(arrays), max(map(len, arrays))), np.int64)
-    for i, row in enumerate(arrays):
-        for j, x in enumerate(row):
-            bounds[:, i, j if j < len(row) - 1 else -1] = np.lib.array_utils.byte_bounds(x)
-    refuse_overlap(work, bounds[0], bounds[1], np.asarray([len({x.strides for x in row}) == 1 for row in arrays]))
 
 
 def blocks_of(arrays: Sequence[Any], dtypes: Sequence[Any]) -> Iterator[tuple[Any, ...]]:

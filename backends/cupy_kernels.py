@@ -2,14 +2,16 @@
 
 import importlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from xopt.backends.blocks import flat
 from xopt.backends.c_source import COMPUTE, TYPES, body, used
-from xopt.backends.fusing import Leaf, Work, mark_donated, one_library, refuse_donated, refuse_overlap
-from xopt.backends.program import Program, asked, names_of, numbers_of, record
+from xopt.backends.forms import Compiled
+from xopt.backends.fusing import Leaf, Work, mark_donated, one_library, refuse_donated, refuse_shared
+from xopt.backends.program import Program, numbers_of
 from xopt.leaves import lifted
 from xopt.rule import Rule
 
@@ -127,8 +129,7 @@ class CuPyFuser:
     def __init__(self, rule: Rule[Any, Any]) -> None:
         self.rule = rule
         self._cupy = importlib.import_module("cupy")
-        self._asked: dict[Any, tuple[str, ...]] = {}
-        self._kernels: dict[Any, Kernels] = {}
+        self._kernels = Compiled(rule, partial(Kernels, self._cupy))
 
     def __call__(self, work: Work) -> list[Sequence[Any]]:
         refuse_donated(work)
@@ -140,7 +141,7 @@ class CuPyFuser:
                 raise TypeError(msg)
         old = [self._arrays([leaf.params, *leaf.slots]) for leaf in leaves]
         if work.donate:
-            self._refuse_overlap(work, old)
+            refuse_shared(work, old, _bounds, lambda x: x.strides)
         with work.params[0].device:
             cells = self._cells(leaves)
             results = [self._results(leaf, work.donate) for leaf in leaves]
@@ -163,27 +164,13 @@ class CuPyFuser:
     def _cells(self, leaves: Sequence[Leaf]) -> dict[Kernels, list[Cell]]:
         """What each kernel steps. Empty leaves need none."""
         alike: dict[Any, list[int]] = {}
-        for i, leaf in enumerate(leaves):
-            if leaf.params.size:
-                form = tuple(tuple(x is None for x in slot) if isinstance(slot, tuple) else slot is None for slot in leaf.slots)
-                alike.setdefault((leaf.kind.dtype, form, id(leaf.c)), []).append(i)
+        for i, kernels in enumerate(self._kernels.each(leaves, [_NAMES[leaf.kind.dtype] for leaf in leaves])):
+            if leaves[i].params.size:
+                alike.setdefault((kernels, id(leaves[i].c)), []).append(i)
         cells: dict[Kernels, list[Cell]] = {}
-        for (dtype, form, _), indices in alike.items():
-            leaf = leaves[indices[0]]
-            kernels = self._kernels_for(leaf, _NAMES[dtype], form)
-            cells.setdefault(kernels, []).append(Cell(indices, kernels.rounded(numbers_of(leaf.c))))
+        for (kernels, _), indices in alike.items():
+            cells.setdefault(kernels, []).append(Cell(indices, kernels.rounded(numbers_of(leaves[indices[0]].c))))
         return cells
-
-    def _kernels_for(self, leaf: Leaf, dtype: str, form: Any) -> Kernels:
-        if form not in self._asked:
-            self._asked[form] = asked(self.rule, leaf.slots, leaf.c)
-        numbers = dict(zip(names_of(leaf.c), numbers_of(leaf.c), strict=True))
-        literal = tuple(name for name in self._asked[form] if type(numbers[name]) is float and numbers[name] == 1)
-        found = self._kernels.get((dtype, form, literal))
-        if found is None:
-            program = record(self.rule, leaf.slots, leaf.c, literal)
-            found = self._kernels[dtype, form, literal] = Kernels(self._cupy, program, dtype)
-        return found
 
     def _results(self, leaf: Leaf, donate: bool) -> list[Any]:
         """The new params and slots of a leaf, the arrays among them still to be filled."""
@@ -196,17 +183,6 @@ class CuPyFuser:
         carried = {name: lifted(getattr(leaf.c, name), leaf.kind) for name in self.rule.carried}
         slots = zip(self.rule.slots, leaf.slots, strict=True)
         return [like(leaf.params), *(carried[name] if name in carried else like(slot) for name, slot in slots)]
-
-    def _refuse_overlap(self, work: Work, old: Sequence[Sequence[Any]]) -> None:
-        bounds = np.zeros((2, len(old), 1 + max(map(len, old))), np.int64)
-        for i, (arrays, grad) in enumerate(zip(old, work.grads, strict=True)):
-            if any(map(_is_broadcast, arrays)):
-                msg = f"{work.where(i)} or a slot of it is broadcast, so that it cannot be donated; fuse without donate takes it"
-                raise ValueError(msg)
-            for j, x in [*enumerate(arrays), (-1, grad)]:
-                bounds[:, i, j] = _bounds(x)
-        alike = [len({x.strides for x in (*arrays, grad)}) == 1 for arrays, grad in zip(old, work.grads, strict=True)]
-        refuse_overlap(work, bounds[0], bounds[1], np.asarray(alike))
 
 
 def _launch(kernels: Kernels, cells: Sequence[Cell], arrays: Sequence[Arrays]) -> None:
@@ -228,10 +204,6 @@ def _launch(kernels: Kernels, cells: Sequence[Cell], arrays: Sequence[Arrays]) -
 def _one_layout(arrays: Sequence[Any]) -> bool:
     """Whether the numbers of all arrays follow one another in memory, in the same order."""
     return all(x.flags.c_contiguous for x in arrays) or all(x.flags.f_contiguous for x in arrays)
-
-
-def _is_broadcast(x: Any) -> bool:
-    return not x.flags.c_contiguous and any(n > 1 and stride == 0 for n, stride in zip(x.shape, x.strides, strict=True))
 
 
 def _bounds(x: Any) -> tuple[int, int]:

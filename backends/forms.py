@@ -1,53 +1,62 @@
-"""What fusers share whose library compiles whole functions: which leaves are alike, and a state put together again."""
+"""What fusers share: what is compiled for which leaf, which leaves are stepped together, and a state put together again."""
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 from xopt.backends.fusing import Leaf
-from xopt.backends.program import Program, asked, names_of, numbers_of, record
+from xopt.backends.program import asked, names_of, numbers_of, record
 from xopt.leaves import lifted
 from xopt.rule import Rule
 
 
-class Updates:
-    """A rule's update as a function, for each form that the state of a leaf may have.
+class Compiled:
+    """What a compiler makes of a rule's update: something else for each form that the state of a leaf may have.
 
     Parameters
     ----------
     rule
         Any rule.
     make
-        Makes the function of a program.
+        Makes it of a program, and of what else is given, such as a dtype.
     """
 
-    def __init__(self, rule: Rule[Any, Any], make: Callable[[Program], Any]) -> None:
+    def __init__(self, rule: Rule[Any, Any], make: Callable[..., Any]) -> None:
         self.rule = rule
         self.make = make
-        self._asked: dict[Any, tuple[str, ...]] = {}  # by the form of the slots: coefficients whose being 1 matters
-        self._made: dict[Any, Any] = {}  # by that form and those that are 1
+        self._asked: dict[Any, list[tuple[int, str]]] = {}  # by the form of the slots: coefficients whose being 1 matters
+        self._made: dict[Any, Any] = {}
 
-    def of(self, leaves: Sequence[Leaf]) -> list[Any]:
-        """The function of each leaf."""
+    def of(self, slots: Sequence[Any], c: Any, *how: Hashable) -> Any:
+        """For a leaf with these slots and coefficients."""
+        form = _form(slots)
+        if form not in self._asked:
+            names = asked(self.rule, slots, c)
+            self._asked[form] = [(i, name) for i, name in enumerate(names_of(c)) if name in names]
+        may_be_one = self._asked[form]
+        numbers = numbers_of(c) if may_be_one else ()
+        ones = tuple([name for i, name in may_be_one if type(numbers[i]) is float and numbers[i] == 1.0])
+        found = self._made.get((form, ones, how))
+        if found is None:
+            made = self.make(record(self.rule, slots, c, ones), *how)
+            found = self._made.setdefault((form, ones, how), made)  # another thread may have been here
+        return found
+
+    def each(self, leaves: Sequence[Leaf], *how: Sequence[Hashable]) -> list[Any]:
+        """For each leaf, asked once for those that are alike."""
         known: dict[Any, Any] = {}
         found = []
-        for leaf in leaves:
-            form = tuple([tuple([x is None for x in slot]) if isinstance(slot, tuple) else slot is None for slot in leaf.slots])
-            key = form, id(leaf.c)
+        for leaf, *own in zip(leaves, *how, strict=True):
+            key = _form(leaf.slots), id(leaf.c), *own
             if key not in known:
-                known[key] = self._of(form, leaf)
+                known[key] = self.of(leaf.slots, leaf.c, *own)
             found.append(known[key])
         return found
 
-    def _of(self, form: Any, leaf: Leaf) -> Any:
-        if form not in self._asked:
-            self._asked[form] = asked(self.rule, leaf.slots, leaf.c)
-        numbers = dict(zip(names_of(leaf.c), numbers_of(leaf.c), strict=True))
-        literal = tuple([name for name in self._asked[form] if type(numbers[name]) is float and numbers[name] == 1.0])
-        if (form, literal) not in self._made:
-            made = self.make(record(self.rule, leaf.slots, leaf.c, literal))
-            self._made.setdefault((form, literal), made)  # another thread may have been here
-        return self._made[form, literal]
+
+def _form(slots: Sequence[Any]) -> tuple[Any, ...]:
+    """Which slots, and which of a tuple, are None."""
+    return tuple([tuple([x is None for x in slot]) if isinstance(slot, tuple) else slot is None for slot in slots])
 
 
 def calls(leaves: Sequence[Hashable], most: int) -> list[list[int]]:

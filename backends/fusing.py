@@ -276,6 +276,24 @@ def refuse_read_only(work: Work, i: int, arrays: Iterable[Any]) -> None:
         raise ValueError(msg)
 
 
+def refuse_shared(work: Work, written: Sequence[Sequence[Any]], bounds: Callable[[Any], tuple[int, int]], strides: Any) -> None:
+    """Raises ValueError where an array that a donating step writes, of those of each leaf, cannot be written over.
+
+    ``bounds`` gives the address of the first byte of an array and the one behind its last, ``strides`` its strides.
+    """
+    starts, stops = np.zeros((2, len(written), 1 + max(map(len, written))), np.int64)
+    alike = np.ones(len(written), bool)
+    for i, (arrays, grad) in enumerate(zip(written, work.grads, strict=True)):
+        for x in arrays:
+            if any(n > 1 and stride == 0 for n, stride in zip(x.shape, strides(x), strict=True)) and 0 not in x.shape:
+                msg = f"{work.where(i)} or a slot of it is broadcast, so that it cannot be donated; fuse without donate takes it"
+                raise ValueError(msg)
+        alike[i] = all(strides(x) == strides(grad) for x in arrays)
+        for j, x in [*enumerate(arrays), (-1, grad)]:
+            starts[i, j], stops[i, j] = bounds(x)
+    refuse_overlap(work, starts, stops, alike)
+
+
 def refuse_overlap(work: Work, starts: Any, stops: Any, alike: Any) -> None:
     """Raises ValueError where what a donating step writes overlaps with something else.
 

@@ -8,12 +8,11 @@ from itertools import chain
 from types import FunctionType
 from typing import Any
 
-import numpy as np
-
+from xopt.backends._torch import refuse_graph
 from xopt.backends.base import rounded
 from xopt.backends.blocks import flat
-from xopt.backends.forms import Updates, calls, filled
-from xopt.backends.fusing import Fuser, Leaf, Work, mark_donated, one_library, refuse_donated, refuse_overlap
+from xopt.backends.forms import Compiled, calls, filled
+from xopt.backends.fusing import Fuser, Leaf, Work, mark_donated, one_library, refuse_donated, refuse_shared
 from xopt.backends.program import Program, numbers_of
 from xopt.operations import Array
 from xopt.rule import Rule
@@ -65,7 +64,7 @@ class _InductorFuser:
     def __init__(self, rule: Rule[Any, Any], example: Array) -> None:
         self.rule = rule
         self.torch: Any = importlib.import_module("torch")
-        self._updates = Updates(rule, self._update)
+        self._updates = Compiled(rule, self._update)
         self._apart: list[Any] = []  # where the arrays of the last donated step were, which do not overlap
         dynamo: Any = importlib.import_module("torch._dynamo")
         self._compiled = dynamo.utils.counters["stats"]
@@ -80,16 +79,16 @@ class _InductorFuser:
 
     def __call__(self, work: Work) -> list[Sequence[Any]]:
         refuse_donated(work)
-        self._refuse_graph(work)
+        refuse_graph(work)
         one_library(work, lambda x: x.device)
         leaves = list(work.leaves())
         old = [[leaf.params, *flat(leaf.slots)] for leaf in leaves]
         if work.donate:
             places = [(x.data_ptr(), x.stride()) for x in chain(*old, work.grads)] + [x.shape for x in work.params]
             if places != self._apart:
-                _refuse_overlap(work, old)
+                refuse_shared(work, old, _bounds, lambda x: x.stride())
                 self._apart = places
-        updates, rows = self._updates.of(leaves), self._rows(leaves)
+        updates, rows = self._updates.each(leaves), self._rows(leaves)
         new: list[Any] = list(old)
         began, compiled = time.monotonic(), self._compiled["unique_graphs"]
         with self.torch.no_grad():
@@ -138,14 +137,6 @@ class _InductorFuser:
             return self.torch.from_numpy(rounded(numbers, str(dtype).rpartition(".")[2])).to(device)
         return self.torch.stack([self.torch.as_tensor(x, dtype=dtype, device=device) for x in numbers])
 
-    def _refuse_graph(self, work: Work) -> None:
-        if self.torch.is_grad_enabled() and any(getattr(x, "requires_grad", False) for x in chain(work.params, work.grads)):
-            msg = (
-                f"{work.where(0)}, or another array, requires gradients, and no graph is recorded of a fused step; "
-                f"wrap the step in torch.no_grad(). {work.rule.name}_step records one"
-            )
-            raise TypeError(msg)
-
 
 def _step(donate: bool, updates: Sequence[Any], old: Sequence[Any], grads: Sequence[Any], rows: Sequence[Any]) -> Any:
     """The new arrays of some leaves, or with ``donate`` these numbers in the old ones."""
@@ -161,18 +152,6 @@ def _step(donate: bool, updates: Sequence[Any], old: Sequence[Any], grads: Seque
 def _at_least_1d(x: Array) -> Array:
     """A view: of a float64 tensor without dimensions torch takes the number only, and writes the new one nowhere."""
     return x if x.ndim else x.unsqueeze(0)
-
-
-def _refuse_overlap(work: Work, old: Sequence[Sequence[Any]]) -> None:
-    bounds = np.zeros((2, len(old), max(map(len, old)) + 1), np.int64)
-    for i, (arrays, grad) in enumerate(zip(old, work.grads, strict=True)):
-        for j, x in [*enumerate(arrays), (-1, grad)]:
-            bounds[:, i, j] = _bounds(x)
-            if j >= 0 and x.numel() and any(n > 1 and stride == 0 for n, stride in zip(x.shape, x.stride(), strict=True)):
-                msg = f"{work.where(i)} or a slot of it is expanded, so that it cannot be donated; fuse without donate takes it"
-                raise ValueError(msg)
-    alike = [all(x.stride() == grad.stride() for x in arrays) for arrays, grad in zip(old, work.grads, strict=True)]
-    refuse_overlap(work, bounds[0], bounds[1], np.asarray(alike))
 
 
 def _bounds(x: Any) -> tuple[int, int]:

@@ -17,10 +17,12 @@ __all__ = [
     "bfloat16_to_float",
     "carray",
     "copy",
+    "fetch_add",
     "float_to_bfloat16",
     "float_to_half",
     "half_to_float",
     "inspect",
+    "is_done",
     "pointer_to",
     "prefetch",
 ]
@@ -67,6 +69,36 @@ def copy(context: Any, to: Any, source: Any, size: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp, types.intp), code
+
+
+@intrinsic
+def fetch_add(context: Any, address: Any, number: Any) -> Any:
+    """Adds to the 64 bits at an address that threads share, and returns what was there before."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("add", place, arguments[1], "acq_rel")
+
+    return types.int64(types.intp, types.int64), code
+
+
+@intrinsic
+def _shared_word(context: Any, address: Any) -> Any:
+    """The 64 bits at an address that other threads write to."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load_atomic(builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()), "acquire", 8)
+
+    return types.int64(types.intp), code
+
+
+@njit(nogil=True, cache=True)
+def is_done(progress: Any, total: Any) -> Any:
+    """Whether all numbers are done, for which it waits about a tenth of a millisecond."""
+    looks = 0
+    while looks < 100_000 and _shared_word(progress.ctypes.data + 8) != total:
+        looks += 1
+    return looks < 100_000
 
 
 # The narrow formats, as integers of 16 bits.
@@ -120,6 +152,9 @@ def float_to_bfloat16(x: Any) -> Any:
 
 
 # Looking at arrays.
+
+SOON = 4
+"""Leaves by which what a look needs is asked for before: first the objects, then what they refer to."""
 
 
 @intrinsic
@@ -189,80 +224,87 @@ def inspect(
     clear: Any,  # address of PyErr_Clear
     tags: Any,  # of each format: the dtypes of params and of slots, and the units that their strides count
     to_write: Any,  # whether all columns but the last will be written
-    addresses: Any,  # out: [leaf, column], where the numbers are; 0 where there is None
-    sizes: Any,  # out: numbers of each leaf
-    formats: Any,  # out: of each leaf, or -1 where it is not for the kernels
-    absent: Any,  # out: a bit for each column that is None
-) -> None:
-    """Where the numbers of each leaf are, if all its arrays have one shape, one dense layout and the dtypes of a known format."""
+    addresses: Any,  # in and out: [leaf, column], where the numbers are; 0 where there is None
+    sizes: Any,  # in and out: numbers of each leaf
+    formats: Any,  # in and out: of each leaf, or -1 where it is not for the kernels
+    absent: Any,  # in and out: a bit for each column that is None
+) -> tuple[Any, Any]:
+    """Where the numbers of each leaf are, if all its arrays have one shape, one dense layout and the dtypes of a known format.
+
+    Returns whether any size, format or column that is None, and whether any address is another than what was there.
+    """
     room = _room()
     leaves, columns = addresses.shape
+    changed, moved = False, False
     items = np.empty(columns, np.int64)  # where each list has the addresses of its objects
     for column in range(columns):
         items[column] = _word(lists[column] + header + 8)
     for leaf in range(leaves):
-        if leaf + 4 < leaves:
+        if leaf + 2 * SOON < leaves:
             for column in range(columns):
-                prefetch(_word(items[column] + 8 * (leaf + 4)) + header)
-        formats[leaf] = -1
-        absent[leaf] = 0
-        dims, shape, strides, format_ = 0, 0, 0, -1
+                prefetch(_word(items[column] + 8 * (leaf + 2 * SOON)) + header)
+        if leaf + SOON < leaves:
+            for column in range(columns):  # an array begins with the address of its numbers, or of what knows it
+                fields = _word(items[column] + 8 * (leaf + SOON)) + header
+                for field in range(0, 16, 8):
+                    prefetch(_word(fields + field))
+                    prefetch(_word(fields + field) + 64)
+        size, format_, lacks = 0, -1, 0
+        dims, shape, strides = 0, 0, 0
         good = True
         for column in range(columns):
             obj = _word(items[column] + 8 * leaf)
+            data = 0
             if obj == known[0]:
-                absent[leaf] |= 1 << column
-                addresses[leaf, column] = 0
-                continue
-            kind = _word(obj + header - 8)
-            good = False
-            for i in range(1, known.shape[0]):
-                good = good or kind == known[i]
-            if not good:
-                break
-            if reader == 0:
-                data, own_dims = _word(obj + header), _half_word(obj + header + 8)
-                own_shape, own_strides = _word(obj + header + 16), _word(obj + header + 24)
-                tag, flags = _word(obj + header + 40), _half_word(obj + header + 48)
-                aligned, writable = flags & 0x100, flags & 0x400
-                if not aligned or (to_write and column < columns - 1 and not writable):
-                    good = False
-                    break
+                lacks |= 1 << column
             else:
-                if _call(reader, obj, room) != 0:
+                kind = _word(obj + header - 8)
+                good = False
+                for i in range(1, known.shape[0]):
+                    good = good or kind == known[i]
+                if not good:
+                    break
+                if reader == 0:
+                    data, own_dims = _word(obj + header), _half_word(obj + header + 8)
+                    own_shape, own_strides = _word(obj + header + 16), _word(obj + header + 24)
+                    tag, flags = _word(obj + header + 40), _half_word(obj + header + 48)
+                    aligned, writable = flags & 0x100, flags & 0x400
+                    good = aligned and (not to_write or column == columns - 1 or writable)
+                elif _call(reader, obj, room) == 0:
+                    good = _half_word(room + 8) == 1  # the device: 1 is the CPU
+                    data, own_dims = _word(room) + _word(room + 40), _half_word(room + 16)
+                    own_shape, own_strides, tag = _word(room + 24), _word(room + 32), _half_word(room + 20)
+                else:
                     _call(clear, 0, 0)
                     good = False
-                    break
-                if _half_word(room + 8) != 1:  # the device: 1 is the CPU
-                    good = False
-                    break
-                data, own_dims = _word(room) + _word(room + 40), _half_word(room + 16)
-                own_shape, own_strides, tag = _word(room + 24), _word(room + 32), _half_word(room + 20)
-            if column == 0:
-                dims, shape, strides = own_dims, own_shape, own_strides
-                for i in range(tags.shape[0]):
-                    if tags[i, 0] == tag:
-                        format_ = i
-                if format_ < 0:
-                    good = False
-                    break
-                good = _dense(dims, shape, strides, tags[format_, 2])
                 if not good:
                     break
-                sizes[leaf] = 1
-                for d in range(dims):
-                    sizes[leaf] *= _word(shape + 8 * d)
-            else:
-                role = 0 if column == columns - 1 else 1
-                good = tag == tags[format_, role] and own_dims == dims
-                if good:
+                if column == 0:
+                    dims, shape, strides, own = own_dims, own_shape, own_strides, -1
+                    for i in range(tags.shape[0]):
+                        if tags[i, 0] == tag:
+                            own = i
+                    good = own >= 0 and _dense(dims, shape, strides, tags[own, 2])
+                    if not good:
+                        break
+                    format_, size = own, 1
                     for d in range(dims):
-                        of = 8 * d
-                        size = _word(shape + of)
-                        ours, theirs = _word(strides + of) * tags[format_, 2 + role], _word(own_strides + of) * tags[format_, 2]
-                        good = good and size == _word(own_shape + of) and (ours == theirs or size == 1)
-                if not good:
-                    break
+                        size *= _word(shape + 8 * d)
+                else:
+                    role = 0 if column == columns - 1 else 1
+                    good = tag == tags[format_, role] and own_dims == dims
+                    if good:
+                        for d in range(dims):
+                            of = 8 * d
+                            n = _word(shape + of)
+                            ours, theirs = _word(strides + of) * tags[format_, 2 + role], _word(own_strides + of) * tags[format_, 2]
+                            good = good and n == _word(own_shape + of) and (ours == theirs or n == 1)
+                    if not good:
+                        break
+            moved = moved or data != addresses[leaf, column]
             addresses[leaf, column] = data
-        if good:
-            formats[leaf] = format_
+        if not good:
+            format_ = -1
+        changed = changed or size != sizes[leaf] or format_ != formats[leaf] or lacks != absent[leaf]
+        sizes[leaf], formats[leaf], absent[leaf] = size, format_, lacks
+    return changed, moved

@@ -147,6 +147,8 @@ def names_of(c: Any) -> tuple[str, ...]:
 
 def numbers_of(c: Any) -> list[Any]:
     """The coefficients in the order of their names."""
+    if tuple not in map(type, c):
+        return list(c)
     return [x for value in c for x in (value if isinstance(value, tuple) else (value,))]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from xopt.backends.base import rounded
 from xopt.backends.blocks import flat
-from xopt.backends.forms import Updates, calls, filled
+from xopt.backends.forms import Compiled, calls, filled
 from xopt.backends.fusing import Fuser, Leaf, Work, mark_donated, one_library, refuse_donated
 from xopt.backends.program import OPERATIONS, Program, numbers_of
 from xopt.leaves import Kind, lifted, path_of
@@ -34,7 +34,7 @@ class _XLAFuser:
         self.jax: Any = importlib.import_module("jax")
         self._type = type(example)
         self._last: tuple[list[Any], list[Kind]] = [], []  # what the arrays of a step were, and their kinds
-        self._updates = Updates(rule, self._update)
+        self._updates = Compiled(rule, self._update)
         self._traces = 0
 
         def step(*arguments: Any) -> Any:
@@ -57,7 +57,7 @@ class _XLAFuser:
         donate = work.donate and not tracing
         if donate:
             _refuse_shared(work, old)
-        updates = self._updates.of(leaves)
+        updates = self._updates.each(leaves)
         forms = [(update, x.shape, x.dtype, getattr(x, "sharding", None)) for update, (x, *_) in zip(updates, old, strict=True)]
         step = _step if tracing else self._donating if donate else self._keeping
         new: list[Any] = [None] * len(leaves)

@@ -13,7 +13,8 @@ import pytest
 from libraries import LIBRARIES, assert_same_bits, busy, leaves, normal, to_numpy
 
 import xopt
-from xopt.backends import BACKENDS, _numpy, fuse, get, host
+from xopt.backends import BACKENDS, _numpy, fuse, get, numba_kernels
+from xopt.backends import threads as sharing
 from xopt.backends.host import HostFuser
 from xopt.conformance.bounded import FORMATS
 from xopt.conformance.cells import check_rule
@@ -47,7 +48,7 @@ def groups(rule: Any) -> dict[str, Any]:
 def compiled(fused: Any) -> int:
     """How many kernels a fused step has."""
     fusers = next(cell.cell_contents for cell in fused.__closure__ if isinstance(cell.cell_contents, dict))
-    return sum(len(fuser._kernels) for fuser in fusers.values() if isinstance(fuser, HostFuser))
+    return sum(len(fuser._kernels._made) for fuser in fusers.values() if isinstance(fuser, HostFuser))
 
 
 # The same bits.
@@ -125,10 +126,11 @@ def test_numbers_that_are_none(compiler: str) -> None:
 
 
 def test_many_numbers_in_threads(rule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bounds between threads fall within leaves, and one array has more numbers than a block."""
-    monkeypatch.setattr(host, "PARALLEL", 1000)
-    monkeypatch.setattr(host, "threads", lambda: 5)
-    params, grad = ([normal(seed + i, n) for i, n in enumerate((3 * host.BLOCK + 7, 10, 0, 40_001))] for seed in (0, 10))
+    """Shares end within leaves, and one array has more numbers than a share."""
+    monkeypatch.setattr(sharing, "PARALLEL", 1000)
+    monkeypatch.setattr(sharing, "threads", lambda: 5)
+    sizes = numba_kernels.SHARE + 3 * numba_kernels.BLOCK + 7, 10, 0, numba_kernels.SHARE, 40_001
+    params, grad = ([normal(seed + i, n) for i, n in enumerate(sizes)] for seed in (0, 10))
     for donate in (False, True):
         state, expected = rule.init([x.copy() for x in params]), rule.init(params)
         fused = fuse(rule, donate=donate)
@@ -138,13 +140,13 @@ def test_many_numbers_in_threads(rule: Any, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_steps_of_several_threads_do_not_meet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "PARALLEL", 1000)
+    monkeypatch.setattr(sharing, "PARALLEL", 1000)
     fused, results = fuse(xopt.ademamix), {}
 
     def work(seed: int) -> None:
-        state = xopt.ademamix_init(normal(seed, 20_000))
+        state = xopt.ademamix_init(normal(seed, 200_000))
         for t in range(10):
-            state = fused(state, normal(seed + t, 20_000))
+            state = fused(state, normal(seed + t, 200_000))
         results[seed] = state
 
     threads = [threading.Thread(target=work, args=(100 * i,)) for i in range(4)]
@@ -153,9 +155,9 @@ def test_steps_of_several_threads_do_not_meet(monkeypatch: pytest.MonkeyPatch) -
     for thread in threads:
         thread.join()
     for seed, state in results.items():
-        expected = xopt.ademamix_init(normal(seed, 20_000))
+        expected = xopt.ademamix_init(normal(seed, 200_000))
         for t in range(10):
-            expected = xopt.ademamix_step(expected, normal(seed + t, 20_000))
+            expected = xopt.ademamix_step(expected, normal(seed + t, 200_000))
         assert_same_bits(state, expected)
     assert len(results) == 4
 
@@ -310,6 +312,30 @@ def test_memory_that_overlaps_is_not_donated(compiler: str) -> None:
             fused(state, grad)
         assert np.array_equal(buffer, before)
         assert_same_bits(fuse(xopt.momentum, compiler=compiler)(state, grad), xopt.momentum_step(state, grad))
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+def test_what_was_found_of_one_state_does_not_hold_of_another(name: str) -> None:
+    """What the last step found of its arrays is kept; here the next one has others at each place."""
+    pytest.importorskip(name)
+    array, fused = LIBRARIES[name].array, fuse(xopt.momentum, donate=True)
+
+    def state(*params: Any) -> Any:
+        return xopt.momentum_init([array(x) for x in params])
+
+    grads = [array(normal(2, 6)), array(normal(3, 6))]
+    for params in ((normal(0, 6), normal(1, 6)), (normal(4, 6), normal(5, 6))):
+        expected = xopt.momentum_step(state(*params), grads)
+        assert_same_bits(fused(state(*params), grads), expected)
+    apart, one = state(normal(0, 6), normal(1, 6)), array(normal(0, 6))
+    with pytest.raises(ValueError, match="shares memory"):
+        fused(apart._replace(params=[one, one]), grads)
+    with pytest.raises(ValueError, match=r"grad\[1\]"):
+        fused(apart, [grads[0], array(normal(0, 5))])
+    with pytest.raises(TypeError, match=r"grad\[1\]"):
+        fused(apart, [grads[0], array(normal(3, 6), "float64")])
+    expected = xopt.momentum_step(apart, grads)
+    assert_same_bits(fused(apart, grads), expected)
 
 
 @pytest.mark.parametrize("compiler", COMPILERS)
@@ -524,8 +550,8 @@ def test_without_numba_blocks_say_so_once() -> None:
 
 def test_a_slow_compilation_is_said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter((0.0, 1.25))
-    monkeypatch.setattr(host.time, "monotonic", lambda: next(times))
-    with host._says_when_slow("lion_float32"):
+    monkeypatch.setattr(numba_kernels.time, "monotonic", lambda: next(times))
+    with numba_kernels._says_when_slow("lion_float32"):
         pass
     assert "xopt: compiled lion_float32 in 1.2 s; it is kept in" in capsys.readouterr().err
 
@@ -537,22 +563,31 @@ def test_every_backend_says_what_it_fuses_with() -> None:
         assert isinstance(backend.compilers, tuple)
 
 
-def test_an_interrupt_waits_for_the_kernel() -> None:
-    """The arrays must outlive it, and the next step must not get its answer."""
+def test_helpers_that_never_come_are_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: SimpleQueue[Any] = SimpleQueue()
+    monkeypatch.setitem(sharing._calls, os.getpid(), calls)
+    monkeypatch.setattr(sharing, "threads", lambda: 3)
+    x = np.ones(sharing.PARALLEL + 1, np.float32)
+    state = fuse(xopt.lion)(xopt.lion_init(x), x)
+    assert_same_bits(state, xopt.lion_step(xopt.lion_init(x), x))
+    assert calls.qsize() == 2
+    while not calls.empty():  # and those that come late find nothing to do
+        kernel, arguments = calls.get()
+        kernel(*arguments)
+    assert_same_bits(state, xopt.lion_step(xopt.lion_init(x), x))
 
-    class Interrupted(SimpleQueue[Any]):
-        times = 1
 
-        def get(self, *_: Any) -> Any:
-            if self.times:
-                self.times -= 1
-                raise KeyboardInterrupt
-            return super().get()
+def test_an_interrupt_waits_for_the_helpers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The arrays must outlive what they do."""
+    progress, times = np.asarray([10, 7]), []
 
-    thread, done = host._Thread(), []
-    thread._results = Interrupted()
-    thread.start(done.append, 1)
+    def sleep(_: float) -> None:
+        times.append(1)
+        if len(times) == 1:
+            raise KeyboardInterrupt
+        progress[1] = 10
+
+    monkeypatch.setattr(sharing.time, "sleep", sleep)
     with pytest.raises(KeyboardInterrupt):
-        thread.wait()
-    assert done == [1]
-    assert thread._results.empty()
+        sharing._wait(progress, 10)
+    assert len(times) == 2

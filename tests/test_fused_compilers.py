@@ -426,7 +426,7 @@ def test_torch_memory_that_overlaps_is_not_donated(torch: Any) -> None:
         ([shared, shared], [ones, ones], "shares memory with"),
         ([buffer[:4], buffer[3:7]], [ones, ones], "shares memory with"),
         ([buffer[:4], shared], [ones, buffer[:4]], "shares memory with"),
-        ([buffer[:1].expand(4), shared], [ones, ones], "is expanded"),
+        ([buffer[:1].expand(4), shared], [ones, ones], "is broadcast"),
     ):
         with pytest.raises(ValueError, match=rf"params\[0\] or a slot of it {what}.*fuse without donate takes"):
             fused(xopt.momentum_init(params), grad)

@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from xopt import backends
-from xopt.backends.host import FORMATS, PARALLEL, Kernel, starts_of
+from xopt.backends.numba_kernels import FORMATS, Kernel, starts_of
 from xopt.backends.program import Operation, Program
+from xopt.backends.threads import PARALLEL
 from xopt.conformance.bench.contender import LIMIT, Contender, Running, missing, no_device, numbers, program_of
 from xopt.conformance.bench.shapes import Shape
 

@@ -1,0 +1,247 @@
+"""Kernels for arrays in the CPU's own memory: numba compiles a recorded program to one loop over the numbers of a whole tree."""
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xopt.backends.program import Program
+from xopt.backends.threads import SHARE, run
+
+
+class Format(NamedTuple):
+    """A dtype of parameters that the kernels know."""
+
+    name: str
+    compute: str  # of slots and arithmetic
+    storage: str  # NumPy's dtype of the same size
+    load: str  # how a number becomes one of the arithmetic, and
+    store: str  # back
+
+
+FORMATS = (
+    Format("float32", "float32", "float32", "{}", "{}"),
+    Format("float64", "float64", "float64", "{}", "{}"),
+    Format("float16", "float32", "uint16", "half_to_float({})", "float_to_half({})"),
+    Format("bfloat16", "float32", "uint16", "bfloat16_to_float({})", "float_to_bfloat16({})"),
+)
+
+BLOCK = 16384
+"""Numbers stepped at a time. A state that is not donated is copied in pieces of this size, which stay in the cache."""
+
+CHUNK = 128
+"""Numbers that are stepped between two requests for those further on."""
+LINE = 64
+"""Bytes that a processor fetches at once."""
+AHEAD = 1024
+"""Bytes by which the requests are ahead. Processors fetch ahead by themselves, but not across pages of 4 KB."""
+FAR = 1 << 27
+"""Bytes of a step from which on requests pay: at 360 MB they save a tenth of the time, at 36 MB they cost as much."""
+
+OPERATIONS = {
+    "add": "{0} + {1}",
+    "subtract": "{0} - {1}",
+    "multiply": "{0} * {1}",
+    "divide": "{0} / {1}",
+    "negative": "-{0}",
+    "sqrt": "sqrt({0})",
+    "abs": "abs({0})",
+    "sign": "real(1.0) if {0} > zero else (real(-1.0) if {0} < zero else (zero if {0} == zero else {0}))",
+    "maximum": "{0} if {0} > {1} or {0} != {0} else {1}",
+    "minimum": "{0} if {0} < {1} or {0} != {0} else {1}",
+    "less": "{0} < {1}",
+    "less_equal": "{0} <= {1}",
+    "greater": "{0} > {1}",
+    "greater_equal": "{0} >= {1}",
+    "equal": "{0} == {1}",
+    "not_equal": "{0} != {1}",
+    "where": "{1} if {0} else {2}",
+}
+"""In numba's Python, as NumPy computes them."""
+
+
+def numba_or_reason() -> str | None:
+    """Why kernels cannot be compiled here; None where they can."""
+    missing = [name for name in ("numba", "platformdirs") if importlib.util.find_spec(name) is None]
+    if missing:
+        return f"{' and '.join(missing)} is not installed: pip install 'array-xopt[numba]'"
+    fits = sys.implementation.name == "cpython" and sys.maxsize > 2**32  # whose structs are read
+    return None if fits else "kernels need CPython with addresses of 64 bits"
+
+
+@cache
+def say_once(what: str) -> None:
+    warnings.warn(what, stacklevel=4)
+
+
+# The kernels.
+
+
+def source(program: Program, format_: Format) -> str:
+    """A program as the text of a kernel.
+
+    The kernel steps the numbers of all leaves, one behind another, a share at a time until all are taken: ``progress`` counts those
+    that are taken and those that are done. ``addresses[leaf]`` are the arrays' places, ``sources[leaf]`` those to copy them from
+    first, where there are any, and ``coefficients[rows[leaf]]`` its coefficients. With ``ahead`` the numbers so many bytes further
+    on are asked for before they are needed. Its own names begin with an underscore, which no field of a state does.
+    """
+    sizes = {name: np.dtype(format_.compute).itemsize for name in program.arrays}
+    sizes["params"] = sizes["grad"] = np.dtype(format_.storage).itemsize
+    own = ("params", "grad")  # in the parameters' dtype
+
+    def place(table: str, name: str, first: str) -> str:
+        return f"{table}[_leaf, {program.arrays.index(name)}] + {sizes[name]} * {first}"
+
+    def array(name: str) -> str:
+        return f"carray({'_storage_at' if name in own else '_real_at'}({place('addresses', name, '_first')}), (_m,))"
+
+    lines = [
+        f'"""{program.rule} in {format_.name}. Made by xopt from the rule\'s update; see xopt/backends/numba_kernels.py."""',
+        "import numba",
+        f"from numpy import sqrt, {format_.compute} as real",
+        "from xopt.backends.numba_runtime import *",
+        "",
+        "zero = real(0.0)",
+        f"_real_at = pointer_to(numba.types.{format_.compute})",
+        f"_storage_at = pointer_to(numba.types.{format_.storage})",
+        "",
+        "",
+        '@numba.njit(nogil=True, error_model="numpy", cache=True)',
+        "def kernel(addresses, sources, starts, rows, coefficients, ahead, progress):",
+        "    _leaf, _total, _progress = 0, starts[-1], progress.ctypes.data",
+        "    while True:",
+        f"        _begin = fetch_add(_progress, {SHARE})",
+        "        if _begin >= _total:",
+        "            break",
+        f"        _end = min(_begin + {SHARE}, _total)",
+        "        _share = _end - _begin",
+        "        while _begin < _end:",
+        "            while starts[_leaf + 1] <= _begin:",
+        "                _leaf += 1",
+        f"            _start, _n = _begin - starts[_leaf], min(_end, starts[_leaf + 1], _begin + {BLOCK}) - _begin",
+        "            _begin += _n",
+        *(f"            {x} = coefficients[rows[_leaf], {i}]" for i, x in enumerate(program.coefficients) if _used(program, x)),
+        "            if sources.shape[0] > 0:",
+    ]
+    for name in program.writes:
+        to, source = place("addresses", name, "_start"), place("sources", name, "_start")
+        lines += [f"                copy({to}, {source}, {sizes[name]} * _n)"]
+    last, widest = len(program.arrays) - 1, max(sizes.values())
+    size = f"{sizes['grad']} if _array in (0, {last}) else {widest}" if sizes["grad"] < widest else str(widest)
+    lines += [
+        f"            _step = {CHUNK} if ahead else _n",
+        "            for _first in range(_start, _start + _n, _step):",
+        "                _m = min(_step, _start + _n - _first)",
+        "                if ahead:",
+        f"                    for _array in range({last + 1}):",
+        f"                        _size = {size}",
+        f"                        for _byte in range(_size * _first, _size * (_first + _m), {LINE}):",
+        "                            prefetch(addresses[_leaf, _array] + _byte + ahead)",
+        *(f"                _{name}_ = {array(name)}" for name in program.arrays),
+        "                for _i in range(_m):",
+    ]
+    load, store = ({name: text if name in own else "{}" for name in sizes} for text in (format_.load, format_.store))
+    body = [f"{name} = {load[name].format(f'_{name}_[_i]')}" for name in program.reads]
+    body += program.lines(OPERATIONS, "real({!r})")
+    body += [f"_{name}_[_i] = {store[name].format(value)}" for name, value in program.writes.items()]
+    lines += [f"                    {line}" for line in body]
+    lines += ["        fetch_add(_progress + 8, _share)"]
+    return "\n".join([*lines, ""])
+
+
+def _used(program: Program, name: str) -> bool:
+    return any(name in operation.operands for operation in program.operations)
+
+
+@cache
+def compiled(text: str, name: str, compute: str) -> Callable[..., None]:
+    """The kernel of a text, from numba's cache on disk where it is there."""
+    runtime = Path(__file__).with_name("numba_runtime.py").read_bytes()
+    stem = f"{name}_{hashlib.sha256(text.encode() + runtime).hexdigest()[:16]}"
+    folder = cache_folder()
+    with _says_when_slow(name):
+        if folder is None:
+            module = ModuleType(stem)
+            exec(compile(text.replace(", cache=True", ""), f"<{stem}>", "exec"), module.__dict__)
+        else:
+            path = folder / f"{stem}.py"
+            if not path.is_file() or path.read_text() != text:
+                scratch = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}")
+                scratch.write_text(text)
+                scratch.replace(path)
+            spec: Any = importlib.util.spec_from_file_location(f"xopt_kernels.{stem}", path)
+            module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        kernel: Callable[..., None] = module.kernel
+        words, numbers = np.zeros((0, 0), np.int64), np.zeros((0, 0), compute)
+        kernel(words, words, np.zeros(1, np.int64), words.ravel(), numbers, 0, np.zeros(2, np.int64))
+    return kernel
+
+
+@cache
+def cache_folder() -> Path | None:
+    """Where kernels are kept: ``XOPT_CACHE_DIR``, or the user's cache. None where nothing can be written there."""
+    import platformdirs  # comes with the extra, as numba does
+
+    folder = Path(os.environ.get("XOPT_CACHE_DIR") or platformdirs.user_cache_dir("xopt", appauthor=False))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f".{os.getpid()}").touch()
+        (folder / f".{os.getpid()}").unlink()
+    except OSError:
+        return None
+    return folder
+
+
+@contextlib.contextmanager
+def _says_when_slow(name: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    took = time.monotonic() - began
+    if took > 1:
+        sys.stderr.write(f"xopt: compiled {name} in {took:.1f} s; it is kept in {cache_folder() or 'this process only'}\n")
+
+
+class Kernel:
+    """A program, compiled for one format of parameters."""
+
+    def __init__(self, program: Program, format_: Format) -> None:
+        self.program = program
+        self.format = format_
+        self._bytes = program.bytes_per_number(np.dtype(format_.storage).itemsize, np.dtype(format_.compute).itemsize)
+        self._function = compiled(source(program, format_), f"{program.rule}_{format_.name}", format_.compute)
+
+    def __call__(self, addresses: Any, starts: Any, coefficients: Any, rows: Any, sources: Any = None) -> None:
+        """Steps leaves, given the addresses of the arrays of each, in the order of ``program.arrays``.
+
+        ``starts`` says which of all numbers is the first of each leaf, and how many there are; ``rows`` which row of
+        ``coefficients`` each leaf has, numbers in the order of ``program.coefficients``. Where ``sources`` are given, the old
+        numbers are read there.
+        """
+        total = int(starts[-1])
+        ahead = AHEAD if total * self._bytes >= FAR else 0
+        run(self._function, (addresses, addresses[:0] if sources is None else sources, starts, rows, coefficients, ahead), total)
+
+    def step(self, arrays: Sequence[Any], c: Sequence[Any]) -> None:
+        """Steps one leaf, given its contiguous NumPy arrays and its coefficients."""
+        addresses = np.asarray([[x.__array_interface__["data"][0] for x in arrays]], np.int64)
+        coefficients = np.asarray([[float(x) for x in c]], self.format.compute)
+        self(addresses, np.asarray([0, arrays[0].size]), coefficients, np.zeros(1, np.int64))
+
+
+def starts_of(sizes: Any) -> Any:
+    """Where each leaf begins among all numbers, and their count."""
+    starts = np.zeros(len(sizes) + 1, np.int64)
+    np.cumsum(sizes, out=starts[1:])
+    return starts
