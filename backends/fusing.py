@@ -83,7 +83,7 @@ class Work:
         return map(self.leaf, range(len(self.params)))
 
 
-Fuser = Callable[[Work], list[Sequence[Any]]]
+Fuser = Callable[[Work], Sequence[Sequence[Any]]]
 """Takes the step: the new params and the new slots, each for all leaves. Raises before anything is written."""
 
 
@@ -155,8 +155,9 @@ def fuse(rule: Any, *, donate: bool = False, compiler: str | None = None) -> Any
         new = fuser(work)
         if spec is None:
             return state._make([column[0] for column in new] + [t])
-        old = zip((params, *slots), (leaves, *columns[1:]), strict=True)  # a column that is still itself is still its tree
-        return state._make([tree if n is o else spec.unflatten(n) for (tree, o), n in zip(old, new, strict=True)] + [t])
+        old = zip(slots, columns[1:], new[1:], strict=True)
+        trees = [tree if n is o else spec.unflatten(n) for tree, o, n in old]  # a column that is still itself is still its tree
+        return state._make([spec.unflatten(new[0]), *trees, t])
 
     step.__name__ = step.__qualname__ = f"{rule.name}_step"
     step.__module__ = "xopt"

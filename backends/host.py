@@ -111,7 +111,7 @@ class HostFuser:
         self._several = {name for name, decay in rule.memory.items() if rule.ranges[decay].sequence}  # slots of tuples
         self._tables: list[Tables] = []  # of steps that have ended; another thread takes others
 
-    def __call__(self, work: Work) -> list[Sequence[Any]]:
+    def __call__(self, work: Work) -> list[list[Any]]:
         refuse_donated(work)
         self.memory.check(work)
         tables = self._tables.pop() if self._tables else Tables()
@@ -120,7 +120,7 @@ class HostFuser:
         finally:
             self._tables.append(tables)
 
-    def _step(self, work: Work, tables: Tables) -> list[Sequence[Any]]:
+    def _step(self, work: Work, tables: Tables) -> list[list[Any]]:
         if self._several:
             work.leaf(0)  # refuses what is no such tuple; the others must be like it
         table = tables.old = self._look(tables.old, work.params, work.slots, work.grads, work.donate)
@@ -133,7 +133,7 @@ class HostFuser:
         cells = self._cells(work, layout)
         calls = self._calls(work, table, cells)
         arrays = {i: self._arrays(work, i, leaf) for i, leaf in odd.items()}
-        new: list[Sequence[Any]] = [work.params, *work.slots]
+        new: list[list[Any]] = [work.params, *work.slots]
         target = table
         if work.donate:
             if odd or not table.apart:
@@ -149,14 +149,14 @@ class HostFuser:
             for i, leaf in odd.items():
                 for column, x in zip(columns, self._step_odd(leaf, *arrays[i], donate=work.donate), strict=True):
                     column[i] = x
-            new = list(columns)
+            new = columns
         for at, name in enumerate(self.rule.slots, start=1):
             if name in self.rule.carried:
                 new[at] = self._carried(work, name, cells, odd)
         if work.donate:
             mark_donated(work.params[0])
-            new[0] = [self.memory.alias(new[0][0]), *new[0][1:]]
             self.memory.wrote(work.params)
+            new[0][0] = self.memory.alias(new[0][0])
         return new
 
     def _look(

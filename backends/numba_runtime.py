@@ -242,13 +242,17 @@ def inspect(
     for leaf in range(leaves):
         if leaf + 2 * SOON < leaves:
             for column in range(columns):
-                prefetch(_word(items[column] + 8 * (leaf + 2 * SOON)) + header)
+                prefetch(_word(items[column] + 8 * (leaf + 2 * SOON)))
+                prefetch(_word(items[column] + 8 * (leaf + 2 * SOON)) + 64)
         if leaf + SOON < leaves:
             for column in range(columns):  # an array begins with the address of its numbers, or of what knows it
                 fields = _word(items[column] + 8 * (leaf + SOON)) + header
-                for field in range(0, 16, 8):
-                    prefetch(_word(fields + field))
-                    prefetch(_word(fields + field) + 64)
+                if reader == 0:
+                    prefetch(_word(fields + 16))
+                else:
+                    for field in range(0, 16, 8):
+                        for line in range(0, 192, 64):
+                            prefetch(_word(fields + field) + line)
         size, format_, lacks = 0, -1, 0
         dims, shape, strides = 0, 0, 0
         good = True

@@ -182,13 +182,6 @@ def test_all_take_turns_in_each_round() -> None:
         assert one.waits > LEAST / 4
 
 
-def test_a_cold_turn_is_one_step() -> None:
-    one = Counted()
-    (found,) = interleave([one.running()], 0, 0, warm=False)
-    assert found.steps == 1
-    assert one.steps == one.waits == len(found.rounds) == LEAST
-
-
 def test_ratios_are_taken_within_rounds() -> None:
     assert ratio([1.0, 20.0, 3.0], [2.0, 40.0, None]) == Spread(0.5, 0.5, 0.5)
     assert ratio([2.0, 4.0], [1.0, 1.0], 0.5) == Spread(1.5, 1.25, 1.75)

@@ -1,6 +1,7 @@
 """All that is timed: the rules, eager and fused, on each library, beside the limits, the formula by hand and the peers."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from xopt import backends
@@ -32,10 +33,14 @@ def ours(rule: str, name: str, device: str, mode: str) -> Contender:
         params, grads = (tree([backend.asarray(x, "float32") for x in column]) for column in numbers(shapes, seed))
         state = found.init(params)
         take = fuse(found, donate=True) if mode == FUSED else found.step
+        recording = (
+            backend.lib.no_grad if name == "torch" else nullcontext
+        )  # as in a training loop, and in the steps of torch.optim
 
         def step() -> None:
             nonlocal state
-            state = take(state, grads)
+            with recording():
+                state = take(state, grads)
 
         return Running(step, lambda: backend.synchronise(state.params), lambda: [backend.to_numpy(x) for x in leaves(state.params)])
 

@@ -52,14 +52,13 @@ class Turns(NamedTuple):
 
 
 def interleave(
-    running: Sequence[Running], seconds: float, seed: int, *, warm: bool = True, told: Callable[[float], Any] = lambda _: None
+    running: Sequence[Running], seconds: float, seed: int, *, told: Callable[[float], Any] = lambda _: None
 ) -> list[Turns]:
     """Times contenders that have taken a step already, for about ``seconds``.
 
-    The order is drawn anew in each round, so that nobody always follows the same one. Where ``warm`` is False a turn is a single
-    step, without an untimed one before: nothing is in the cache then, if the others need all of it.
+    The order is drawn anew in each round, so that nobody always follows the same one.
     """
-    plans = _planned(running, warm)
+    plans = _planned(running)
     steps, warm_up = [plan[0] for plan in plans], [plan[1] for plan in plans]
     rounds: list[list[float | None]] = [[] for _ in running]
     every = [1] * len(running)
@@ -73,7 +72,7 @@ def interleave(
             taken = {i: _turn(running[i], steps[i], warm_up[i]) for i in order if len(rounds[0]) % every[i] == 0}
             for i, column in enumerate(rounds):
                 column.append(taken.get(i))
-            if len(rounds[0]) == 1 and warm:
+            if len(rounds[0]) == 1:
                 turns = [taken[i] * steps[i] for i in range(len(running))]
                 every = [1 if turn < PATIENCE * min(turns) else 4 for turn in turns]
             now = time.perf_counter()
@@ -85,14 +84,12 @@ def interleave(
     return [Turns(n, column) for n, column in zip(steps, rounds, strict=True)]
 
 
-def _planned(running: Sequence[Running], warm: bool) -> list[tuple[int, bool]]:
+def _planned(running: Sequence[Running]) -> list[tuple[int, bool]]:
     """How many steps fill a turn of each, and whether an untimed one goes before.
 
     Contenders that take up to ``PEERS`` times as long as the quickest take as many steps as it does: the later ones of a turn find
     more in the cache, so that with fewer steps they would look slower than they are.
     """
-    if not warm:
-        return [(1, False)] * len(running)
     times = list(map(_estimate, running))
     quickest = min(times)
     fill = [quickest if seconds < PEERS * quickest else seconds for seconds in times]

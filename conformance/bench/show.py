@@ -119,7 +119,6 @@ class Shown(Events):
     def run(self, found: Json) -> None:
         several = len({entry["size"] for entry in found["entries"]}) > 1
         title = f"{found['rule']}, {found['name']}, float32"
-        title += "; one step at a time, with nothing in the cache" if found["name"] == "linear" else ""
         table = _table("contender", "a step", "ns/number", "GB/s", "/ touch", "rounds")
         for entry in found["entries"]:
             median = entry["seconds"]["median"]
@@ -197,7 +196,7 @@ def markdown(report: Json) -> str:
         *_rows("asked|limit|found|", ((c["asked"], limit(c), finding(c), verdict(c)) for c in report["checks"])),
     ]
     for run in report["runs"]:
-        title = f"{run['rule']}, {run['name']}" + (", one step at a time, nothing in the cache" if run["name"] == "linear" else "")
+        title = f"{run['rule']}, {run['name']}"
         rows = (
             (
                 f"{e['contender']}, {e['size']}" if len({x["size"] for x in run["entries"]}) > 1 else e["contender"],

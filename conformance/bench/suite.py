@@ -73,7 +73,6 @@ class Run(NamedTuple):
     rule: str
     name: str
     entries: list[Entry]
-    warm: bool = True
 
 
 class Events:
@@ -187,8 +186,8 @@ def _runs(rule: str, here: Sequence[Contender], sizes: Sequence[Size]) -> Iterat
             entries += [Entry(one, MILLION) for one in here if one.kind in (FUSED, LIMIT)]
         yield Run(rule, size.name, entries)
     if all(size in sizes for size in LINEAR):
-        fused = [one for one in here if one.kind == FUSED]
-        yield Run(rule, "linear", [Entry(one, size) for one in fused for size in LINEAR], warm=False)
+        some = [one for one in here if one.kind == FUSED or one.name == "touch"]
+        yield Run(rule, "linear", [Entry(one, size) for one in some for size in LINEAR])
 
 
 def _timed(run: Run, seconds: float, seed: int, events: Events) -> Json:
@@ -205,7 +204,7 @@ def _timed(run: Run, seconds: float, seed: int, events: Events) -> Json:
         else:
             running.append((entry, one))
     events.passed(min(PREPARING, time.perf_counter() - began))
-    turns = interleave([one for _, one in running], seconds, seed, warm=run.warm, told=events.passed) if running else []
+    turns = interleave([one for _, one in running], seconds, seed, told=events.passed) if running else []
     taken = [(entry, one) for (entry, _), one in zip(running, turns, strict=True)]
     touches = {entry.size: (entry, one) for entry, one in taken if entry.contender.name == "touch"}
     found = [_found(entry, one, touches.get(entry.size)) for entry, one in taken]
