@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from xopt.conformance.bounded import Bounded
-from xopt.conformance.laws.lab import EAGER, STEPS, Case, Kind, Lab, Laws, given, nearest, number, rows
+from xopt.conformance.laws.lab import NOT_TRACED, STEPS, Case, Kind, Lab, Laws, given, nearest, number, rows
 from xopt.conformance.laws.responses import ADAPTIVE, square_weights, weights
 from xopt.conformance.laws.symmetries import LINEAR
 from xopt.conformance.numbers import multiprecision
@@ -83,7 +83,7 @@ def longest_step(lab: Lab, case: Case) -> None:
     CAUCHY,
     [52],
     ADAPTIVE,
-    modes=EAGER,  # its hyperparameters are its own, and compilers bake them in
+    modes=NOT_TRACED,  # its hyperparameters are its own, and compilers bake them in
     dtypes=(
         "float32",
         "float64",
@@ -225,7 +225,7 @@ def _aggmo_on_a_quadratic(lab: Lab, case: Case, share: float) -> tuple[Bounded, 
     [60],
     [*LINEAR, *ADAPTIVE, "lion"],
     dtypes=("float16", "bfloat16", "float32"),
-    modes=EAGER,  # a second dtype is compiled anew
+    modes=NOT_TRACED,  # a second dtype is compiled anew
 )
 def follows_float64(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case)

@@ -31,6 +31,7 @@ BUSY: dict[str, Any] = {"lr": 0.25, "weight_decay": 0.25, "alpha_warmup": 3, "be
 
 SINGLE_OR_DOUBLE = ("float32", "float64")
 EAGER = ("eager",)
+NOT_TRACED = ("eager", "fused")
 
 _PARAMS = (-6, 3)
 _GRADS = (-8, 3)
@@ -249,6 +250,10 @@ class Lab:
     def vector(self, x: Any) -> Any:
         """An array of the backend as a float64 one of NumPy."""
         return self.backend.to_numpy(x).astype(np.float64)
+
+    def step(self, state: Any, grad: Any, **hyper: Any) -> Any:
+        """A step of the rule under test, in this mode."""
+        return self.stepper()(state, grad, **hyper)
 
     def stepper(self, rule: Rule[Any, Any] | None = None) -> Callable[..., Any]:
         """The step of the rule under test, or of another, in this mode."""

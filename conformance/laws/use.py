@@ -10,7 +10,7 @@ import numpy as np
 import optree
 
 from xopt.conformance.golden import start
-from xopt.conformance.laws.lab import EAGER, SIZE, Case, Kind, Lab, Laws
+from xopt.conformance.laws.lab import EAGER, NOT_TRACED, SIZE, Case, Kind, Lab, Laws
 from xopt.conformance.numbers import FLOAT
 
 LAWS = Laws()
@@ -75,7 +75,7 @@ def starts(lab: Lab, case: Case) -> None:
     "the papers and the authors' code, as the golden cites them",
     [],
     RULES,
-    modes=EAGER,  # given names are part of what is compiled
+    modes=NOT_TRACED,  # given names are part of what is compiled
 )
 def defaults(lab: Lab, case: Case) -> None:
     lab.holds(list(lab.golden.defaults) == list(lab.rule.defaults), "the golden has other hyperparameters")
@@ -90,7 +90,7 @@ def defaults(lab: Lab, case: Case) -> None:
     "design",
     [39],
     RULES,
-    modes=EAGER,
+    modes=NOT_TRACED,
 )
 def inputs_stay(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case)
@@ -100,7 +100,7 @@ def inputs_stay(lab: Lab, case: Case) -> None:
             if array is not None:
                 array.flags.writeable = False
     before = _bytes(lab, (state, grad))
-    lab.rule.step(state, grad, **hyper)
+    lab.step(state, grad, **hyper)
     lab.rule.init(state.params, **hyper)
     lab.holds(_bytes(lab, (state, grad)) == before, "an input has changed")
 
@@ -112,13 +112,13 @@ def inputs_stay(lab: Lab, case: Case) -> None:
     "design",
     [39],
     RULES,
-    modes=EAGER,
+    modes=NOT_TRACED,
 )
 def memory_is_its_own(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case)
     params, grad = lab.array(case.params), lab.array(case.grads[0])
     first = lab.rule.init(params, **hyper)
-    second = lab.rule.step(first, grad, **hyper)
+    second = lab.step(first, grad, **hyper)
     old, slots, new = ([x for x in _arrays(tuple(s)) if x is not None] for s in (first[:-1], second[1:-1], second[:-1]))
     if lab.backend.name == "numpy":
         shared = [np.shares_memory(x, y) for x in new for y in (*old, grad)]
@@ -130,7 +130,7 @@ def memory_is_its_own(lab: Lab, case: Case) -> None:
             lab.holds(_bytes(lab, second) == before, "a result follows its input")
     else:
         before = _bytes(lab, second)
-        lab.rule.step(second, grad, **hyper)
+        lab.step(second, grad, **hyper)
         lab.holds(_bytes(lab, second) == before, "a result has changed in a later step")
         lab.holds(len({id(x) for x in slots}) == len(slots), "two slots are one array")
 
@@ -142,7 +142,7 @@ def memory_is_its_own(lab: Lab, case: Case) -> None:
     "design",
     [60],
     RULES,
-    modes=EAGER,
+    modes=NOT_TRACED,
 )
 def form_stays(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case)
@@ -152,7 +152,7 @@ def form_stays(lab: Lab, case: Case) -> None:
         for x in optree.tree_leaves(slot):
             lab.holds(name in lab.rule.carried or _dtype(x) == lab.compute.name, f"{name} is not {lab.compute.name}")
     for t, grad in enumerate(case.grads, start=1):
-        state = lab.rule.step(state, _tree(lab, grad), **hyper)
+        state = lab.step(state, _tree(lab, grad), **hyper)
         lab.holds(type(state.step) is int and state.step == t, f"the step count is {state.step!r} after {t} steps")
         lab.holds(_form(state) == form, "the form of the state has changed")
         lab.holds(_devices(state) == devices, "the device of the state has changed")
@@ -182,7 +182,7 @@ def steps_are_counted(lab: Lab, case: Case) -> None:
     "design",
     [],
     RULES,
-    modes=EAGER,
+    modes=NOT_TRACED,
 )
 def hyper_is_refused(lab: Lab, case: Case) -> None:
     state, grad = _last(lab, case), lab.array(case.grads[0])
@@ -193,7 +193,7 @@ def hyper_is_refused(lab: Lab, case: Case) -> None:
             outside.append(None)
         for value in outside:
             bad = {name: (0.5, value) if name == "betas" else value}
-            _refused(lab, partial(lab.rule.step, state, grad, **bad), "step", name)
+            _refused(lab, partial(lab.step, state, grad, **bad), "step", name)
             _refused(lab, partial(lab.rule.init, state.params, **bad), "init", name)
     _still_steps(lab, case, state)
 
@@ -205,7 +205,7 @@ def hyper_is_refused(lab: Lab, case: Case) -> None:
     "design",
     [],
     RULES,
-    modes=EAGER,
+    modes=NOT_TRACED,
 )
 def odd_input_is_refused(lab: Lab, case: Case) -> None:
     state, grad = _last(lab, case), lab.array(case.grads[0])
@@ -213,18 +213,18 @@ def odd_input_is_refused(lab: Lab, case: Case) -> None:
     other_dtype = "float32" if lab.dtype != "float32" else "float64"
     wrong = [lab.array(case.grads[0][:-1]), lab.array(1.0), lab.backend.asarray(case.grads[0], other_dtype), None, 1.0]
     for g in wrong:
-        _refused(lab, partial(lab.rule.step, state, g), "step", "grad")
+        _refused(lab, partial(lab.step, state, g), "step", "grad")
     integers = lab.backend.xp.astype(lab.array(np.ones(SIZE)), lab.backend.xp.int32)
     _refused(lab, partial(lab.rule.init, integers), "init", "params")
-    _refused(lab, partial(lab.rule.step, state, integers), "step", "grad")
-    _refused(lab, partial(lab.rule.step, state, grad, no_such=1.0), "step", "no_such")
+    _refused(lab, partial(lab.step, state, integers), "step", "grad")
+    _refused(lab, partial(lab.step, state, grad, no_such=1.0), "step", "no_such")
     _refused(lab, partial(lab.rule.init, state.params, no_such=1.0), "init", "no_such")
     other = next(rule for name, rule in lab.rules.items() if name != lab.rule.name)
-    _refused(lab, partial(lab.rule.step, other.init(state.params), grad), "step", "state")
-    _refused(lab, partial(lab.rule.step, state._replace(step=-5), grad), "step", "step")
+    _refused(lab, partial(lab.step, other.init(state.params), grad), "step", "state")
+    _refused(lab, partial(lab.step, state._replace(step=-5), grad), "step", "step")
     for slot in lab.rule.memory:
         if not isinstance(getattr(state, slot), tuple):
-            _refused(lab, partial(lab.rule.step, state._replace(**{slot: None}), grad), "step", slot)
+            _refused(lab, partial(lab.step, state._replace(**{slot: None}), grad), "step", slot)
     lab.holds(_bytes(lab, (state, grad)) == before, "a refused call has changed its input")
     _still_steps(lab, case, state)
 
@@ -241,7 +241,7 @@ def _refused(lab: Lab, call: Callable[[], Any], function: str, argument: str) ->
 
 def _still_steps(lab: Lab, case: Case, state: Any) -> None:
     """Whether a state that went through refused calls steps as one that did not."""
-    one, other = (lab.rule.step(s, lab.array(case.grads[0])) for s in (state, _last(lab, case)))
+    one, other = (lab.step(s, lab.array(case.grads[0])) for s in (state, _last(lab, case)))
     lab.holds(_bytes(lab, one) == _bytes(lab, other), "after a refused call the state steps differently")
 
 
@@ -252,7 +252,7 @@ def _still_steps(lab: Lab, case: Case, state: Any) -> None:
     "design",
     [39],
     RULES,
-    modes=EAGER,
+    modes=NOT_TRACED,
     dtypes=("float16", "float32", "float64"),  # NumPy has no bfloat16 to save it in
 )
 def saved_state_continues(lab: Lab, case: Case) -> None:
@@ -269,7 +269,7 @@ def saved_state_continues(lab: Lab, case: Case) -> None:
     columns = pickle.loads(pickle.dumps(optree.tree_map(saved, columns)))
     again = type(state)(*optree.tree_map(loaded, columns))
     for grad in case.grads:
-        state, again = (lab.rule.step(s, lab.array(grad), **hyper) for s in (state, again))
+        state, again = (lab.step(s, lab.array(grad), **hyper) for s in (state, again))
     lab.holds(_bytes(lab, state) == _bytes(lab, again), "a saved state continues differently")
 
 
@@ -280,7 +280,7 @@ def saved_state_continues(lab: Lab, case: Case) -> None:
     "design",
     [39],
     RULES,
-    modes=EAGER,
+    modes=NOT_TRACED,
 )
 def no_hidden_state(lab: Lab, case: Case) -> None:
     hyper, other = lab.hyper(case), lab.hyper(case, lr=0.5)
@@ -288,7 +288,7 @@ def no_hidden_state(lab: Lab, case: Case) -> None:
     lab.holds(_bytes(lab, alone[0]) == _bytes(lab, _last(lab, case, **hyper)), "the same run has other bits")
     states = [lab.rule.init(lab.array(case.params), **h) for h in (hyper, other)]
     for grad in case.grads:
-        states = [lab.rule.step(s, lab.array(grad), **h) for s, h in zip(states, (hyper, other), strict=True)]
+        states = [lab.step(s, lab.array(grad), **h) for s, h in zip(states, (hyper, other), strict=True)]
     lab.holds(_bytes(lab, states) == _bytes(lab, alone), "runs that take turns disturb each other")
 
 
@@ -299,7 +299,7 @@ def no_hidden_state(lab: Lab, case: Case) -> None:
     "design",
     [35],
     RULES,
-    modes=EAGER,
+    modes=NOT_TRACED,
 )
 def each_leaf_for_itself(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case)
@@ -324,7 +324,7 @@ def each_leaf_for_itself(lab: Lab, case: Case) -> None:
     "design",
     [35],
     RULES,
-    modes=EAGER,
+    modes=NOT_TRACED,
 )
 def hyper_makes_groups(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case)
@@ -344,7 +344,7 @@ def _run(lab: Lab, trees: list[Any], hyper: dict[str, Any]) -> Any:
     params, *grads = trees
     state = lab.rule.init(params, **hyper)
     for grad in grads:
-        state = lab.rule.step(state, grad, **hyper)
+        state = lab.step(state, grad, **hyper)
     return state
 
 

@@ -1,0 +1,126 @@
+"""The conformance suite sees faults that are planted in the compilers of fused steps, while the rules' own text stays right."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from xopt.backends import blocks, get, host, numba_kernels, xla
+from xopt.conformance.bounded import FORMATS
+from xopt.conformance.cells import check_rule
+from xopt.conformance.laws import check_laws, lab
+from xopt.conformance.results import HELD, IDENTICAL, SUBNORMALS, WITHIN, WRONG
+
+
+class Fault(NamedTuple):
+    name: str
+    old: str  # of a kernel's text
+    new: str
+    verdict: str
+    rule: str = "ademamix"
+    dtype: str = "float32"
+
+
+IN_KERNELS = (
+    Fault("multiplies by a reciprocal", "t22 / t24", "t22 * (real(1.0) / t24)", WRONG),  # of a subnormal number it is infinite
+    Fault("contracts to fma", 'error_model="numpy"', 'error_model="numpy", fastmath={"contract"}', WITHIN),
+    Fault("takes the root of a reciprocal", "sqrt(", "real(1.0) / sqrt(real(1.0) / ", WITHIN, "adam", "float64"),
+    Fault("leaves out the last number of a leaf", "range(_m)", "range(_m - 1)", WRONG),
+    Fault("forgets a slot", "_v_[_i] = ", "v_ = ", WRONG),
+    Fault("ascends", "params - ", "params + ", WRONG, "sgd"),
+    Fault("has the sign of 0 wrong", "(zero if t2 == zero else t2)", "real(-1.0)", WRONG, "lion"),
+    Fault("truncates what it stores", "float_to_half(t2)", "float_to_half(t2 * real(0.9995))", WRONG, "sgd", "float16"),
+    Fault("uses the coefficients of the first leaf", "rows[_leaf]", "rows[0]", IDENTICAL),  # all have the same: see the laws
+)
+
+
+def checked(rule: str, dtype: str, backend: str = "numpy") -> Any:
+    arithmetic = "float64" if dtype == "float64" else "float32"
+    format_ = replace(FORMATS[arithmetic], flushes=backend == "jax")
+    formats = {(backend, "cpu", arithmetic, "fused"): format_}
+    (cell,) = check_rule(rule, dtype, [(backend, "cpu", "fused")], formats, 8, 4, seed=0)
+    return cell
+
+
+@pytest.fixture
+def edit(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Edits the text of all kernels, which are not kept on disk then."""
+    monkeypatch.setattr(numba_kernels, "cache_folder", lambda: None)
+    source = numba_kernels.source
+
+    def plant(old: str, new: str) -> None:
+        def edited(*args: Any) -> str:
+            text = source(*args)
+            assert old in text, text
+            return text.replace(old, new)
+
+        monkeypatch.setattr(numba_kernels, "source", edited)
+
+    return plant
+
+
+@pytest.mark.parametrize("fault", IN_KERNELS, ids=lambda fault: fault.name)
+def test_a_fault_in_a_kernel_is_seen(fault: Fault, edit: Callable[[str, str], None]) -> None:
+    edit(fault.old, fault.new)
+    assert checked(fault.rule, fault.dtype).verdict == fault.verdict
+
+
+def test_without_a_fault_the_same_checks_pass() -> None:
+    for rule, dtype in {(fault.rule, fault.dtype) for fault in IN_KERNELS}:
+        assert checked(rule, dtype).verdict == IDENTICAL
+
+
+def test_coefficients_of_another_leaf_break_a_law(edit: Callable[[str, str], None]) -> None:
+    def broken() -> set[str]:
+        lab._compiled.cache_clear()
+        formats = {("numpy", "cpu", "float32", mode): FORMATS["float32"] for mode in ("eager", "fused")}
+        results = check_laws("sgd", "float32", [("numpy", "cpu", "fused")], formats, 2, 0)
+        return {result.law for result in results if result.reason is None and result.verdict != HELD}
+
+    assert broken() == set()
+    edit("rows[_leaf]", "rows[0]")
+    try:
+        assert broken() == {"a tree of hyperparameters makes groups"}
+    finally:
+        lab._compiled.cache_clear()
+
+
+def test_coefficients_that_stay_those_of_the_first_step_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, first = host._run, {}
+
+    def stale(kernel: Any, cells: Any, *rest: Any, **options: Any) -> None:
+        run(
+            kernel,
+            [cell._replace(numbers=first.setdefault((kernel, i), cell.numbers)) for i, cell in enumerate(cells)],
+            *rest,
+            **options,
+        )
+
+    monkeypatch.setattr(host, "_run", stale)
+    assert checked("ademamix", "float32").verdict == WRONG
+
+
+def test_a_fault_in_blocks_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They forget what they computed of a slot."""
+    monkeypatch.setattr(type(get("numpy")), "compiler", "blocks")
+    monkeypatch.setattr("xopt.backends._numpy.numba_or_reason", lambda: "numba is hidden")
+    monkeypatch.setattr("xopt.backends._numpy.say_once", lambda _: None)
+    assert checked("momentum", "float32").verdict == IDENTICAL
+    store = blocks._store
+    monkeypatch.setattr(blocks, "_store", lambda slot, new: store(slot, np.zeros_like(new)))
+    assert checked("momentum", "float32").verdict == WRONG
+
+
+def test_contraction_in_jax_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("jax")
+    assert checked("adam", "float32", "jax").verdict == SUBNORMALS
+    update = xla._XLAFuser._update
+    monkeypatch.setattr(xla._XLAFuser, "_update", lambda self, program: plain(update(self, program)))
+    assert checked("adam", "float32", "jax").verdict == WITHIN
+
+
+def plain(update: Callable[..., Any]) -> Callable[..., Any]:
+    """With a 1 that XLA knows."""
+    return lambda old, grad, c, one: update(old, grad, c, 1.0)
