@@ -92,9 +92,10 @@ def source(program: Program, format_: Format) -> str:
     """A program as the text of a kernel.
 
     The kernel steps the numbers of all leaves, one behind another, a share at a time until all are taken: ``progress`` counts those
-    that are taken and those that are done. ``addresses[leaf]`` are the arrays' places, ``sources[leaf]`` those to copy them from
-    first, where there are any, and ``coefficients[rows[leaf]]`` its coefficients. With ``ahead`` the numbers so many bytes further
-    on are asked for before they are needed. Its own names begin with an underscore, which no field of a state does.
+    that are taken and those that are done. In the end it looks ``looks`` times whether all are done. ``addresses[leaf]`` are the
+    arrays' places, ``sources[leaf]`` those to copy them from first, where there are any, and ``coefficients[rows[leaf]]`` its
+    coefficients. With ``ahead`` the numbers so many bytes further on are asked for before they are needed. Its own names begin with
+    an underscore, which no field of a state does.
     """
     sizes = {name: np.dtype(format_.compute).itemsize for name in program.arrays}
     sizes["params"] = sizes["grad"] = np.dtype(format_.storage).itemsize
@@ -118,7 +119,7 @@ def source(program: Program, format_: Format) -> str:
         "",
         "",
         '@numba.njit(nogil=True, error_model="numpy", cache=True)',
-        "def kernel(addresses, sources, starts, rows, coefficients, ahead, progress):",
+        "def kernel(addresses, sources, starts, rows, coefficients, ahead, progress, looks):",
         "    _leaf, _total, _progress = 0, starts[-1], progress.ctypes.data",
         "    while True:",
         f"        _begin = fetch_add(_progress, {SHARE})",
@@ -156,7 +157,7 @@ def source(program: Program, format_: Format) -> str:
     body += program.lines(OPERATIONS, "real({!r})")
     body += [f"_{name}_[_i] = {store[name].format(value)}" for name, value in program.writes.items()]
     lines += [f"                    {line}" for line in body]
-    lines += ["        fetch_add(_progress + 8, _share)"]
+    lines += ["        fetch_add(_progress + 8, _share)", "    look(_progress + 8, _total, looks)"]
     return "\n".join([*lines, ""])
 
 
@@ -185,7 +186,7 @@ def compiled(text: str, name: str, compute: str) -> Callable[..., None]:
             spec.loader.exec_module(module)
         kernel: Callable[..., None] = module.kernel
         words, numbers = np.zeros((0, 0), np.int64), np.zeros((0, 0), compute)
-        kernel(words, words, np.zeros(1, np.int64), words.ravel(), numbers, 0, np.zeros(2, np.int64))
+        kernel(words, words, np.zeros(1, np.int64), words.ravel(), numbers, 0, np.zeros(2, np.int64), 0)
     return kernel
 
 

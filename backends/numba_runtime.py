@@ -22,7 +22,7 @@ __all__ = [
     "float_to_half",
     "half_to_float",
     "inspect",
-    "is_done",
+    "look",
     "pointer_to",
     "prefetch",
 ]
@@ -92,13 +92,11 @@ def _shared_word(context: Any, address: Any) -> Any:
     return types.int64(types.intp), code
 
 
-@njit(nogil=True, cache=True)
-def is_done(progress: Any, total: Any) -> Any:
-    """Whether all numbers are done, for which it waits about a tenth of a millisecond."""
-    looks = 0
-    while looks < 100_000 and _shared_word(progress.ctypes.data + 8) != total:
-        looks += 1
-    return looks < 100_000
+@njit(inline="always")
+def look(address: Any, number: Any, times: Any) -> None:
+    """Looks at an address that other threads write to until ``number`` is there, or it has looked so many times."""
+    while times > 0 and _shared_word(address) != number:
+        times -= 1
 
 
 # The narrow formats, as integers of 16 bits.

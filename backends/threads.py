@@ -17,6 +17,9 @@ PARALLEL = 1 << 19
 SHARE = 1 << 16
 """Numbers that a thread takes at a time. One that wakes late, or is held up, takes fewer times."""
 
+LOOKS = 100_000
+"""How often the stepping thread looks whether the others are done, which takes a tenth of a millisecond; then it sleeps."""
+
 PAUSE = 1e-4
 """Seconds between looks at shares that take long: that of a thread that the system has put aside."""
 
@@ -27,32 +30,30 @@ _starting = threading.Lock()
 def run(kernel: Callable[..., None], arguments: tuple[Any, ...], total: int) -> None:
     """Runs a kernel over all numbers, in several threads where there are many.
 
-    The kernel is called with ``arguments`` and with two counters, of the numbers that are taken and of those that are done. It
-    takes a share of them as long as there is one, so that it does not matter how many threads come to help, or when.
+    The kernel is called with ``arguments``, with two counters, of the numbers that are taken and of those that are done, and with
+    how often to look whether all are done. It takes a share of them as long as there is one, so that it does not matter how many
+    threads come to help, or when.
     """
     progress = np.zeros(2, np.int64)
     helpers = min(threads(), -(-total // SHARE)) - 1 if total >= PARALLEL else 0
     if not helpers:
-        kernel(*arguments, progress)
+        kernel(*arguments, progress, 0)
         return
     calls = _calls.get(os.getpid()) or _started()
     try:
         for _ in range(helpers):
-            calls.put((kernel, (*arguments, progress)))
-        kernel(*arguments, progress)
+            calls.put((kernel, (*arguments, progress, 0)))
+        kernel(*arguments, progress, LOOKS)
     finally:
-        _wait(progress, total)
+        if progress[1] != total:
+            _wait(progress, total)
 
 
 def _wait(progress: Any, total: int) -> None:
     """Until all is done, also where the user interrupts: the arrays must outlive it."""
-    from xopt.backends.numba_runtime import is_done  # which imports numba
-
     interrupt = None
-    while True:
+    while progress[1] != total:
         try:
-            if is_done(progress, total):
-                break
             time.sleep(PAUSE)
         except KeyboardInterrupt as caught:
             interrupt = caught

@@ -20,8 +20,8 @@ LONG = 0.05
 PEERS = 4
 """How many times as long as the quickest a contender may take to have as many steps in a turn."""
 
-PATIENCE = 8
-"""How many times as long as the shortest turn one may be; what takes longer has its turn in one round of four only."""
+PATIENCE = 2
+"""How many times as long as it should a turn may last; what takes longer has its turn in one round of four only."""
 
 LEAST = 5
 """Rounds that there are at least, however long they take."""
@@ -74,8 +74,7 @@ def interleave(
             for i, column in enumerate(rounds):
                 column.append(taken.get(i))
             if len(rounds[0]) == 1:
-                turns = [taken[i] * steps[i] for i in range(len(running))]
-                every = [1 if turn < PATIENCE * min(turns) else 4 for turn in turns]
+                every = [1 if taken[i] * steps[i] < PATIENCE * TURN else 4 for i in range(len(running))]
             now = time.perf_counter()
             told(now - last)
             last = now
@@ -88,19 +87,19 @@ def interleave(
 def _planned(running: Sequence[Running]) -> list[tuple[int, bool]]:
     """How many steps fill a turn of each, and whether an untimed one goes before.
 
-    Contenders that take up to ``PEERS`` times as long as the quickest take as many steps as it does: the later ones of a turn find
-    more in the cache, so that with fewer steps they would look slower than they are.
+    Contenders that take up to ``PEERS`` times as long as the quickest take as many steps as the slowest of them: the later steps of
+    a turn find more in the cache, so that with fewer they would look slower than they are.
     """
     times = list(map(_estimate, running))
-    quickest = min(times)
-    fill = [quickest if seconds < PEERS * quickest else seconds for seconds in times]
-    return [(math.ceil(TURN / seconds), seconds < LONG) for seconds in fill]
+    alike = PEERS * min(times)
+    slowest = max(seconds for seconds in times if seconds < alike)
+    return [(math.ceil(TURN / (slowest if seconds < alike else seconds)), seconds < LONG) for seconds in times]
 
 
 def _estimate(one: Running) -> float:
-    """Roughly the seconds of a step."""
+    """Roughly the seconds of a step. The first may compile once more, or fetch memory."""
     steps = 1
-    while (took := steps * _turn(one, steps, warm_up=False)) < TURN / 2:
+    while (took := steps * min(_turn(one, steps, warm_up=False) for _ in range(2))) < TURN / 2:
         steps *= 2
     return took / steps
 
