@@ -27,8 +27,8 @@ IN_KERNELS = (
     Fault("multiplies by a reciprocal", "t22 / t24", "t22 * (real(1.0) / t24)", WRONG),  # of a subnormal number it is infinite
     Fault("contracts to fma", 'error_model="numpy"', 'error_model="numpy", fastmath={"contract"}', WITHIN),
     Fault("takes the root of a reciprocal", "sqrt(", "real(1.0) / sqrt(real(1.0) / ", WITHIN, "adam", "float64"),
-    Fault("leaves out the last number of a leaf", "range(_m)", "range(_m - 1)", WRONG),
-    Fault("forgets a slot", "_v_[_i] = ", "v_ = ", WRONG),
+    Fault("leaves out the last number of a leaf", "range(_m)", "range(_m - 1)", WRONG, "sgd"),
+    Fault("forgets a slot", "_v_[_i] = ", "v_ = ", WRONG, "momentum"),
     Fault("ascends", "params - ", "params + ", WRONG, "sgd"),
     Fault("has the sign of 0 wrong", "(zero if t2 == zero else t2)", "real(-1.0)", WRONG, "lion"),
     Fault("truncates what it stores", "float_to_half(t2)", "float_to_half(t2 * real(0.9995))", WRONG, "sgd", "float16"),
