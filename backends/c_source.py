@@ -1,6 +1,6 @@
 """A recorded program as text that C and CUDA C++ read alike: the step of one number of each array."""
 
-from xopt.backends.program import COMPARISONS, Program
+from xopt.backends.program import COMPARISONS, INFIX, Program
 
 COMPUTE = {"float16": "float32", "float32": "float32", "float64": "float64"}
 """For each dtype of params and grad, that of the slots and of the arithmetic."""
@@ -30,31 +30,14 @@ def body(program: Program, dtype: str, load: str, store: str) -> str:
     return "\n".join(lines)
 
 
-def used(program: Program) -> list[int]:
-    """Which of the program's coefficients, by position, the text names."""
-    operands = {x for operation in program.operations for x in operation.operands}
-    return [i for i, name in enumerate(program.coefficients) if name in operands]
-
-
 def _operations(real: str) -> dict[str, str]:
     """The operations in C, as NumPy computes them; the functions of float end in f."""
     f = "f" if real == "float" else ""
-    return {
-        "add": "{0} + {1}",
-        "subtract": "{0} - {1}",
-        "multiply": "{0} * {1}",
-        "divide": "{0} / {1}",
-        "negative": "-{0}",
+    return INFIX | {
         "sqrt": f"sqrt{f}({{0}})",
         "abs": f"fabs{f}({{0}})",
         "sign": "{0} > 0 ? 1 : {0} < 0 ? -1 : {0} == 0 ? 0 : {0}",
         "maximum": "{0} > {1} || {0} != {0} ? {0} : {1}",
         "minimum": "{0} < {1} || {0} != {0} ? {0} : {1}",
-        "less": "{0} < {1}",
-        "less_equal": "{0} <= {1}",
-        "greater": "{0} > {1}",
-        "greater_equal": "{0} >= {1}",
-        "equal": "{0} == {1}",
-        "not_equal": "{0} != {1}",
         "where": "{0} ? {1} : {2}",
     }

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xopt.backends.blocks import flat
-from xopt.backends.c_source import COMPUTE, TYPES, body, used
+from xopt.backends.c_source import COMPUTE, TYPES, body
 from xopt.backends.forms import Compiled
 from xopt.backends.fusing import Leaf, Work, mark_donated, one_library, refuse_donated, refuse_shared
 from xopt.backends.program import Program, numbers_of
@@ -36,7 +36,7 @@ def text_of_one(program: Program, dtype: str) -> Text:
     """The kernel for one array of params, of any layout."""
     compute = COMPUTE[dtype]
     inputs = [f"{_dtype(name, dtype)} in_{name}" for name in program.reads]
-    inputs += [f"{compute} {program.coefficients[i]}" for i in used(program)]
+    inputs += [f"{compute} {program.coefficients[i]}" for i in program.used]
     outputs = [f"{_dtype(name, dtype)} out_{name}" for name in program.writes]
     return Text(", ".join(inputs), ", ".join(outputs), body(program, dtype, "in_{}", "out_{}"))
 
@@ -48,7 +48,7 @@ def text_of_many(program: Program, dtype: str) -> Text:
     arrays that are read and of those that are written. ``example`` is not looked at: CuPy defines float16 where an argument has it.
     """
     real = TYPES[COMPUTE[dtype]]
-    width, coefficients = 2 + len(program.reads) + len(program.writes), used(program)
+    width, coefficients = 2 + len(program.reads) + len(program.writes), program.used
     lines = [
         "ptrdiff_t first = 0;",
         "ptrdiff_t last = leaves;",
@@ -96,7 +96,7 @@ class Kernels:
     def __init__(self, cupy: Any, program: Program, dtype: str) -> None:
         self._reads = [program.arrays.index(name) for name in program.reads]
         self._real = np.dtype(COMPUTE[dtype]).type
-        self._used = used(program)
+        self._used = program.used
         self._asarray = cupy.asarray
         self._example = cupy.zeros(1, dtype)
         name = f"xopt_{program.rule}_{dtype}"

@@ -286,7 +286,7 @@ def refuse_shared(work: Work, written: Sequence[Sequence[Any]], bounds: Callable
     alike = np.ones(len(written), bool)
     for i, (arrays, grad) in enumerate(zip(written, work.grads, strict=True)):
         for x in arrays:
-            if any(n > 1 and stride == 0 for n, stride in zip(x.shape, strides(x), strict=True)) and 0 not in x.shape:
+            if 0 in strides(x) and 0 not in x.shape and any(n > 1 and not s for n, s in zip(x.shape, strides(x), strict=True)):
                 msg = f"{work.where(i)} or a slot of it is broadcast, so that it cannot be donated; fuse without donate takes it"
                 raise ValueError(msg)
         alike[i] = all(strides(x) == strides(grad) for x in arrays)

@@ -13,30 +13,19 @@ from xopt.backends.base import rounded
 from xopt.backends.blocks import flat
 from xopt.backends.forms import Compiled, calls, filled
 from xopt.backends.fusing import Fuser, Leaf, Work, mark_donated, one_library, refuse_donated, refuse_shared
-from xopt.backends.program import Program, numbers_of
+from xopt.backends.program import INFIX, Program, numbers_of
 from xopt.operations import Array
 from xopt.rule import Rule
 
 LEAVES = 32
 """Leaves that are compiled together: on a CPU g++ takes a quarter of a second for each, and a call 20 microseconds and 5 a leaf."""
 
-OPERATIONS = {
-    "add": "{0} + {1}",
-    "subtract": "{0} - {1}",
-    "multiply": "{0} * {1}",
-    "divide": "{0} / {1}",
-    "negative": "-{0}",
+OPERATIONS = INFIX | {
     "sqrt": "torch.sqrt({0})",
     "abs": "torch.abs({0})",
     "sign": "torch.where({0} == {0}, torch.sign({0}), {0})",
     "maximum": "torch.maximum({0}, {1})",
     "minimum": "torch.minimum({0}, {1})",
-    "less": "{0} < {1}",
-    "less_equal": "{0} <= {1}",
-    "greater": "{0} > {1}",
-    "greater_equal": "{0} >= {1}",
-    "equal": "{0} == {1}",
-    "not_equal": "{0} != {1}",
     "where": "torch.where({0}, {1}, {2})",
 }
 """As the array API has them: torch's own sign of NaN is 0."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xopt.backends.program import Program
+from xopt.backends.program import INFIX, Program
 from xopt.backends.threads import SHARE, run
 
 
@@ -49,23 +49,12 @@ AHEAD = 1024
 FAR = 1 << 27
 """Bytes of a step from which on requests pay: at 360 MB they save a tenth of the time, at 36 MB they cost as much."""
 
-OPERATIONS = {
-    "add": "{0} + {1}",
-    "subtract": "{0} - {1}",
-    "multiply": "{0} * {1}",
-    "divide": "{0} / {1}",
-    "negative": "-{0}",
+OPERATIONS = INFIX | {
     "sqrt": "sqrt({0})",
     "abs": "abs({0})",
     "sign": "real(1.0) if {0} > zero else (real(-1.0) if {0} < zero else (zero if {0} == zero else {0}))",
     "maximum": "{0} if {0} > {1} or {0} != {0} else {1}",
     "minimum": "{0} if {0} < {1} or {0} != {0} else {1}",
-    "less": "{0} < {1}",
-    "less_equal": "{0} <= {1}",
-    "greater": "{0} > {1}",
-    "greater_equal": "{0} >= {1}",
-    "equal": "{0} == {1}",
-    "not_equal": "{0} != {1}",
     "where": "{1} if {0} else {2}",
 }
 """In numba's Python, as NumPy computes them."""
@@ -132,7 +121,7 @@ def source(program: Program, format_: Format) -> str:
         "                _leaf += 1",
         f"            _start, _n = _begin - starts[_leaf], min(_end, starts[_leaf + 1], _begin + {BLOCK}) - _begin",
         "            _begin += _n",
-        *(f"            {x} = coefficients[rows[_leaf], {i}]" for i, x in enumerate(program.coefficients) if _used(program, x)),
+        *(f"            {program.coefficients[i]} = coefficients[rows[_leaf], {i}]" for i in program.used),
         "            if sources.shape[0] > 0:",
     ]
     for name in program.writes:
@@ -159,10 +148,6 @@ def source(program: Program, format_: Format) -> str:
     lines += [f"                    {line}" for line in body]
     lines += ["        fetch_add(_progress + 8, _share)", "    look(_progress + 8, _total, looks)"]
     return "\n".join([*lines, ""])
-
-
-def _used(program: Program, name: str) -> bool:
-    return any(name in operation.operands for operation in program.operations)
 
 
 @cache

@@ -43,6 +43,12 @@ class Program(NamedTuple):
         used = {x for operation in self.operations for x in operation.operands} | set(self.writes.values())
         return tuple(name for name in self.arrays if name in used)
 
+    @property
+    def used(self) -> list[int]:
+        """The places, among the coefficients, of those that the operations use."""
+        operands = {x for operation in self.operations for x in operation.operands}
+        return [i for i, name in enumerate(self.coefficients) if name in operands]
+
     def bytes_per_number(self, params: int, slots: int) -> int:
         """Memory traffic of one step for each parameter, from the bytes of a number of params and grad, and of the slots."""
         moved = [*self.reads, *self.writes]
@@ -75,6 +81,21 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "where": lambda condition, x, y: x if condition else y,
 }
 """What an update may do, with its meaning for two finite Python numbers."""
+
+INFIX = {
+    "add": "{0} + {1}",
+    "subtract": "{0} - {1}",
+    "multiply": "{0} * {1}",
+    "divide": "{0} / {1}",
+    "negative": "-{0}",
+    "less": "{0} < {1}",
+    "less_equal": "{0} <= {1}",
+    "greater": "{0} > {1}",
+    "greater_equal": "{0} >= {1}",
+    "equal": "{0} == {1}",
+    "not_equal": "{0} != {1}",
+}
+"""Those that Python and C write alike, for ``Program.lines``."""
 
 COMPARISONS = {"less", "less_equal", "greater", "greater_equal", "equal", "not_equal"}
 

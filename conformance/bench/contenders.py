@@ -33,13 +33,12 @@ def ours(rule: str, name: str, device: str, mode: str) -> Contender:
         params, grads = (tree([backend.asarray(x, "float32") for x in column]) for column in numbers(shapes, seed))
         state = found.init(params)
         take = fuse(found, donate=True) if mode == FUSED else found.step
-        recording = (
-            backend.lib.no_grad if name == "torch" else nullcontext
-        )  # as in a training loop, and in the steps of torch.optim
+        # as in a training loop, and in the steps of torch.optim
+        quiet = backend.lib.no_grad if name == "torch" else nullcontext
 
         def step() -> None:
             nonlocal state
-            with recording():
+            with quiet():
                 state = take(state, grads)
 
         return Running(step, lambda: backend.synchronise(state.params), lambda: [backend.to_numpy(x) for x in leaves(state.params)])

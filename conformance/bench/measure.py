@@ -21,7 +21,7 @@ PEERS = 4
 """How many times as long as the quickest a contender may take to have as many steps in a turn."""
 
 PATIENCE = 8
-"""How many times as long as it should a turn may last; what takes longer has its turn in one round of four only."""
+"""How many times as long as ``TURN`` one may last; what takes longer has its turn in one round of four only."""
 
 LEAST = 5
 """Rounds that there are at least, however long they take."""
@@ -59,8 +59,7 @@ def interleave(
 
     The order is drawn anew in each round, so that nobody always follows the same one.
     """
-    plans = _planned(running)
-    steps, warm_up = [plan[0] for plan in plans], [plan[1] for plan in plans]
+    steps, warm_up = zip(*_planned(running), strict=True)
     rounds: list[list[float | None]] = [[] for _ in running]
     every = [1] * len(running)
     draw = random.Random(seed)
