@@ -3,13 +3,16 @@
 import difflib
 import math
 import numbers
+import reprlib
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any
 
-from xopt.operations import is_array, namespace
+from array_api_compat import is_numpy_array
+
+from xopt.operations import has_dtype, is_array, namespace
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def check_hyper(function: str, name: str, value: Any, interval: Interval, precis
     """
     if interval.sequence:
         if isinstance(value, str) or not isinstance(value, Sequence) or len(value) == 0:
-            msg = f"{function}: {name} must be a sequence of one or more numbers in {interval.text}, got {value!r}"
+            msg = f"{function}: {name} must be a sequence of one or more numbers in {interval.text}, got {shown(value)}"
             raise TypeError(msg)
         for position, item in enumerate(value):
             _check_number(function, f"{name}[{position}]", item, interval, precision)
@@ -113,39 +116,67 @@ def _check_number(function: str, name: str, value: Any, interval: Interval, prec
     if number is None:
         if _is_real_scalar(value):
             return  # traced: its value is not known
-        got = f"an array of shape {tuple(value.shape)} and dtype {value.dtype}" if is_array(value) else repr(value)
-        msg = f"{function}: {name} must be a number or a 0-d array, got {got}"
+        msg = f"{function}: {name} must be a number or a 0-d array, got {shown(value)}"
+        raise TypeError(msg)
+    if _has_own_meaning(value):
+        msg = f"{function}: {name} is a {type(value).__name__}, of which only the number would be used; pass float({name})"
         raise TypeError(msg)
     if number not in interval:
-        msg = f"{function}: {name} must be in {interval.text}, got {value!r}"
+        msg = f"{function}: {name} must be in {interval.text}, got {shown(value)}"
         raise ValueError(msg)
     low, high = interval.usable(precision)
     if not low <= number <= high:
         usable = low if number < low else high
         lost = f"rounds out of {interval.text} in {precision.name}"
-        msg = f"{function}: {name}={value!r} {lost}; the nearest usable value is {usable!r}"
+        msg = f"{function}: {name}={shown(value)} {lost}; the nearest usable value is {usable!r}"
         raise ValueError(msg)
     if interval.divisor and 0 < number < precision.smallest_normal:
         msg = (
-            f"{function}: {name}={value!r} is lost in {precision.name}, where it rounds or is flushed to 0; "
+            f"{function}: {name}={shown(value)} is lost in {precision.name}, where it rounds or is flushed to 0; "
             f"the smallest usable value is {precision.smallest_normal!r}, or 0 for none"
         )
         raise ValueError(msg)
 
 
 def as_number(value: Any) -> float | None:
-    """The float that ``value`` holds, or None where it holds none (not a real number, bool, or traced)."""
+    """The float that ``value`` holds, or None where it holds none (not a real number, bool, or traced).
+
+    What is too large for a float is infinite; -0.0 is 0.0, as 0 is.
+    """
     if isinstance(value, bool):
         return None
-    if isinstance(value, numbers.Real):
-        return float(value)
-    if _is_real_scalar(value):
+    if isinstance(value, numbers.Real) or _is_real_scalar(value):
         try:
-            return float(value)
+            return float(value) + 0.0
+        except OverflowError:
+            return math.inf if value > 0 else -math.inf
         except Exception:  # noqa: BLE001 - each tracer refuses with an exception of its own
             return None
     return None
 
 
+def shown(value: Any) -> str:
+    """A value as an error message shows it, in few words."""
+    if is_array(value) and value.ndim:
+        return f"an array of shape {tuple(value.shape)} and dtype {value.dtype}"
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # an int of more digits than Python prints
+        return f"an int of {value.bit_length()} bits"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 100
+_SHORT.maxlong = 60
+
+
 def _is_real_scalar(value: Any) -> bool:
-    return is_array(value) and value.ndim == 0 and namespace(value).isdtype(value.dtype, ("real floating", "integral"))
+    return is_array(value) and value.ndim == 0 and has_dtype(value, ("real floating", "integral"))
+
+
+def _has_own_meaning(value: Any) -> bool:
+    """Whether it is a NumPy array of a subclass, such as one with a mask or a unit, which a float does not have."""
+    if not is_numpy_array(value):
+        return False
+    xp = namespace(value)
+    return type(value) not in (xp.ndarray, xp.memmap) and not isinstance(value, xp.generic)

@@ -1,14 +1,16 @@
-"""One leaf of a tree of parameters: what a step must know of it, and whether other arrays go with it."""
+"""Trees, and one leaf of a tree of parameters: what a step must know of it, and whether other arrays go with it."""
 
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from numbers import Real
 from typing import Any, NamedTuple, NoReturn
 
 import optree
 from array_api_compat import is_numpy_array
 
-from xopt.checks import Interval, Precision, as_number
-from xopt.operations import Array, is_array, namespace
+from xopt.checks import Interval, Precision, as_number, shown
+from xopt.operations import Array, has_dtype, is_array, namespace
 
 Tree = Any
 """An array, or a dict, list, tuple or NamedTuple of trees: whatever ``optree`` flattens."""
@@ -26,6 +28,8 @@ class Numbers(dict[Any, Any]):
             return tuple([self[item] for item in x])
         if x == 1.0:  # `average` must see it
             return x
+        if x == 0.0:  # not kept: 0.0 and -0.0 would be one key
+            return self.make(x)
         if len(self) > 500:  # those that change at each step
             self.clear()
         array = self[x] = self.make(x)
@@ -37,8 +41,8 @@ class Kind(NamedTuple):
 
     xp: Any
     dtype: Any  # of the parameter and of its gradient
-    compute: Any  # of the slots and of the arithmetic: at least float32
-    narrow: bool  # the parameter is narrower than the arithmetic
+    compute: Any  # of the slots and of the arithmetic: at least float32, in the machine's byte order
+    cast: bool  # the parameter is narrower than the arithmetic, or of another byte order
     one_device: bool  # the library has one device only
     precision: Precision  # of the arithmetic
     ranges: dict[str, tuple[float, float]]  # what a Python float must lie in, for each hyperparameter
@@ -49,71 +53,86 @@ class Kind(NamedTuple):
 def kind_of(where: str, params: Any, intervals: Mapping[str, Interval], prepare: Callable[..., tuple[Any, bool]]) -> Kind:
     """The kind of a parameter. Raises TypeError, which begins with ``where``, for what is no array of real numbers."""
     if not is_array(params):
-        msg = f"{where} must be an array, got {params!r}"
+        msg = f"{where} must be an array, got {shown(params)}"
         raise TypeError(msg)
     xp = namespace(params)
-    if xp.isdtype(params.dtype, "complex floating"):
+    if has_dtype(params, "complex floating"):
         msg = (
             f"{where} is {params.dtype}; two conventions are in use for complex parameters: real and imaginary part as a "
             "pair of real parameters (torch), or one second moment |g|^2 (optax). For the first, pass the two parts as arrays"
         )
         raise TypeError(msg)
-    if not xp.isdtype(params.dtype, "real floating"):
+    if not has_dtype(params, "real floating"):
         msg = f"{where} must be real floating-point, got {params.dtype}; an update would be truncated"
         raise TypeError(msg)
-    narrow = xp.finfo(params.dtype).bits < 32
-    compute = xp.float32 if narrow else params.dtype
+    is_numpy = is_numpy_array(params)
+    compute = xp.float32 if xp.finfo(params.dtype).bits < 32 else params.dtype
+    if is_numpy:
+        compute = xp.dtype(compute).newbyteorder("=")
     info = xp.finfo(compute)
-    precision = Precision(str(compute).split(".")[-1], float(info.eps), float(info.max), float(info.smallest_normal))
+    largest = min(float(info.max), sys.float_info.max)  # of long double it is beyond a float
+    name = str(getattr(compute, "__name__", compute)).split(".")[-1]
+    precision = Precision(name, float(info.eps), largest, float(info.smallest_normal))
     ranges = {}
-    for name, interval in intervals.items():
+    for hyper, interval in intervals.items():
         if interval.sequence:
             continue
         low, high = interval.usable(precision)
-        ranges[name] = (max(low, precision.smallest_normal) if interval.divisor else low, high)
+        ranges[hyper] = (max(low, precision.smallest_normal) if interval.divisor else low, high)
     # A compiler that traces Python itself (torch.compile) is told to call the checks and the host arithmetic, not to
     # trace them: a Python step count then keeps its exact path, and a new learning rate recompiles nothing.
     untraced = getattr(getattr(xp, "compiler", None), "disable", None)
     prepare = untraced(prepare) if untraced else prepare
-    is_numpy = is_numpy_array(params)
     numbers = Numbers(xp, compute) if is_numpy else None
-    return Kind(xp, params.dtype, compute, narrow, is_numpy, precision, ranges, numbers, prepare)
+    return Kind(xp, params.dtype, compute, bool(params.dtype != compute), is_numpy, precision, ranges, numbers, prepare)
 
 
 def lifted(value: Any, kind: Kind) -> Any:
     """A coefficient in the dtype of the arithmetic, where it is an array; else as a Python number."""
     if isinstance(value, tuple):
         return tuple(lifted(item, kind) for item in value)
-    if isinstance(value, float):
+    if isinstance(value, Real):
         return float(value)
     return kind.xp.astype(value, kind.compute) if is_array(value) else value
 
 
 def number_of(value: Any, kind: Kind) -> Any:
-    """A checked hyperparameter as a float, unless it is a 0-d array of the parameters' own library and may be traced."""
-    if not isinstance(value, Real) and namespace(value) is kind.xp and kind.numbers is None:
-        return value
-    number = as_number(value)
+    """A checked number as a float, unless it is an array of the parameters' own library that is traced or differentiated."""
+    number = None if _is_differentiated(value, kind.xp) else as_number(value)
     return value if number is None else number
+
+
+def _is_differentiated(value: Any, xp: Any) -> bool:
+    """Whether torch follows what is computed of a 0-d array, backward or forward."""
+    if isinstance(value, Real) or namespace(value) is not xp:
+        return False
+    forward = getattr(getattr(xp, "autograd", None), "forward_ad", None)
+    return getattr(value, "requires_grad", False) or getattr(forward, "_current_level", -1) >= 0
 
 
 def matches(x: Any, params: Array, kind: Kind, dtype: Any) -> bool:
     """Whether ``x`` goes with ``params`` element by element, in ``dtype``."""
-    if kind.one_device and type(x) is type(params) and x.dtype is dtype:  # the usual case, at a third of the cost
-        return bool(x.shape == params.shape)
+    if kind.one_device and type(x) is type(params) and (x.dtype is dtype or x.dtype == dtype):
+        return bool(x.shape == params.shape)  # the usual case, at a third of the cost
     return (
         is_array(x)
         and namespace(x) is kind.xp
         and x.dtype == dtype
         and x.shape == params.shape
-        and (kind.one_device or _same_device(x, params))
+        and (kind.one_device or _same_devices(x, params))
     )
 
 
-def _same_device(x: Array, y: Array) -> bool:
+def _same_devices(x: Array, y: Array) -> bool:
     """A traced array may have no device yet."""
-    one, other = getattr(x, "device", None), getattr(y, "device", None)
+    one, other = devices(x), devices(y)
     return one is None or other is None or bool(one == other)
+
+
+def devices(x: Array) -> Any:
+    """Where an array is: a device, or the set of those that share it, in whatever way. None where a traced one does not say."""
+    found = getattr(x, "device", None)
+    return getattr(found, "device_set", found)
 
 
 def refuse(
@@ -123,7 +142,7 @@ def refuse(
     path = path_of(spec, i)
     one, other = f"{function}: {name}{path}", f"params{path}"
     if not is_array(x):
-        msg = f"{one} must be an array like {other}, got {x!r}"
+        msg = f"{one} must be an array like {other}, got {shown(x)}"
         raise TypeError(msg)
     if namespace(x) is not kind.xp:
         msg = f"{one} is a {_type(x)} but {other} is a {_type(params)}; convert one of them, libraries are not mixed"
@@ -152,18 +171,74 @@ def flatten_like(function: str, spec: optree.PyTreeSpec, name: str, tree: Tree) 
     try:
         return spec.flatten_up_to(tree)
     except ValueError:
-        ours = spec.paths()
-        theirs = optree.tree_paths(tree)
-        odd = [p for p in ours if p not in theirs] or [p for p in theirs if p not in ours]
-        where = f"; the first difference is at {''.join(f'[{key!r}]' for key in odd[0])}" if odd else ""
-        msg = (
-            f"{function}: {name} must have the tree of params, {_outline(spec)}, got {_outline(optree.tree_structure(tree))}{where}"
-        )
+        trees = _outline(spec), _outline(optree.tree_structure(tree))
+        msg = f"{function}: {name} must have the tree of params, {trees[0]}, got {trees[1]}; {_difference(name, spec, tree)}"
         raise ValueError(msg) from None
 
 
+def spread(function: str, name: str, value: Any, spec: optree.PyTreeSpec) -> list[Any]:
+    """For each leaf of params the value of a tree that is a prefix of them, paired by key. None is a value too.
+
+    Raises ValueError where it is no prefix, with the first difference.
+    """
+    try:
+        found = _spread(value, spec)
+    except ValueError:
+        found = [value]
+    if not all(type(x) is float or _is_value(x) for x in found):
+        what = "a number, a 0-d array or a tree that is a prefix of params"
+        msg = f"{function}: {name} must be {what}; {_difference(name, spec, value, prefix=True)}"
+        raise ValueError(msg)
+    return found
+
+
+def _spread(value: Any, spec: optree.PyTreeSpec) -> list[Any]:
+    if spec.is_leaf() or _is_value(value):
+        return [value] * spec.num_leaves
+    with suppress(ValueError):  # the whole tree, as a rule: the short way
+        return spec.flatten_up_to(value)
+    below = zip(spec.one_level().flatten_up_to(value), spec.children(), strict=True)
+    return [x for part, child in below for x in _spread(part, child)]
+
+
+def _is_value(x: Any) -> bool:
+    return x is None or optree.tree_is_leaf(x)
+
+
+def _difference(name: str, spec: optree.PyTreeSpec, tree: Tree, *, prefix: bool = False, path: str = "") -> str:
+    """The first place where a tree is not that of params, in words."""
+    here, there = f"{name}{path}", f"params{path}"
+    if prefix and _is_value(tree):
+        return ""  # not here
+    if spec.is_leaf():
+        return f"{here} is {_container(optree.tree_structure(tree))}, but {there} is an array" if prefix else ""
+    level = spec.one_level()
+    try:
+        parts = level.flatten_up_to(tree)
+    except ValueError:
+        theirs = optree.tree_structure(tree)
+        if theirs.is_leaf():
+            return f"{here} is {shown(tree)}, but {there} is {_container(spec)}"
+        level = theirs.one_level()
+        missing = [x for x, key in zip(spec.one_level().accessors(), spec.entries(), strict=True) if key not in theirs.entries()]
+        surplus = [x for x, key in zip(level.accessors(), theirs.entries(), strict=True) if key not in spec.entries()]
+        if missing:
+            return f"{here}{missing[0].codify('')} is missing"
+        if surplus:
+            return f"{here}{surplus[0].codify('')} is superfluous"
+        return f"{here} is {_container(theirs)}, but {there} is {_container(spec)}"
+    below = zip(parts, spec.children(), level.accessors(), strict=True)
+    found = (_difference(name, child, part, prefix=prefix, path=path + accessor.codify("")) for part, child, accessor in below)
+    return next(filter(None, found), "")
+
+
 def _outline(spec: optree.PyTreeSpec) -> str:
-    return str(spec).removeprefix("PyTreeSpec(").removesuffix(")")
+    text = str(spec).removeprefix("PyTreeSpec(").removesuffix(")")
+    return text if len(text) <= 200 else f"{text[:200]} ..."
+
+
+def _container(spec: optree.PyTreeSpec) -> str:
+    return "None" if spec.type is type(None) else f"a {spec.type.__name__}" if spec.type else "a leaf"
 
 
 def stored(old: Any, new: Any, xp: Any) -> Any:
@@ -172,4 +247,4 @@ def stored(old: Any, new: Any, xp: Any) -> Any:
         return None
     if isinstance(new, tuple):
         return tuple([stored(o, n, xp) for o, n in zip(old, new, strict=True)])
-    return new if xp is None or isinstance(old, float) else xp.asarray(new)
+    return new if xp is None else xp.asarray(new)

@@ -34,13 +34,26 @@ def is_known_array(x: object) -> bool:
     return type(x) in _NAMESPACES
 
 
+def has_dtype(x: Array, kind: str | tuple[str, ...]) -> bool:
+    """Whether the dtype of ``x`` is of this kind, in the words of the array API standard. One without a word there is of none."""
+    try:
+        return bool(namespace(x).isdtype(x.dtype, kind))
+    except TypeError:
+        return False
+
+
 def sqrt(x: Array) -> Array:
     return namespace(x).sqrt(x)
 
 
 def sign(x: Array) -> Array:
     """-1, 0 or 1; NaN stays NaN."""
-    return namespace(x).sign(x)
+    xp = namespace(x)
+    own = getattr(type(x), "sign", None)
+    if own is None:
+        return xp.sign(x)
+    # torch: its own is 0 for NaN, and array-api-compat's writes through a mask, which vmap and distributed tensors refuse
+    return xp.where(x == x, own(x), x)
 
 
 def average(mean: Array | None, value: Array, gain: Any) -> Array:

@@ -1,6 +1,7 @@
 """Rule: makes ``<rule>_init`` and ``<rule>_step`` from a state, its coefficients and an update, and lifts them to trees."""
 
 import inspect
+import keyword
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
@@ -8,15 +9,28 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints
 
 import optree
 
-from xopt.checks import DOUBLE, Interval, as_number, check_hyper, check_names
-from xopt.leaves import Kind, Tree, flatten_like, kind_of, lifted, matches, number_of, path_of, refuse, stored
-from xopt.operations import Array, is_known_array
+from xopt.checks import DOUBLE, Interval, as_number, check_hyper, check_names, shown
+from xopt.leaves import Kind, Tree, flatten_like, kind_of, lifted, matches, number_of, path_of, refuse, spread, stored
+from xopt.operations import Array, has_dtype, is_array, is_known_array, namespace
 
 S = TypeVar("S", bound=tuple[Any, ...])
 P = ParamSpec("P")
 
 
 _NOT_ARRAYS = (float, tuple, type(None))
+
+
+class Group(dict[str, Any]):
+    """The hyperparameters of some leaves, where one at least is a tree that gives others to other leaves."""
+
+    def __init__(self, hyper: dict[str, Any], own: dict[str, Any], spec: optree.PyTreeSpec, leaf: int) -> None:
+        super().__init__(hyper | own)
+        self._own = frozenset(own)
+        self._place = spec, leaf  # the first of the leaves
+
+    def label(self, name: str) -> str:
+        """A hyperparameter as it was given: with its leaf, where it comes from a tree."""
+        return name + path_of(*self._place) if name in self._own else name
 
 
 class Rule(Generic[S, P]):
@@ -38,7 +52,13 @@ class Rule(Generic[S, P]):
         For each array slot, the decay without which it remembers nothing: where that is 0 at init the slot is None for good. A
         sequence of decays makes the slot a tuple of arrays, one each.
     carried
-        For each slot that holds a Python number: its first value. ``coefficients`` gets it, ``update`` returns the next one.
+        For each slot that holds a Python number: its first value. ``coefficients`` gets it, ``update`` returns the next one. Its
+        range is that of the state's field, where that is an ``Annotated`` Interval.
+
+    Raises
+    ------
+    ValueError
+        For a name that is no Python identifier: functions, kernels and files are called by it.
 
     Attributes
     ----------
@@ -58,6 +78,9 @@ class Rule(Generic[S, P]):
         memory: Mapping[str, str] | None = None,
         carried: Mapping[str, float] | None = None,
     ) -> None:
+        if not name.isidentifier() or keyword.iskeyword(name):
+            msg = f"Rule: name must be an identifier such as 'lion', as functions and kernels are called by it; got {name!r}"
+            raise ValueError(msg)
         self.name = name
         self.state = state
         self.coefficients = coefficients
@@ -71,13 +94,22 @@ class Rule(Generic[S, P]):
         self.ranges: dict[str, Interval] = {hyper: hints[hyper].__metadata__[0] for hyper in self.defaults}
         self.doc = inspect.cleandoc(sys.modules[update.__module__].__doc__ or "")
         self._step_name = f"{name}_step"  # what its error messages begin with
-        self._carried_at = [i for i, slot in enumerate(self.slots) if slot in self.carried]
+        fields = get_type_hints(state, include_extras=True)
+        self._carried_at = [
+            (i, slot, getattr(fields[slot], "__metadata__", (Interval("(-inf, inf)"),))[0])
+            for i, slot in enumerate(self.slots)
+            if slot in self.carried
+        ]
         self._kinds: dict[Any, Kind] = {}
         self.init: Callable[Concatenate[Tree, P], S] = _init_function(self)
         self.step: Callable[Concatenate[S, Tree, P], S] = _step_function(self)
 
     def __repr__(self) -> str:
         return f"<xopt rule {self.name}>"
+
+    def __deepcopy__(self, memo: Any) -> "Rule[S, P]":
+        """Itself, as of a function."""
+        return self
 
     def _fresh(self, slot: str, leaf: Array, kind: Kind, hyper: Mapping[str, Any]) -> Any:
         """The first value of one leaf's slot."""
@@ -102,7 +134,7 @@ class Rule(Generic[S, P]):
         check_names(self._step_name, hyper, tuple(self.defaults))
         leaves, spec = optree.tree_flatten(params)
         columns = self.flatten(spec, grad, slots)
-        own = self.broadcast(self._step_name, hyper, params, len(leaves))
+        own = self.broadcast(self._step_name, hyper, spec)
         known: dict[Any, Any] = {}
         results = [
             self._step_leaf(leaf, g, old, t, own[i], known, spec, i)
@@ -120,11 +152,17 @@ class Rule(Generic[S, P]):
     def unpack(self, state: Any) -> tuple[Tree, list[Tree], Any]:
         """The params and slots of a state, and the count t of the step that it is about to take."""
         if type(state) is not self.state:
-            made = f"the {self.state.__name__} that {self.name}_init returns"
-            msg = f"{self._step_name}: state must be {made}, got a {type(state).__name__}"
-            raise TypeError(msg)
+            raise TypeError(self._no_state(state))
         params, *slots, count = state
-        return params, slots, count + 1 if type(count) is int else _count(count) + 1
+        return params, slots, count + 1 if type(count) is int else _next_count(self._step_name, count)
+
+    def _no_state(self, given: Any) -> str:
+        """Why what was given is not a state of this rule."""
+        own, other = self.state, type(given)
+        msg = f"{self._step_name}: state must be the {own.__name__} that {self.name}_init returns, got a {other.__name__}"
+        if (own.__module__, own.__name__) == (other.__module__, other.__name__):
+            msg += f" of an earlier import of {own.__module__}; make one of this: {own.__name__}(*state)"
+        return msg
 
     def _step_leaf(
         self,
@@ -141,7 +179,7 @@ class Rule(Generic[S, P]):
         if kind is None:
             kind = self.kind(self._step_name, params, spec, i)
         c, ordinary = kind.prepare(self, kind, params, grad, slots, t, hyper, known, spec, i)
-        if kind.narrow:
+        if kind.cast:
             new = self.update(kind.xp.astype(params, kind.compute), *slots, kind.xp.astype(grad, kind.compute), c)
             new = (kind.xp.astype(new[0], kind.dtype), *new[1:])
         else:
@@ -149,7 +187,8 @@ class Rule(Generic[S, P]):
         if ordinary:
             return new
         xp = None if params.ndim else kind.xp
-        return [stored(old, x, xp) for old, x in zip((params, *slots), new, strict=True)]
+        kept = [x if name in self.carried else stored(old, x, xp) for name, old, x in zip(self.slots, slots, new[1:], strict=True)]
+        return [stored(params, new[0], xp), *kept]
 
     def _prepare(
         self,
@@ -164,7 +203,7 @@ class Rule(Generic[S, P]):
         i: int,
     ) -> tuple[Any, bool]:
         """Checks one leaf's arguments. Returns its coefficients, and whether its slots are all plain arrays."""
-        carried = [slots[at] for at in self._carried_at] if self._carried_at else ()
+        carried = self.carried_numbers(kind, slots, spec, i) if self._carried_at else ()
         if known is None:
             c = self._evaluate(t, carried, hyper, kind)
         else:
@@ -173,6 +212,26 @@ class Rule(Generic[S, P]):
             if c is None:
                 c = known[key] = self._evaluate(t, carried, hyper, kind)
         return c, self.check_leaf(kind, params, grad, slots, hyper, spec, i)
+
+    def carried_numbers(self, kind: Kind, slots: Sequence[Any], spec: optree.PyTreeSpec | None, i: int) -> list[Any]:
+        """The numbers that the state carries of leaf ``i``, checked: floats, or 0-d arrays of the library of its params."""
+        found = []
+        for at, slot, interval in self._carried_at:
+            low, high = interval.usable(DOUBLE)
+            x = slots[at]
+            found.append(x if type(x) is float and low <= x <= high else self._carried(kind, slot, x, interval, spec, i))
+        return found
+
+    def _carried(self, kind: Kind, slot: str, value: Any, interval: Interval, spec: optree.PyTreeSpec | None, i: int) -> Any:
+        number = as_number(value)
+        if number in interval if number is not None else _is_scalar(value, "real floating", 32):
+            return value if is_array(value) and namespace(value) is kind.xp and kind.numbers is None else number
+        where = f"{self._step_name}: state.{slot}{path_of(spec, i)}"
+        if number is not None:
+            msg = f"{where} must be in {interval.text}, got {shown(value)}"
+            raise ValueError(msg)
+        msg = f"{where} must be a number, as {self.name}_init and each step give it, got {shown(value)}"
+        raise TypeError(msg)
 
     def check_leaf(
         self,
@@ -193,63 +252,59 @@ class Rule(Generic[S, P]):
         ordinary: bool = params.ndim > 0
         for at, slot in enumerate(slots):
             if type(slot) in _NOT_ARRAYS or not matches(slot, params, kind, kind.compute):
-                self._check_slot(self._step_name, self.slots[at], slot, params, kind, hyper, spec, i)
+                self._check_slot(self.slots[at], slot, params, kind, hyper, spec, i)
                 ordinary = False
         return ordinary
 
     def _check_slot(
-        self,
-        function: str,
-        name: str,
-        slot: Any,
-        params: Array,
-        kind: Kind,
-        hyper: Mapping[str, Any],
-        spec: optree.PyTreeSpec | None,
-        i: int,
+        self, name: str, slot: Any, params: Array, kind: Kind, hyper: Mapping[str, Any], spec: optree.PyTreeSpec | None, i: int
     ) -> None:
         """Checks a slot that is not simply an array like ``params``: None, a tuple, a number, or an error."""
         if name in self.carried:
             return
         decay = self._decay(name, hyper)
-        where = f"state.{name}{path_of(spec, i)}"
         pairs = [(slot, decay)]
         if isinstance(decay, tuple):
             if not isinstance(slot, tuple) or len(slot) != len(decay):
-                have = len(slot) if isinstance(slot, tuple) else repr(slot)
+                have = len(slot) if isinstance(slot, tuple) else shown(slot)
                 given = f"{self.memory[name]}={decay!r} needs {len(decay)}"
-                msg = f"{function}: {where} has {have} buffers but {given}; give init the same"
+                msg = f"{self._step_name}: state.{name}{path_of(spec, i)} has {have} buffers but {given}; give init the same"
                 raise ValueError(msg)
             pairs = list(zip(slot, decay, strict=True))
         for one, beta in pairs:
             if one is None:
                 if beta is None or (beta != 0.0 and as_number(beta) is not None):
                     given = f"{self.memory[name]}={decay!r}" if decay is not None else f"{self.memory[name]}_warmup is on"
-                    msg = f"{function}: {where} is None, which remembers nothing, but {given}; give init the same"
+                    where = f"{self._step_name}: state.{name}{path_of(spec, i)}"
+                    msg = f"{where} is None, which remembers nothing, but {given}; give init the same"
                     raise ValueError(msg)
             elif not matches(one, params, kind, kind.compute):
-                refuse(function, f"state.{name}", one, params, kind, kind.compute, spec, i)
+                refuse(self._step_name, f"state.{name}", one, params, kind, kind.compute, spec, i)
 
-    def broadcast(self, function: str, hyper: dict[str, Any], params: Tree, leaves: int) -> list[dict[str, Any]]:
-        """The hyperparameters of each leaf: the same dict for all, unless one of them is a tree that is a prefix of ``params``."""
+    def broadcast(self, function: str, hyper: dict[str, Any], spec: optree.PyTreeSpec) -> list[dict[str, Any]]:
+        """The hyperparameters of each leaf: the same dict for all, unless one of them is a tree that is a prefix of params.
+
+        Leaves to which the trees give the same numbers share one dict.
+        """
         trees = {
             name: value
             for name, value in hyper.items()
             if not self.ranges[name].sequence and value is not None and not optree.tree_is_leaf(value)
         }
-        if not leaves:  # no dtype to check the values for; float64 holds the most
+        if not spec.num_leaves:  # no dtype to check the values for; float64 holds the most
             for name in hyper.keys() - trees.keys():
                 check_hyper(function, name, hyper[name], self.ranges[name], DOUBLE)
-        if not trees:
-            return [hyper] * leaves
-        columns = {}
-        for name, value in trees.items():
-            try:
-                columns[name] = optree.broadcast_prefix(value, params)
-            except ValueError as error:
-                msg = f"{function}: {name} must be a number, a 0-d array or a tree that is a prefix of params; {error}"
-                raise ValueError(msg) from None
-        return [hyper | {name: column[i] for name, column in columns.items()} for i in range(leaves)]
+        columns = {name: spread(function, name, value, spec) for name, value in trees.items()}
+        if not columns:
+            return [hyper] * spec.num_leaves
+        groups: dict[Any, Group] = {}
+        found: list[dict[str, Any]] = []
+        for i, values in enumerate(zip(*columns.values(), strict=True)):
+            key = tuple([x if type(x) is float else id(x) for x in values])
+            if key not in groups:
+                groups[key] = Group(hyper, dict(zip(columns, values, strict=True)), spec, i)
+            found.append(groups[key])
+        return found
 
     def host_coefficients(self, t: Any, carried: Sequence[Any], hyper: dict[str, Any], kind: Kind) -> tuple[Any, bool]:
         """The coefficients of step ``t``, and whether they are Python numbers: float64, for the kind's dtype to round once.
@@ -258,10 +313,14 @@ class Rule(Generic[S, P]):
         """
         plain = self._ready(self._step_name, hyper, kind) if hyper else True
         if type(t) is not int:
-            plain, t = False, kind.xp.astype(kind.xp.asarray(t), kind.compute)
+            known = as_number(t)
+            t = kind.xp.astype(kind.xp.asarray(t), kind.compute) if known is None else int(t)
+        if type(t) is not int:
+            plain = False
         elif t < 1:
             msg = f"{self._step_name}: state.step must be 0 or more, got {t - 1}"
             raise ValueError(msg)
+        plain = plain and all(type(x) is float for x in carried)
         return self.coefficients(t, *carried, **hyper), plain
 
     def _evaluate(self, t: Any, carried: Sequence[Any], hyper: dict[str, Any], kind: Kind) -> Any:
@@ -281,9 +340,12 @@ class Rule(Generic[S, P]):
             if type(value) is float and name in kind.ranges:
                 low, high = kind.ranges[name]
                 if low <= value <= high:
+                    if value == 0.0:
+                        hyper[name] = 0.0  # and not -0.0
                     continue
             check_names(function, (name,), tuple(self.defaults))
-            check_hyper(function, name, value, self.ranges[name], kind.precision)
+            label = hyper.label(name) if isinstance(hyper, Group) else name
+            check_hyper(function, label, value, self.ranges[name], kind.precision)
             if value is None:
                 continue
             if self.ranges[name].sequence:
@@ -304,9 +366,28 @@ class Rule(Generic[S, P]):
         return kind
 
 
-def _count(step: Any) -> Any:
-    """A step count as an int where it holds one, such as one that NumPy has loaded; an array that may be traced stays one."""
-    return int(step) if isinstance(step, Integral) or hasattr(type(step), "__array_interface__") else step
+def _next_count(function: str, count: Any) -> Any:
+    """The count after a step count that is no Python int: an int for one of NumPy, else an array, which may be traced.
+
+    Raises TypeError for what is no count: nothing is truncated, broadcast, or counted in a dtype that soon ends.
+    """
+    if isinstance(count, Integral) and not isinstance(count, bool):
+        return int(count) + 1
+    if _is_scalar(count, "integral", 32):
+        if hasattr(type(count), "__array_interface__"):
+            return int(count) + 1
+        return namespace(count).maximum(count + 1, count)  # at its end it stays: the sum is negative, or 0
+    what = f"{function}: state.step must be an int or a 0-d array of integers of 32 bits or more, got {shown(count)}"
+    hint = "; a state that a vmapped init has made is for a vmapped step" if is_array(count) and count.ndim else ""
+    raise TypeError(what + hint)
+
+
+def _is_scalar(x: Any, kind: str, bits: int) -> bool:
+    """Whether ``x`` is a 0-d array of at least so many bits."""
+    if not (is_array(x) and x.ndim == 0 and has_dtype(x, kind)):
+        return False
+    xp = namespace(x)
+    return bool((xp.iinfo if kind == "integral" else xp.finfo)(x.dtype).bits >= bits)
 
 
 def _init_function(rule: Rule[Any, Any]) -> Any:
@@ -315,7 +396,7 @@ def _init_function(rule: Rule[Any, Any]) -> Any:
     def init(params: Tree, **hyper: Any) -> Any:
         check_names(function, hyper, tuple(rule.defaults))
         leaves, spec = optree.tree_flatten(params)
-        own = rule.broadcast(function, hyper, params, len(leaves))
+        own = rule.broadcast(function, hyper, spec)
         slots = []
         for i, leaf in enumerate(leaves):
             kind = rule.kind(function, leaf, spec, i)

@@ -6,7 +6,7 @@ Complements ``1 - beta`` are carried, never ``beta`` itself: near 1 that is wher
 """
 
 import math
-from decimal import Context, Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 from functools import lru_cache
 from typing import Any
 
@@ -68,7 +68,9 @@ def log(x: Scalar) -> Scalar:
 
 @lru_cache(maxsize=256)
 def _rounded_log(x: float) -> float:
-    return float(Decimal(x).ln(Context(prec=40)))
+    # a context of its own throughout: the caller's may trap floats, or have little room
+    exact = Context(prec=40, rounding=ROUND_HALF_EVEN, Emin=-999_999, Emax=999_999, clamp=0, flags=[], traps=[])
+    return float(Decimal.from_float(x).ln(exact))  # noqa: FURB164 - Decimal(x) asks the caller's context
 
 
 def linear_warmup(end: Scalar, t: Scalar, steps: Scalar | None) -> Scalar:

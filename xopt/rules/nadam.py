@@ -17,9 +17,9 @@ QHAdam's from_nadam does not correct the second term at all. Note that psi = 0 g
 The weight decay is decoupled and scaled by lr.
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-from xopt.checks import Beta, Epsilon, Rate
+from xopt.checks import Beta, Epsilon, Interval, Rate
 from xopt.leaves import Tree
 from xopt.operations import Array, average, sqrt
 from xopt.rule import Rule
@@ -30,7 +30,7 @@ class NAdamState(NamedTuple):
     params: Tree  # theta
     m: Tree  # average of the gradients, not bias-corrected; None where beta1 = 0
     v: Tree  # average of their squares, not bias-corrected; None where beta2 = 0
-    mu_product: Tree  # mu_1 ... mu_t, a number for each array of params
+    mu_product: Annotated[Tree, Interval("[0, 1]")]  # mu_1 ... mu_t, a number for each array of params
     step: int  # steps taken
 
 
