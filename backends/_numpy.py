@@ -7,8 +7,9 @@ import numpy as np
 from array_api_compat import is_numpy_array
 
 from xopt.backends.base import Backend, rounded
-from xopt.backends.blocks import step_in_blocks
-from xopt.backends.fusing import Fuser
+from xopt.backends.blocks import step_in_blocks, unfit
+from xopt.backends.donation import refuse_unwritable
+from xopt.backends.fusing import Fuser, Work
 from xopt.backends.host import HostFuser, Memory
 from xopt.backends.numba_kernels import FORMATS, numba_or_reason, say_once
 from xopt.operations import Array
@@ -64,17 +65,23 @@ class NumPyMemory(Memory):
 
     def tags(self) -> list[tuple[int, int, int, int]]:
         dtypes = [(np.dtype(one.name), np.dtype(one.compute)) for one in self.formats]
-        return [(id(own), id(compute), own.itemsize, compute.itemsize) for own, compute in dtypes]
+        return [(own.num, compute.num, own.itemsize, compute.itemsize) for own, compute in dtypes]
+
+    def unfit(self, x: Any) -> str | None:
+        return unfit(x)
+
+    def refuse_unwritable(self, work: Work, i: int) -> None:
+        refuse_unwritable(work, i)
 
     def empty_like(self, x: Any) -> Any:
         return np.empty_like(x)
 
     def copied(self, x: Any) -> Any:
-        return np.array(x, order="K", subok=True)
+        return np.array(x, order="K")
 
     def alias(self, x: Any) -> Any:
         return x.view()
 
     def numpy(self, x: Any) -> Any:
         x = np.asarray(x)
-        return x.view(np.uint16) if x.dtype == np.float16 else x
+        return x.view(np.dtype(np.uint16).newbyteorder(x.dtype.byteorder)) if x.dtype.name == "float16" else x

@@ -4,7 +4,7 @@ import ctypes
 import importlib
 import struct
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain
 from types import FunctionType
@@ -14,7 +14,8 @@ import numpy as np
 from array_api_compat import is_torch_array
 
 from xopt.backends.base import Backend, cuda_version, rounded, to_bfloat16_bits, variables
-from xopt.backends.fusing import Fuser, Work
+from xopt.backends.donation import WAY_OUT
+from xopt.backends.fusing import Fuser, UnfitError, Work
 from xopt.backends.host import HostFuser, Memory
 from xopt.backends.numba_kernels import FORMATS, numba_or_reason
 from xopt.operations import Array
@@ -101,13 +102,24 @@ class TorchMemory(Memory):
     """Tensors on the CPU. DLPack's C interface says where they are, at a twentieth of the cost of asking in Python."""
 
     formats = FORMATS
+    versioned = True
 
     def __init__(self) -> None:
         self.lib: Any = importlib.import_module("torch")
         self.reader = _dlpack_reader(self.lib.Tensor)
+        self._plain = Plain(self.lib)
 
     def types(self) -> list[type]:
-        return [self.lib.Tensor, self.lib.nn.Parameter] if self.reader else []
+        return [self.lib.Tensor, self.lib.nn.Parameter] if self.reader and self._plain.words else []
+
+    def marks(self) -> list[int]:
+        return self._plain.words
+
+    def unfit(self, x: Any) -> str | None:
+        return self._plain.unfit(x)
+
+    def refuse_unwritable(self, work: Work, i: int) -> None:
+        refuse_negated(work, i)
 
     def tags(self) -> list[tuple[int, int, int, int]]:
         def tag(name: str) -> int:  # DLPack's: a code for the kind of number, its bits, and one lane
@@ -134,19 +146,97 @@ class TorchMemory(Memory):
     def check(self, work: Work) -> None:
         refuse_graph(work)
 
-    def wrote(self, params: Sequence[Any]) -> None:
-        self.lib.autograd.graph.increment_version(params)  # so that a backward pass that needs the old numbers fails
+    def wrote(self, arrays: Sequence[Any]) -> None:
+        self.lib.autograd.graph.increment_version(arrays)  # so that a backward pass that needs the old numbers fails
 
 
 def refuse_graph(work: Work) -> None:
-    """Raises TypeError where torch would record what is done to the arrays, which a fused step does not tell it."""
+    """Raises TypeError where torch would record what is done to the arrays, which a fused step does not tell it.
+
+    Raises UnfitError where something else follows it: forward differentiation, a trace, a mode that each operation goes through.
+    """
     torch: Any = importlib.import_module("torch")
-    if torch.is_grad_enabled() and any(getattr(x, "requires_grad", False) for x in chain(work.params, work.grads)):
+    arrays = chain(work.params, work.grads, *work.slots, work.loose())
+    if torch.is_grad_enabled() and any(getattr(x, "requires_grad", False) for x in _each(arrays)):
         msg = (
             f"{work.where(0)}, or another array, requires gradients, and no graph is recorded of a fused step; "
             f"call it within torch.no_grad(). {work.rule.name}_step records one"
         )
         raise TypeError(msg)
+    follows = torch.autograd.forward_ad._current_level >= 0 or torch._C._get_tracing_state() is not None
+    if follows or torch._C._len_torch_dispatch_stack():
+        msg = f"{work.where(0)} is in a block in which torch follows each operation (forward_ad, a trace, a dispatch mode)"
+        raise UnfitError(msg)
+
+
+def _each(arrays: Iterable[Any]) -> Iterator[Any]:
+    for x in arrays:
+        yield from x if isinstance(x, tuple) else (x,)
+
+
+def refuse_negated(work: Work, i: int) -> None:
+    """Raises ValueError where an array of leaf ``i`` is the negative of its memory, as the imaginary part of a conjugate is."""
+    if any(x.is_neg() for x in work.written(i)):
+        msg = f"{work.where(i)} or a slot of it is a negated view, so that it cannot be donated; {WAY_OUT}, as does x.resolve_neg()"
+        raise ValueError(msg)
+
+
+class Plain:
+    """Which tensors are nothing but numbers in memory of their own.
+
+    Torch marks them by the keys that it dispatches their operations by: a word in the C++ object of each tensor. It is looked for
+    once, in tensors of known kinds, and trusted only if it is where it says for all of them; else each tensor is asked.
+    """
+
+    def __init__(self, torch: Any) -> None:
+        self._torch = torch
+        self._types = (torch.Tensor, torch.nn.Parameter)
+        plain = torch.zeros(3)
+        with torch.inference_mode():
+            inferred = torch.zeros(3)
+        self._keys = {self._key(plain), self._key(inferred)}
+        self._fit = set(self._keys)  # and those of tensors that turned out to be fit
+        self.words: list[int] = []
+        """Offsets in the Python object and in the C++ object, and the words of plain tensors. Empty where they are not found."""
+        others = [torch._neg_view(plain), plain[1:], torch.nn.Parameter(plain), plain.to_sparse(), plain.to("meta"), inferred]
+        places = [self._places(x) for x in (plain, *others)]
+        common = set.intersection(*places)
+        if common and len({self._key(x) for x in (plain, *others)}) >= 4:
+            self.words = [*min(common), *self._keys]
+
+    def unfit(self, x: Any) -> str | None:
+        """What a tensor is where it is more, or other, than its numbers in memory."""
+        torch = self._torch
+        if not isinstance(x, torch.Tensor):
+            return None
+        if type(x) not in self._types:
+            return f"a {type(x).__module__}.{type(x).__name__}, a subclass of torch's tensors"
+        if self._key(x) in self._fit:
+            return None
+        if torch._C._functorch.is_functorch_wrapped_tensor(x):
+            return "transformed by torch.func"
+        if x.layout != torch.strided or x.is_nested or x.is_quantized or x.is_mkldnn:
+            return f"no dense tensor: {x.layout}, {x.dtype}"
+        if x.device.type not in ("cpu", "cuda"):
+            return f"on device {x.device}"
+        self._fit.add(self._key(x))
+        return None
+
+    def _key(self, x: Any) -> int:
+        word = self._torch._C._dispatch_keys(x).raw_repr()
+        return int(word - 2**64 if word >= 2**63 else word)
+
+    def _places(self, x: Any) -> set[tuple[int, int]]:
+        """Where the word of the keys is: the offset of a pointer in the object, and that of the word behind it."""
+        inner, header = x._cdata, object.__basicsize__
+        outer = _words(id(x), header, header + 32)
+        return {(i, j) for i, pointer in outer if pointer == inner for j, word in _words(inner, 0, 192) if word == self._key(x)}
+
+
+def _words(address: int, start: int, stop: int) -> list[tuple[int, int]]:
+    """The words of 64 bits in a piece of memory, by their offsets."""
+    words = struct.unpack(f"={(stop - start) // 8}q", ctypes.string_at(address + start, stop - start))
+    return [(start + 8 * i, word) for i, word in enumerate(words)]
 
 
 def _dlpack_reader(tensor: type) -> int:

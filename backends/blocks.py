@@ -1,11 +1,14 @@
 """Fused steps without a compiler: the update runs on blocks that stay in the cache, with the same bits."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
-from xopt.backends.fusing import Leaf, Work, mark_donated, one_library, refuse_donated, refuse_read_only, refuse_shared
+from xopt.backends.donation import Giving, Places, refuse_donated, refuse_unwritable
+from xopt.backends.forms import filled
+from xopt.backends.fusing import Leaf, Work, arrays_of, one_library, refuse_unfit
 from xopt.leaves import lifted
 from xopt.rule import Rule
 
@@ -13,39 +16,50 @@ BLOCK = 16384
 """Numbers of a block: nine arrays of them in float32 take 0.6 MB of cache."""
 
 
+def unfit(x: Any) -> str | None:
+    """What an array is where it is more than its numbers in memory: of a subclass, such as one with a mask or a unit."""
+    fits = type(x) in (np.ndarray, np.memmap) or isinstance(x, np.generic) or not isinstance(x, np.ndarray)
+    return None if fits else f"a {type(x).__name__}, a subclass of NumPy's arrays"
+
+
+def look(x: Any) -> tuple[int, int, tuple[int, ...], int]:
+    """The first address of a NumPy array and the one behind its last, its strides, and the bytes of a number."""
+    return *np.lib.array_utils.byte_bounds(x), x.strides, x.itemsize
+
+
 def step_in_blocks(rule: Rule[Any, Any], work: Work) -> list[Sequence[Any]]:
     """One step of NumPy arrays of any strides."""
     refuse_donated(work)
     one_library(work, lambda _: "cpu")
     leaves = list(work.leaves())
+    refuse_unfit(work, unfit)
     if work.donate:
-        written = [list(flat([leaf.params, *leaf.slots])) for leaf in leaves]
-        for i, arrays in enumerate(written):
-            refuse_read_only(work, i, arrays)
-        refuse_shared(work, written, np.lib.array_utils.byte_bounds, lambda x: x.strides)
-    results = [_leaf(rule, leaf, work.donate) for leaf in leaves]
+        places = Places.empty(len(leaves), max(len(leaf.arrays) for leaf in leaves))
+        for i, leaf in enumerate(leaves):
+            refuse_unwritable(work, i)
+            places.put(work, i, leaf.arrays, leaf.grad, look)
+        places.refuse_overlap(work)
+    new = [leaf.arrays if work.donate else [np.array(x, order="K") for x in leaf.arrays] for leaf in leaves]
+    with Giving(work) if work.donate else nullcontext(), np.errstate(all="ignore"):
+        for leaf, arrays in zip(leaves, new, strict=True):
+            _step(rule, leaf, arrays)
     if work.donate:
-        mark_donated(work.params[0])
-        results[0] = [results[0][0].view(), *results[0][1:]]
-    return list(zip(*results, strict=True))
+        new[0] = [new[0][0].view(), *new[0][1:]]
+    return list(zip(*[filled(rule, leaf, arrays) for leaf, arrays in zip(leaves, new, strict=True)], strict=True))
 
 
-def _leaf(rule: Rule[Any, Any], leaf: Leaf, donate: bool) -> list[Any]:
+def _step(rule: Rule[Any, Any], leaf: Leaf, arrays: list[Any]) -> None:
+    """Steps the arrays of a leaf in place."""
     kind = leaf.kind
-    old = [leaf.params, *leaf.slots]
-    new = old if donate else [copied(x) for x in old]
-    c = leaf.c._make([lifted(x, kind) for x in leaf.c]) if not leaf.plain else leaf.c
+    c = leaf.c if leaf.plain else leaf.c._make([lifted(x, kind) for x in leaf.c])
     ready = c if kind.numbers is None else c._make([kind.numbers[x] for x in c])
     ready = ready._replace(**{name: getattr(c, name) for name in rule.carried})
-    arrays = [*flat(new), leaf.grad]
-    for block in blocks_of(arrays, [kind.compute] * len(arrays)):
-        remaining = iter(block)
-        params, *slots = _filled(new, remaining)
-        results = rule.update(params, *slots, next(remaining), ready)
-        for slot, x in zip((params, *slots), results, strict=True):
-            _store(slot, x)
-    carried = {1 + rule.slots.index(name): getattr(c, name) for name in rule.carried}
-    return [carried.get(at, x) for at, x in enumerate(new)]
+    form = [leaf.params, *leaf.slots]
+    for block in blocks_of([*arrays, leaf.grad], [kind.compute] * (len(arrays) + 1)):
+        *old, grad = block
+        results = rule.update(*filled(rule, leaf, old), grad, ready)
+        for x, new in zip(old, arrays_of(rule, results, form), strict=True):
+            x[...] = new
 
 
 def blocks_of(arrays: Sequence[Any], dtypes: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
@@ -64,38 +78,3 @@ def blocks_of(arrays: Sequence[Any], dtypes: Sequence[Any]) -> Iterator[tuple[An
         buffersize=BLOCK,
     ) as blocks:
         yield from blocks
-
-
-def copied(x: Any) -> Any:
-    """A new slot like ``x``."""
-    if isinstance(x, tuple):
-        return tuple(map(copied, x))
-    return x if x is None or isinstance(x, float) else np.array(x, order="K", subok=True)
-
-
-def flat(slots: Sequence[Any]) -> Iterator[Any]:
-    """The arrays of a leaf's slots, without what is None or a number."""
-    for slot in slots:
-        if isinstance(slot, tuple):
-            yield from flat(slot)
-        elif slot is not None and not isinstance(slot, float):
-            yield slot
-
-
-def _filled(form: Sequence[Any], arrays: Iterator[Any]) -> list[Any]:
-    """Slots of the same form with other arrays."""
-    filled: list[Any] = []
-    for slot in form:
-        if isinstance(slot, tuple):
-            filled.append(tuple(_filled(slot, arrays)))
-        else:
-            filled.append(slot if slot is None or isinstance(slot, float) else next(arrays))
-    return filled
-
-
-def _store(slot: Any, new: Any) -> None:
-    if isinstance(slot, tuple):
-        for one, x in zip(slot, new, strict=True):
-            _store(one, x)
-    elif slot is not None and not isinstance(slot, float):
-        slot[...] = new

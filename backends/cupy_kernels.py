@@ -2,17 +2,17 @@
 
 import importlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from xopt.backends.blocks import flat
 from xopt.backends.c_source import COMPUTE, TYPES, body
-from xopt.backends.forms import Compiled
-from xopt.backends.fusing import Leaf, Work, mark_donated, one_library, refuse_donated, refuse_shared
+from xopt.backends.donation import Giving, Places, refuse_donated
+from xopt.backends.forms import Compiled, filled
+from xopt.backends.fusing import Leaf, Work, one_library, refuse_unfit
 from xopt.backends.program import Program, numbers_of
-from xopt.leaves import lifted
 from xopt.rule import Rule
 
 SMALL = 1 << 16
@@ -139,27 +139,29 @@ class CuPyFuser:
             if leaf.kind.dtype not in _NAMES:
                 msg = f"{work.where(i)} is {leaf.kind.dtype}, which the kernels do not know; they know {', '.join(COMPUTE)}"
                 raise TypeError(msg)
-        old = [self._arrays([leaf.params, *leaf.slots]) for leaf in leaves]
+        refuse_unfit(work, self._unfit)
+        new = [leaf.arrays for leaf in leaves]
         if work.donate:
-            refuse_shared(work, old, _bounds, lambda x: x.strides)
+            places = Places.empty(len(leaves), max(len(leaf.arrays) for leaf in leaves))
+            for i, leaf in enumerate(leaves):
+                places.put(work, i, leaf.arrays, leaf.grad, _look)
+            places.refuse_overlap(work)
         with work.params[0].device:
             cells = self._cells(leaves)
-            results = [self._results(leaf, work.donate) for leaf in leaves]
-            arrays = [
-                Arrays([*before, leaf.grad], self._arrays(result))
-                for before, leaf, result in zip(old, leaves, results, strict=True)
-            ]
-            for kernels, sharing in cells.items():
-                _launch(kernels, sharing, arrays)
+            if not work.donate:
+                new = [list(map(self._cupy.empty_like, leaf.arrays)) for leaf in leaves]
+            arrays = [Arrays([*leaf.arrays, leaf.grad], own) for leaf, own in zip(leaves, new, strict=True)]
+            with Giving(work) if work.donate else nullcontext():
+                for kernels, sharing in cells.items():
+                    _launch(kernels, sharing, arrays)
         if work.donate:
-            mark_donated(work.params[0])
-            results[0][0] = results[0][0].view()
-        return list(zip(*results, strict=True))
+            new[0] = [new[0][0].view(), *new[0][1:]]
+        return list(zip(*[filled(self.rule, leaf, own) for leaf, own in zip(leaves, new, strict=True)], strict=True))
 
-    def _arrays(self, columns: Sequence[Any]) -> list[Any]:
-        """Params and the arrays of the slots. What is carried is a number, also where it comes as an array."""
-        names = ("params", *self.rule.slots)
-        return list(flat([x for name, x in zip(names, columns, strict=True) if name not in self.rule.carried]))
+    def _unfit(self, x: Any) -> str | None:
+        cupy = self._cupy
+        fits = type(x) is cupy.ndarray or not isinstance(x, cupy.ndarray)
+        return None if fits else f"a {type(x).__name__}, a subclass of CuPy's arrays"
 
     def _cells(self, leaves: Sequence[Leaf]) -> dict[Kernels, list[Cell]]:
         """What each kernel steps. Empty leaves need none."""
@@ -171,18 +173,6 @@ class CuPyFuser:
         for (kernels, _), indices in alike.items():
             cells.setdefault(kernels, []).append(Cell(indices, kernels.rounded(numbers_of(leaves[indices[0]].c))))
         return cells
-
-    def _results(self, leaf: Leaf, donate: bool) -> list[Any]:
-        """The new params and slots of a leaf, the arrays among them still to be filled."""
-
-        def like(x: Any) -> Any:
-            if donate or x is None:
-                return x
-            return tuple(map(like, x)) if isinstance(x, tuple) else self._cupy.empty_like(x)
-
-        carried = {name: lifted(getattr(leaf.c, name), leaf.kind) for name in self.rule.carried}
-        slots = zip(self.rule.slots, leaf.slots, strict=True)
-        return [like(leaf.params), *(carried[name] if name in carried else like(slot) for name, slot in slots)]
 
 
 def _launch(kernels: Kernels, cells: Sequence[Cell], arrays: Sequence[Arrays]) -> None:
@@ -206,10 +196,10 @@ def _one_layout(arrays: Sequence[Any]) -> bool:
     return all(x.flags.c_contiguous for x in arrays) or all(x.flags.f_contiguous for x in arrays)
 
 
-def _bounds(x: Any) -> tuple[int, int]:
-    """The addresses of the first byte of an array and behind its last."""
+def _look(x: Any) -> tuple[int, int, tuple[int, ...], int]:
+    """The addresses of the first byte of an array and behind its last, its strides, and the bytes of a number."""
     start, size = x.data.ptr, x.nbytes
     if not size or x.flags.c_contiguous:
-        return start, start + size
+        return start, start + size, x.strides, x.itemsize
     reach = [(n - 1) * stride for n, stride in zip(x.shape, x.strides, strict=True)]
-    return start + sum(r for r in reach if r < 0), start + sum(r for r in reach if r > 0) + x.itemsize
+    return start + sum(r for r in reach if r < 0), start + sum(r for r in reach if r > 0) + x.itemsize, x.strides, x.itemsize

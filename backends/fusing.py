@@ -2,18 +2,23 @@
 
 import inspect
 import sys
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import optree
 
+from xopt.backends.donation import WAY_OUT
 from xopt.backends.program import record
-from xopt.checks import check_names
+from xopt.backends.trees import Flat, Trees
+from xopt.checks import DOUBLE, check_names
 from xopt.leaves import Kind, Tree, path_of
-from xopt.operations import Array, is_known_array
+from xopt.operations import Array, is_array, is_known_array
 from xopt.rule import Rule
+
+
+class UnfitError(Exception):
+    """An array is more, or other, than its numbers in memory, which is all that a fused step sees: the plain step takes it."""
 
 
 class Leaf(NamedTuple):
@@ -23,6 +28,7 @@ class Leaf(NamedTuple):
     params: Array
     slots: list[Any]  # each an array, None, a tuple of those, or a number
     grad: Array
+    arrays: list[Array]  # those that the step replaces: params and what the slots hold
     c: Any  # the coefficients, float64 on the host
     plain: bool  # whether they are Python numbers; else there are 0-d arrays among them
 
@@ -41,6 +47,7 @@ class Work:
         spec: optree.PyTreeSpec | None,
         donate: bool,
         shared: bool,
+        kept: dict[Any, Any],
     ) -> None:
         self.rule = rule
         self.t = t
@@ -51,7 +58,13 @@ class Work:
         self.spec = spec
         self.donate = donate
         self.shared = shared  # whether all leaves have the same hyperparameters
+        self.kept = kept  # what a fuser keeps from one step of a function to the next, by fuser
         self._coefficients: dict[Any, tuple[Any, bool]] = {}
+        for at, _, interval in rule.carried_at:
+            low, high = interval.usable(DOUBLE)
+            if not all(type(x) is float and low <= x <= high for x in slots[at]):
+                leaves = range(len(params))
+                slots[at] = [dict(zip(rule.carried, self._carried(i), strict=True))[rule.slots[at]] for i in leaves]
 
     def where(self, i: int) -> str:
         """What an error of leaf ``i`` begins with."""
@@ -60,9 +73,23 @@ class Work:
     def kind(self, i: int) -> Kind:
         return self.rule.kind(f"{self.rule.name}_step", self.params[i], self.spec, i)
 
+    def _carried(self, i: int) -> list[Any]:
+        return self.rule.carried_numbers(self.kind(i), [slot[i] for slot in self.slots], self.spec, i)
+
+    def written(self, i: int) -> list[Any]:
+        """The arrays of leaf ``i`` that a donating step writes over: its params and what its slots hold."""
+        return arrays_of(self.rule, [self.params[i], *(column[i] for column in self.slots)])
+
+    def loose(self) -> list[Any]:
+        """The arrays among the hyperparameters, the step count and what is carried."""
+        values = [x for hyper in {id(hyper): hyper for hyper in self.hyper}.values() for x in hyper.values()]
+        values = [self.t, *(x for value in values for x in (value if isinstance(value, tuple | list) else (value,)))]
+        carried = [x for at, *_ in self.rule.carried_at for x in self.slots[at]]
+        return [x for x in (*values, *carried) if type(x) is not float and is_array(x)]
+
     def coefficients(self, i: int, kind: Kind) -> tuple[Any, bool]:
         """Those of leaf ``i``, evaluated once for all leaves that share them; and whether they are Python numbers."""
-        carried = [slot[i] for slot, name in zip(self.slots, self.rule.slots, strict=True) if name in self.rule.carried]
+        carried = [self.slots[at][i] for at, *_ in self.rule.carried_at]
         key = (id(kind), id(self.hyper[i]), *(x if type(x) is float else id(x) for x in carried))
         found = self._coefficients.get(key)
         if found is None:
@@ -70,17 +97,34 @@ class Work:
         return found
 
     def leaf(self, i: int) -> Leaf:
-        """Leaf ``i``, with the errors of the eager step where it is not as it must be."""
+        """Leaf ``i``, with the errors of the eager step where it is not as it must be. NumPy's scalars become 0-d arrays."""
         kind = self.kind(i)
         c, plain = self.coefficients(i, kind)
         slots = [slot[i] for slot in self.slots]
         self.rule.check_leaf(kind, self.params[i], self.grads[i], slots, self.hyper[i], self.spec, i)
         # what is carried is among the coefficients; here a number stands for it, also where it came as an array
-        slots = [1.0 if name in self.rule.carried else slot for name, slot in zip(self.rule.slots, slots, strict=True)]
-        return Leaf(kind, self.params[i], slots, self.grads[i], c, plain)
+        slots = [1.0 if name in self.rule.carried else _array(slot) for name, slot in zip(self.rule.slots, slots, strict=True)]
+        params = _array(self.params[i])
+        return Leaf(kind, params, slots, _array(self.grads[i]), arrays_of(self.rule, [params, *slots]), c, plain)
 
     def leaves(self) -> Iterator[Leaf]:
         return map(self.leaf, range(len(self.params)))
+
+
+def arrays_of(rule: Rule[Any, Any], row: Sequence[Any], like: Sequence[Any] | None = None) -> list[Array]:
+    """The arrays among the params and slots of a leaf, in order: those that are there in ``like``, by default in the row itself."""
+    found: list[Array] = []
+    for name, x, form in zip(("params", *rule.slots), row, like or row, strict=True):
+        if name not in rule.carried:
+            pairs = zip(x, form, strict=True) if isinstance(form, tuple) else [(x, form)]
+            found += [one for one, there in pairs if there is not None]
+    return found
+
+
+def _array(x: Any) -> Any:
+    if isinstance(x, tuple):
+        return tuple(map(_array, x))
+    return np.asarray(x) if isinstance(x, np.generic) else x
 
 
 Fuser = Callable[[Work], Sequence[Sequence[Any]]]
@@ -116,9 +160,9 @@ def fuse(rule: Any, *, donate: bool = False, compiler: str | None = None) -> Any
     ValueError
         From ``fuse``: a compiler that no library has. From the step: what the eager step refuses; a state that was donated before.
     """
-    rule = getattr(rule, "rule", rule)
-    if not isinstance(rule, Rule):
-        msg = f"fuse: rule must be a rule or its step, such as xopt.lion or xopt.lion_step, got {rule!r}"
+    given, rule = rule, getattr(rule, "rule", rule)
+    if not isinstance(rule, Rule) or given is rule.init:
+        msg = f"fuse: rule must be a rule or its step, such as xopt.lion or xopt.lion_step, got {given!r}"
         raise TypeError(msg)
     from xopt.backends import BACKENDS  # which import this module
 
@@ -127,37 +171,34 @@ def fuse(rule: Any, *, donate: bool = False, compiler: str | None = None) -> Any
         msg = f"fuse: unknown compiler {compiler!r}; there are {', '.join(known)}"
         raise ValueError(msg)
     _check_laws(rule)
-    fusers: dict[Any, Fuser] = {}  # by type and device of the arrays
-    seen: list[optree.PyTreeSpec] = []  # the last tree: to follow one costs a twentieth of finding it out
+    trees = Trees()
+    kept: dict[Any, Any] = {}
 
     def step(state: Any, grad: Tree, **hyper: Any) -> Any:
         if _torch_traces():
             return rule.step(state, grad, **hyper)
         params, slots, t = rule.unpack(state)
         check_names(step.__name__, hyper, tuple(rule.defaults))
+        flat: Flat | None = None
         if is_known_array(params):
             leaves, spec = [params], None
             columns = [[grad], *([slot] for slot in slots)]
             own = [hyper]
         else:
-            leaves, spec = _flattened(params, seen)
+            flat = trees.flatten(params)
+            leaves, spec = flat.leaves, flat.spec
             columns = rule.flatten(spec, grad, slots)
-            own = rule.broadcast(step.__name__, hyper, params, len(leaves))
+            own = rule.broadcast(step.__name__, hyper, spec)
         if not leaves:
             return rule.step(state, grad, **hyper)
-        work = Work(rule, t, leaves, columns[1:], columns[0], own, spec, donate, own[0] is hyper)
-        key = type(leaves[0]), _device(leaves[0])
-        fuser = fusers.get(key)
-        if fuser is None:
-            fuser = fusers[key] = _fuser(work, compiler)
-        if fuser is _eager:
+        work = Work(rule, t, leaves, columns[1:], columns[0], own, spec, donate, own[0] is hyper, kept)
+        new = _stepped(work, compiler)
+        if new is None:
             return rule.step(state, grad, **hyper)
-        new = fuser(work)
-        if spec is None:
+        if flat is None:
             return state._make([column[0] for column in new] + [t])
-        old = zip(slots, columns[1:], new[1:], strict=True)
-        trees = [tree if n is o else spec.unflatten(n) for tree, o, n in old]  # a column that is still itself is still its tree
-        return state._make([spec.unflatten(new[0]), *trees, t])
+        old = zip((params, *slots), (leaves, *columns[1:]), new, strict=True)
+        return state._make([*[flat.unflatten(tree, n, same=n is o) for tree, o, n in old], t])
 
     step.__name__ = step.__qualname__ = f"{rule.name}_step"
     step.__module__ = "xopt"
@@ -182,18 +223,22 @@ def _torch_traces() -> bool:
     return torch is not None and bool(torch.compiler.is_compiling())
 
 
-def _flattened(params: Tree, seen: list[optree.PyTreeSpec]) -> tuple[list[Any], optree.PyTreeSpec]:
-    if seen:
-        try:
-            leaves = seen[0].flatten_up_to(params)
-        except ValueError:
-            pass  # another tree
-        else:
-            if len(set(map(type, leaves))) == 1 and is_known_array(leaves[0]):
-                return leaves, seen[0]
-    leaves, spec = optree.tree_flatten(params)
-    seen[:] = [spec]
-    return leaves, spec
+def _stepped(work: Work, compiler: str | None) -> Sequence[Sequence[Any]] | None:
+    """The new columns, or None where the plain step must take this one."""
+    first = work.params[0]
+    key = compiler, type(first), _device(first)
+    fuser = work.rule.compiled.get(key)
+    if fuser is None:
+        fuser = work.rule.compiled[key] = _fuser(work, compiler)
+    if fuser is _eager:
+        return None
+    try:
+        return fuser(work)
+    except UnfitError as error:
+        if not work.donate:
+            return None
+        msg = f"{error}; it cannot be donated, {WAY_OUT}"
+        raise TypeError(msg) from None
 
 
 def _check_laws(rule: Rule[Any, Any]) -> None:
@@ -237,6 +282,21 @@ def _fuser(work: Work, compiler: str | None) -> Fuser:
     return backend.fuser(work.rule, compiler, first)
 
 
+def refuse_unfit(work: Work, unfit: Callable[[Any], str | None], leaves: Sequence[int] | None = None) -> None:
+    """Raises UnfitError where ``unfit`` says what an array is: of these leaves, default all, or beside them."""
+    for i in range(len(work.params)) if leaves is None else leaves:
+        for x in (*work.written(i), work.grads[i]):
+            what = unfit(x)
+            if what is not None:
+                msg = f"{work.where(i)}, a slot or its gradient is {what}"
+                raise UnfitError(msg)
+    for x in work.loose():
+        what = unfit(x)
+        if what is not None:
+            msg = f"{work.rule.name}_step, fused: a hyperparameter, the step count or a carried number is {what}"
+            raise UnfitError(msg)
+
+
 def one_library(work: Work, device: Callable[[Array], Any]) -> None:
     """Raises TypeError where a leaf is of another library or on another device than the first."""
     first, there = work.kind(0), device(work.params[0])
@@ -249,75 +309,3 @@ def one_library(work: Work, device: Callable[[Array], Any]) -> None:
             continue
         msg = f"{work.where(i)} {what}; a fused step takes arrays of one library on one device"
         raise TypeError(msg)
-
-
-_donated: dict[int, weakref.ref[Any]] = {}
-
-
-def refuse_donated(work: Work) -> None:
-    """Raises ValueError where the state was donated before. Its first array tells: what a donating step returns has another one."""
-    known = _donated.get(id(work.params[0]))
-    if known is not None and known() is work.params[0]:
-        msg = (
-            f"{work.where(0)} was donated to an earlier step, which wrote the new state over it; go on with what that step returned"
-        )
-        raise ValueError(msg)
-
-
-def mark_donated(x: Array) -> None:
-    """Remembers that ``x``, the first array of a state, was given away."""
-    key = id(x)
-    _donated[key] = weakref.ref(x, lambda _: _donated.pop(key, None))
-
-
-def refuse_read_only(work: Work, i: int, arrays: Iterable[Any]) -> None:
-    """Raises ValueError where a NumPy array of leaf ``i`` cannot be written to."""
-    if not all(x.flags.writeable for x in arrays):
-        msg = f"{work.where(i)} or a slot of it is read-only, so that it cannot be donated; fuse without donate takes it"
-        raise ValueError(msg)
-
-
-def refuse_shared(work: Work, written: Sequence[Sequence[Any]], bounds: Callable[[Any], tuple[int, int]], strides: Any) -> None:
-    """Raises ValueError where an array that a donating step writes, of those of each leaf, cannot be written over.
-
-    ``bounds`` gives the address of the first byte of an array and the one behind its last, ``strides`` its strides.
-    """
-    starts, stops = np.zeros((2, len(written), 1 + max(map(len, written))), np.int64)
-    alike = np.ones(len(written), bool)
-    for i, (arrays, grad) in enumerate(zip(written, work.grads, strict=True)):
-        for x in arrays:
-            if 0 in strides(x) and 0 not in x.shape and any(n > 1 and not s for n, s in zip(x.shape, strides(x), strict=True)):
-                msg = f"{work.where(i)} or a slot of it is broadcast, so that it cannot be donated; fuse without donate takes it"
-                raise ValueError(msg)
-        alike[i] = all(strides(x) == strides(grad) for x in arrays)
-        for j, x in [*enumerate(arrays), (-1, grad)]:
-            starts[i, j], stops[i, j] = bounds(x)
-    refuse_overlap(work, starts, stops, alike)
-
-
-def refuse_overlap(work: Work, starts: Any, stops: Any, alike: Any) -> None:
-    """Raises ValueError where what a donating step writes overlaps with something else.
-
-    ``starts[leaf, column]`` and ``stops`` say where the arrays are; the last column is the gradient, which is only read. It may be
-    an array of its own leaf, as each number is read before it is written, if ``alike[leaf]``: all its arrays have the same strides.
-    """
-    there = stops > starts
-    leaf, column = np.nonzero(there[:, :-1])
-    begin, end = starts[leaf, column], stops[leaf, column]
-    order = np.argsort(begin)
-    begin, end, leaf = begin[order], end[order], leaf[order]
-    pairs = np.flatnonzero(begin[1:] < end[:-1])
-    clash = [(int(leaf[pairs[0]]), int(leaf[pairs[0] + 1]))] if pairs.size else []
-    if not clash and begin.size:
-        own = (starts[:, :-1] == starts[:, -1:]).any(axis=1) & alike
-        grads = np.flatnonzero(there[:, -1] & ~own)
-        last = np.searchsorted(begin, stops[grads, -1]) - 1  # the last array that begins before the gradient ends
-        over = (last >= 0) & (end[last] > starts[grads, -1])
-        clash = [(int(leaf[last[k]]), int(grads[k])) for k in np.flatnonzero(over)[:1]]
-    if clash:
-        other = f"params{path_of(work.spec, clash[0][1])}"
-        msg = (
-            f"{work.where(clash[0][0])} or a slot of it shares memory with {other}, its slots or its gradient, "
-            "so that one would be written over the other; fuse without donate takes them"
-        )
-        raise ValueError(msg)

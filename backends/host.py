@@ -3,13 +3,16 @@
 import ctypes
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import nullcontext
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from xopt.backends.blocks import blocks_of, flat
-from xopt.backends.forms import Compiled
-from xopt.backends.fusing import Leaf, Work, mark_donated, one_library, refuse_donated, refuse_overlap, refuse_read_only
+from xopt.backends.blocks import blocks_of, look
+from xopt.backends.donation import Giving, Places, refuse_donated
+from xopt.backends.forms import Compiled, filled
+from xopt.backends.fusing import Leaf, Work, one_library, refuse_unfit
 from xopt.backends.numba_kernels import Format, Kernel, starts_of
 from xopt.backends.program import numbers_of
 from xopt.rule import Rule
@@ -20,6 +23,7 @@ class Memory(ABC):
 
     formats: tuple[Format, ...]
     reader: int = 0  # address of DLPack's function that looks at an array; 0 for NumPy's own struct
+    versioned: bool = False
 
     @abstractmethod
     def types(self) -> list[type]:
@@ -28,6 +32,15 @@ class Memory(ABC):
     @abstractmethod
     def tags(self) -> list[tuple[int, int, int, int]]:
         """For each format: how the library names the dtype of params and of slots, and the units in which it counts strides."""
+
+    def marks(self) -> list[int]:
+        """Where an array says whether its numbers are its own: the offset of a pointer in the object, that of a word behind it, and
+        the words that say so. None where every array of ``types`` is plain."""
+        return []
+
+    @abstractmethod
+    def unfit(self, x: Any) -> str | None:
+        """What an array is where it is more, or other, than its numbers in memory."""
 
     @abstractmethod
     def empty_like(self, x: Any) -> Any:
@@ -52,8 +65,11 @@ class Memory(ABC):
     def check(self, work: Work) -> None:  # noqa: B027 - most forbid nothing
         """Raises for what the library forbids to step."""
 
-    def wrote(self, params: Sequence[Any]) -> None:  # noqa: B027
-        """Told what has been written to."""
+    def refuse_unwritable(self, work: Work, i: int) -> None:  # noqa: B027
+        """Raises ValueError where an array of leaf ``i`` cannot be written to through ``numpy``."""
+
+    def wrote(self, arrays: Sequence[Any]) -> None:  # noqa: B027
+        """Told what will be written to, where the library counts that: where it is ``versioned``."""
 
 
 class Table:
@@ -61,20 +77,23 @@ class Table:
 
     def __init__(self, leaves: int, columns: int) -> None:
         self.addresses = np.empty((leaves, columns), np.int64)  # 0 where there is None
-        self.sizes, self.formats, self.absent = np.empty((3, leaves), np.int64)
-        # numbers of each leaf; index of its format, or -1 if it is not dense, of one layout and a known type; a bit for each None
-        self.layout: Layout | None = None  # of these sizes, formats and absent columns
+        self.sizes, self.formats = np.empty((2, leaves), np.int64)
+        # numbers of each leaf; index of its format, or -1 if it is not dense, of one layout, a known type and plain
+        self.layout: Layout | None = None  # of these sizes, formats and columns that are None
         self.apart = False  # whether the arrays are known not to overlap
 
 
 class Layout:
-    """What follows of a table's sizes, formats and absent columns alone: mostly the same step after step."""
+    """What follows of a table's sizes, formats and columns that are None alone: mostly the same step after step."""
 
     def __init__(self, table: Table) -> None:
         self.odd: list[int] = np.flatnonzero(table.formats < 0).tolist()
         self.regular = np.flatnonzero(table.formats >= 0)
-        self.lacking: list[int] = np.flatnonzero(table.absent).tolist()
-        self.form = (table.formats * (1 << table.addresses.shape[1]) + table.absent).tolist()
+        absent = table.addresses == 0
+        absent[self.odd] = False  # what is there of them was not looked at to its end
+        self.present = ~absent
+        self.lacking: list[int] = np.flatnonzero(absent.any(axis=1)).tolist()
+        self.form = [(f, row.tobytes()) for f, row in zip(table.formats.tolist(), absent, strict=True)]
         self.alike = len({self.form[i] for i in self.regular}) <= 1
         self.starts = starts_of(table.sizes)
         self.rows = np.zeros(table.sizes.size, np.int64)
@@ -89,7 +108,7 @@ class Cell(NamedTuple):
 
 
 class Tables:
-    """Those of one step: of the state that it reads and of the one that it writes. Kept for the next step."""
+    """Those of one step: of the state that it reads and of the one that it writes. Kept for the next step of the function."""
 
     def __init__(self) -> None:
         self.old = self.new = Table(0, 0)
@@ -106,19 +125,20 @@ class HostFuser:
         self._inspect = inspect
         self._known = np.asarray([id(None), *map(id, memory.types())], np.int64)
         self._tags = np.asarray(memory.tags(), np.int64)
+        self._marks = np.asarray(memory.marks(), np.int64)
         self._clear = ctypes.cast(ctypes.pythonapi.PyErr_Clear, ctypes.c_void_p).value or 0
         self._kernels = Compiled(rule, Kernel)
         self._several = {name for name, decay in rule.memory.items() if rule.ranges[decay].sequence}  # slots of tuples
-        self._tables: list[Tables] = []  # of steps that have ended; another thread takes others
 
     def __call__(self, work: Work) -> list[list[Any]]:
         refuse_donated(work)
         self.memory.check(work)
-        tables = self._tables.pop() if self._tables else Tables()
+        kept: list[Tables] = work.kept.setdefault(self, [])  # of steps that have ended; another thread takes others
+        tables = kept.pop() if kept else Tables()
         try:
             return self._step(work, tables)
         finally:
-            self._tables.append(tables)
+            kept.append(tables)
 
     def _step(self, work: Work, tables: Tables) -> list[list[Any]]:
         if self._several:
@@ -128,36 +148,54 @@ class HostFuser:
         odd = {i: work.leaf(i) for i in layout.odd}
         if odd:
             one_library(work, self.memory.device)
+        if odd or not self._hosted(work):
+            refuse_unfit(work, self.memory.unfit, layout.odd)
         for i in layout.lacking:
             work.leaf(i)  # refuses a None that the hyperparameters do not mean
         cells = self._cells(work, layout)
         calls = self._calls(work, table, cells)
-        arrays = {i: self._arrays(work, i, leaf) for i, leaf in odd.items()}
+        kernels = {i: self._kernels.of(leaf.slots, leaf.c, self._format(work, i, leaf)) for i, leaf in odd.items()}
+        fresh = {i: leaf.arrays if work.donate else [self.memory.copied(x) for x in leaf.arrays] for i, leaf in odd.items()}
+        views = {i: [self.memory.numpy(x) for x in (*fresh[i], leaf.grad)] for i, leaf in odd.items()}
         new: list[list[Any]] = [work.params, *work.slots]
         target = table
         if work.donate:
             if odd or not table.apart:
-                self._refuse_overlap(work, table, arrays)
+                self._refuse_overlap(work, table, views)
                 table.apart = True
         else:
             new = [self._fresh(name, column, odd) for name, column in zip(("params", *self.rule.slots), new, strict=True)]
             target = tables.new = self._look(tables.new, new[0], new[1:], work.grads, donate=True)
-        for kernel, chosen in calls.items():
-            _run(kernel, chosen, table, target, layout, copy=not work.donate)
-        if odd:
-            columns = [list(column) for column in new]
+        with Giving(work) if work.donate else nullcontext():
+            if work.donate and self.memory.versioned:
+                self.memory.wrote(self._written(work, layout))
+            for kernel, chosen in calls.items():
+                _run(kernel, chosen, table, target, layout, copy=not work.donate)
             for i, leaf in odd.items():
-                for column, x in zip(columns, self._step_odd(leaf, *arrays[i], donate=work.donate), strict=True):
+                _step_odd(leaf, kernels[i], views[i])
+        if odd:
+            new = [list(column) for column in new]
+            for i, leaf in odd.items():
+                for column, x in zip(new, filled(self.rule, leaf, fresh[i]), strict=True):
                     column[i] = x
-            new = columns
         for at, name in enumerate(self.rule.slots, start=1):
             if name in self.rule.carried:
                 new[at] = self._carried(work, name, cells, odd)
         if work.donate:
-            mark_donated(work.params[0])
-            self.memory.wrote(work.params)
-            new[0][0] = self.memory.alias(new[0][0])
+            new[0] = [self.memory.alias(new[0][0]), *new[0][1:]]
         return new
+
+    def _hosted(self, work: Work) -> bool:
+        """Whether the step count and all hyperparameters are Python numbers, as mostly: nothing of them is to be looked at."""
+        if type(work.t) is not int or not work.shared or self.rule.carried_at:
+            return False
+        return all(type(x) is float for x in work.hyper[0].values())
+
+    def _written(self, work: Work, layout: Layout) -> list[Any]:
+        """All arrays that a donating step writes over."""
+        if layout.odd or layout.lacking or self._several or self.rule.carried_at:
+            return [x for i in range(len(work.params)) for x in work.written(i)]
+        return list(chain(work.params, *work.slots))
 
     def _look(
         self, table: Table, params: Sequence[Any], slots: Sequence[Sequence[Any]], grads: Sequence[Any], donate: bool
@@ -175,8 +213,8 @@ class HostFuser:
             table = Table(len(params), len(columns))
         lists = np.asarray([id(column) for column in columns], np.int64)
         header, reader = object.__basicsize__, self.memory.reader
-        out = table.addresses, table.sizes, table.formats, table.absent
-        changed, moved = self._inspect(lists, self._known, header, reader, self._clear, self._tags, donate, *out)
+        out = table.addresses, table.sizes, table.formats
+        changed, moved = self._inspect(lists, self._known, header, reader, self._clear, self._tags, self._marks, donate, *out)
         if changed:
             table.layout = None
         if changed or moved:
@@ -233,51 +271,36 @@ class HostFuser:
             new[i] = getattr(leaf.c, name)
         return new
 
-    # Leaves that the kernels cannot walk through: strided, of a subclass, of another byte order.
+    # Leaves that the kernels cannot walk through: strided, of another byte order, scalars.
 
-    def _arrays(self, work: Work, i: int, leaf: Leaf) -> tuple[list[Any], Any, Format]:
-        """The arrays of an odd leaf as NumPy arrays, those that are written first. Raises for what numba does not know."""
+    def _format(self, work: Work, i: int, leaf: Leaf) -> Format:
+        """That of an odd leaf. Raises TypeError for one that numba does not know."""
         name = str(leaf.params.dtype).rpartition(".")[2]
         name = leaf.params.dtype.name if hasattr(leaf.params.dtype, "name") else name
-        format_ = next((one for one in self.memory.formats if one.name == name), None)
-        if format_ is None:
-            known = ", ".join(one.name for one in self.memory.formats)
-            msg = f"{work.where(i)} is {name}, which numba has no arithmetic for; it has {known}. {self.rule.name}_step takes it"
-            raise TypeError(msg)
-        arrays = [self.memory.numpy(x) for x in flat([leaf.params, *leaf.slots])]
-        if work.donate:
-            refuse_read_only(work, i, arrays)
-        return arrays, self.memory.numpy(leaf.grad), format_
+        for one in self.memory.formats:
+            if one.name == name:
+                return one
+        known = ", ".join(one.name for one in self.memory.formats)
+        msg = f"{work.where(i)} is {name}, which numba has no arithmetic for; it has {known}. {self.rule.name}_step takes it"
+        raise TypeError(msg)
 
-    def _step_odd(self, leaf: Leaf, written: list[Any], grad: Any, format_: Format, donate: bool) -> list[Any]:
-        kernel = self._kernels.of(leaf.slots, leaf.c, format_)
-        old = [leaf.params, *leaf.slots]
-        new = old if donate else [self._copied(x) for x in old]
-        if not donate:
-            written = [self.memory.numpy(x) for x in flat(new)]
-        dtypes = [format_.storage, *[format_.compute] * (len(written) - 1), format_.storage]
-        for block in blocks_of([*written, grad], dtypes):
-            kernel.step(block, numbers_of(leaf.c))
-        return new
-
-    def _copied(self, x: Any) -> Any:
-        if isinstance(x, tuple):
-            return tuple(map(self._copied, x))
-        return x if x is None or isinstance(x, float) else self.memory.copied(x)
-
-    def _refuse_overlap(self, work: Work, table: Table, odd: dict[int, tuple[list[Any], Any, Format]]) -> None:
+    def _refuse_overlap(self, work: Work, table: Table, odd: dict[int, list[Any]]) -> None:
         formats = [self.memory.formats[f] for f in table.formats]
         wide = np.asarray([np.dtype(f.compute).itemsize for f in formats], np.int64)[:, None] * np.ones_like(table.addresses)
         wide[:, 0] = wide[:, -1] = [np.dtype(f.storage).itemsize for f in formats]
         starts = table.addresses.copy()
-        stops = starts + wide * np.where(starts > 0, table.sizes[:, None], 0)
-        alike = np.ones(len(starts), bool)
-        for i, (arrays, grad, _) in odd.items():
-            alike[i] = all(x.strides == grad.strides for x in arrays)
-            starts[i] = stops[i] = 0
-            for j, x in zip([*range(len(arrays)), -1], [*arrays, grad], strict=True):
-                starts[i, j], stops[i, j] = np.lib.array_utils.byte_bounds(x)
-        refuse_overlap(work, starts, stops, alike)
+        places = Places(starts, starts + wide * np.where(starts > 0, table.sizes[:, None], 0))
+        for i, (*arrays, grad) in odd.items():
+            self.memory.refuse_unwritable(work, i)
+            places.put(work, i, arrays, grad, look)
+        places.refuse_overlap(work)
+
+
+def _step_odd(leaf: Leaf, kernel: Kernel, arrays: Sequence[Any]) -> None:
+    """Steps the arrays of a leaf in place, the last of which is the gradient, block by block."""
+    own, compute = kernel.format.storage, kernel.format.compute
+    for block in blocks_of(arrays, [own, *[compute] * (len(arrays) - 2), own]):
+        kernel.step(block, numbers_of(leaf.c))
 
 
 def _unzipped(column: Sequence[Any]) -> list[Sequence[Any]]:
@@ -292,7 +315,7 @@ def _run(kernel: Kernel, cells: list[Cell], table: Table, target: Table, layout:
     addresses, sources, starts, rows = target.addresses, table.addresses, layout.starts, layout.rows
     if len(cells) > 1 or cells[0].leaves.size < rows.size or layout.lacking:
         leaves = np.concatenate([cell.leaves for cell in cells])
-        present = np.asarray([j for j in range(addresses.shape[1]) if not table.absent[leaves[0]] >> j & 1])
+        present = np.flatnonzero(layout.present[leaves[0]])
         addresses, sources = (x[np.ix_(leaves, present)] for x in (addresses, sources))
         starts = starts_of(table.sizes[leaves])
         rows = np.repeat(np.arange(len(cells)), [cell.leaves.size for cell in cells])

@@ -4,15 +4,16 @@ import importlib
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from itertools import chain
 from types import FunctionType
 from typing import Any
 
-from xopt.backends._torch import refuse_graph
+from xopt.backends._torch import Plain, refuse_graph, refuse_negated
 from xopt.backends.base import rounded
-from xopt.backends.blocks import flat
+from xopt.backends.donation import Giving, Places, refuse_donated
 from xopt.backends.forms import Compiled, calls, filled
-from xopt.backends.fusing import Fuser, Leaf, Work, mark_donated, one_library, refuse_donated, refuse_shared
+from xopt.backends.fusing import Fuser, Leaf, Work, one_library, refuse_unfit
 from xopt.backends.program import INFIX, Program, numbers_of
 from xopt.operations import Array
 from xopt.rule import Rule
@@ -54,7 +55,7 @@ class _InductorFuser:
         self.rule = rule
         self.torch: Any = importlib.import_module("torch")
         self._updates = Compiled(rule, self._update)
-        self._apart: list[Any] = []  # where the arrays of the last donated step were, which do not overlap
+        self._plain = Plain(self.torch)
         dynamo: Any = importlib.import_module("torch._dynamo")
         self._compiled = dynamo.utils.counters["stats"]
         known = importlib.import_module("torch._inductor").list_options()
@@ -71,16 +72,17 @@ class _InductorFuser:
         refuse_graph(work)
         one_library(work, lambda x: x.device)
         leaves = list(work.leaves())
-        old = [[leaf.params, *flat(leaf.slots)] for leaf in leaves]
+        refuse_unfit(work, self._plain.unfit)
+        old = [leaf.arrays for leaf in leaves]
         if work.donate:
             places = [(x.data_ptr(), x.stride()) for x in chain(*old, work.grads)] + [x.shape for x in work.params]
-            if places != self._apart:
-                refuse_shared(work, old, _bounds, lambda x: x.stride())
-                self._apart = places
+            if places != work.kept.get(self):
+                self._refuse_overlap(work, leaves)
+                work.kept[self] = places
         updates, rows = self._updates.each(leaves), self._rows(leaves)
         new: list[Any] = list(old)
         began, compiled = time.monotonic(), self._compiled["unique_graphs"]
-        with self.torch.no_grad():
+        with Giving(work) if work.donate else nullcontext(), self.torch.no_grad():
             arrays = [list(map(_at_least_1d, row)) for row in old]
             grads = list(map(_at_least_1d, work.grads))
             forms = [(update, x.shape, x.stride(), x.dtype) for update, (x, *_) in zip(updates, arrays, strict=True)]
@@ -94,9 +96,15 @@ class _InductorFuser:
             where = "torch keeps it in TORCHINDUCTOR_CACHE_DIR"
             sys.stderr.write(f"xopt: compiled {self.rule.name}_step for torch in {took:.1f} s; {where}\n")
         if work.donate:
-            mark_donated(work.params[0])
             new[0] = [new[0][0].detach(), *new[0][1:]]
         return list(zip(*[filled(self.rule, leaf, row) for leaf, row in zip(leaves, new, strict=True)], strict=True))
+
+    def _refuse_overlap(self, work: Work, leaves: Sequence[Leaf]) -> None:
+        places = Places.empty(len(leaves), max(len(leaf.arrays) for leaf in leaves))
+        for i, leaf in enumerate(leaves):
+            refuse_negated(work, i)
+            places.put(work, i, leaf.arrays, leaf.grad, _look)
+        places.refuse_overlap(work)
 
     def _update(self, program: Program) -> Callable[..., Any]:
         """The function of one leaf for a program. As text it is traced without a look at the program."""
@@ -139,11 +147,15 @@ def _step(donate: bool, updates: Sequence[Any], old: Sequence[Any], grads: Seque
 
 
 def _at_least_1d(x: Array) -> Array:
-    """A view: of a float64 tensor without dimensions torch takes the number only, and writes the new one nowhere."""
+    """A view: of a float64 tensor without dimensions torch takes the number only, and writes the new one nowhere.
+
+    Of one whose numbers are negated as they are read, a copy: the compiler would read them as they are in memory.
+    """
+    x = x.resolve_neg()
     return x if x.ndim else x.unsqueeze(0)
 
 
-def _bounds(x: Any) -> tuple[int, int]:
-    """The first address of a tensor, and the one after its last."""
+def _look(x: Any) -> tuple[int, int, tuple[int, ...], int]:
+    """The first address of a tensor and the one after its last, its strides, and 1: they count numbers."""
     last = sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True))
-    return x.data_ptr(), x.data_ptr() + (last + 1) * x.element_size() if x.numel() else x.data_ptr()
+    return x.data_ptr(), x.data_ptr() + (last + 1) * x.element_size() if x.numel() else x.data_ptr(), x.stride(), 1

@@ -5,6 +5,7 @@ the C interfaces of NumPy (its array struct, which every compiled extension read
 where their numbers are.
 """
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -151,6 +152,8 @@ def float_to_bfloat16(x: Any) -> Any:
 
 # Looking at arrays.
 
+_SWAPPED = ord(">" if sys.byteorder == "little" else "<")
+
 SOON = 4
 """Leaves by which what a look needs is asked for before: first the objects, then what they refer to."""
 
@@ -198,6 +201,16 @@ def _half_word(context: Any, address: Any) -> Any:
 
 
 @njit
+def _dtype(fields: Any) -> Any:
+    """What NumPy's dtype, of which several objects may be equal, is: its number, or another one where it is not in native order.
+
+    Behind a pointer are four characters, the third of which is the byte order, and the number, of 32 bits.
+    """
+    order = (_word(fields + 8) >> 16) & 0xFF
+    return _half_word(fields + 12) + (1 << 20 if order == _SWAPPED else 0)
+
+
+@njit
 def _dense(dims: Any, shape: Any, strides: Any, unit: Any) -> Any:
     """Whether the numbers fill a piece of memory without gaps, in whatever order of the dimensions. Strides in units."""
     expected = unit
@@ -221,11 +234,11 @@ def inspect(
     reader: Any,  # 0 for NumPy, else the address of DLPack's function
     clear: Any,  # address of PyErr_Clear
     tags: Any,  # of each format: the dtypes of params and of slots, and the units that their strides count
+    marks: Any,  # offsets of a pointer in an array and of a word behind it, and what that word must be; or nothing
     to_write: Any,  # whether all columns but the last will be written
     addresses: Any,  # in and out: [leaf, column], where the numbers are; 0 where there is None
     sizes: Any,  # in and out: numbers of each leaf
     formats: Any,  # in and out: of each leaf, or -1 where it is not for the kernels
-    absent: Any,  # in and out: a bit for each column that is None
 ) -> tuple[Any, Any]:
     """Where the numbers of each leaf are, if all its arrays have one shape, one dense layout and the dtypes of a known format.
 
@@ -251,25 +264,27 @@ def inspect(
                     for field in range(0, 16, 8):
                         for line in range(0, 192, 64):
                             prefetch(_word(fields + field) + line)
-        size, format_, lacks = 0, -1, 0
+        size, format_, other = 0, -1, False
         dims, shape, strides = 0, 0, 0
         good = True
         for column in range(columns):
             obj = _word(items[column] + 8 * leaf)
             data = 0
-            if obj == known[0]:
-                lacks |= 1 << column
-            else:
+            if obj != known[0]:
                 kind = _word(obj + header - 8)
                 good = False
                 for i in range(1, known.shape[0]):
                     good = good or kind == known[i]
+                if good and marks.size > 0:
+                    word, good = _word(_word(obj + marks[0]) + marks[1]), False
+                    for i in range(2, marks.size):
+                        good = good or word == marks[i]
                 if not good:
                     break
                 if reader == 0:
                     data, own_dims = _word(obj + header), _half_word(obj + header + 8)
                     own_shape, own_strides = _word(obj + header + 16), _word(obj + header + 24)
-                    tag, flags = _word(obj + header + 40), _half_word(obj + header + 48)
+                    tag, flags = _dtype(_word(obj + header + 40) + header), _half_word(obj + header + 48)
                     aligned, writable = flags & 0x100, flags & 0x400
                     good = aligned and (not to_write or column == columns - 1 or writable)
                 elif _call(reader, obj, room) == 0:
@@ -303,10 +318,12 @@ def inspect(
                             good = good and n == _word(own_shape + of) and (ours == theirs or n == 1)
                     if not good:
                         break
+                data = max(data, 1)  # an empty array may be nowhere
+            other = other or (data == 0) != (addresses[leaf, column] == 0)
             moved = moved or data != addresses[leaf, column]
             addresses[leaf, column] = data
         if not good:
             format_ = -1
-        changed = changed or size != sizes[leaf] or format_ != formats[leaf] or lacks != absent[leaf]
-        sizes[leaf], formats[leaf], absent[leaf] = size, format_, lacks
+        changed = changed or size != sizes[leaf] or format_ != formats[leaf] or other
+        sizes[leaf], formats[leaf] = size, format_
     return changed, moved

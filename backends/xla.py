@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from xopt.backends.base import rounded
-from xopt.backends.blocks import flat
+from xopt.backends.donation import Giving, mark_donated, refuse_donated, refuse_shared
 from xopt.backends.forms import Compiled, calls, filled
-from xopt.backends.fusing import Fuser, Leaf, Work, mark_donated, one_library, refuse_donated
+from xopt.backends.fusing import Fuser, Leaf, Work, one_library
 from xopt.backends.program import OPERATIONS, Program, numbers_of
-from xopt.leaves import Kind, lifted, path_of
+from xopt.leaves import devices, lifted
 from xopt.operations import Array
 from xopt.rule import Rule
 
@@ -33,7 +33,6 @@ class _XLAFuser:
         self.rule = rule
         self.jax: Any = importlib.import_module("jax")
         self._type = type(example)
-        self._last: tuple[list[Any], list[Kind]] = [], []  # what the arrays of a step were, and their kinds
         self._updates = Compiled(rule, self._update)
         self._traces = 0
 
@@ -52,8 +51,9 @@ class _XLAFuser:
     def __call__(self, work: Work) -> list[Sequence[Any]]:
         _refuse_deleted(work)
         leaves, ordinary = self._leaves(work)
-        old = [[leaf.params, *flat(leaf.slots)] for leaf in leaves]
+        old = [leaf.arrays for leaf in leaves]
         tracing = self._tracing(leaves, ordinary)
+        places = [] if tracing else [[x.sharding for x in row] for row in old]
         donate = work.donate and not tracing
         if donate:
             _refuse_shared(work, old)
@@ -63,7 +63,7 @@ class _XLAFuser:
         new: list[Any] = [None] * len(leaves)
         began, traces = time.monotonic(), self._traces
         # where a function of other arguments is being traced, its compilation is the outermost, which alone has options: leave it
-        with nullcontext() if tracing else self.jax.ensure_compile_time_eval():
+        with Giving(work) if donate else nullcontext(), nullcontext() if tracing else self.jax.ensure_compile_time_eval():
             for call in calls(forms, LEAVES):
                 static, rows = _rows([leaves[i] for i in call], [updates[i] for i in call])
                 results = step(static, [old[i] for i in call], [leaves[i].grad for i in call], rows, 1.0)
@@ -73,9 +73,14 @@ class _XLAFuser:
         if self._traces > traces and took > 1:
             where = "JAX keeps it in jax_compilation_cache_dir, where that is set"
             sys.stderr.write(f"xopt: compiled {self.rule.name}_step for jax in {took:.1f} s; {where}\n")
-        if donate:
-            mark_donated(work.params[0])
+        if not tracing:
+            new = [list(map(self._placed, *pair)) for pair in zip(places, new, strict=True)]
         return list(zip(*[filled(self.rule, leaf, arrays) for leaf, arrays in zip(leaves, new, strict=True)], strict=True))
+
+    def _placed(self, place: Any, x: Array) -> Array:
+        """A new array where the old one was: among several devices XLA may share it in another way."""
+        alone = x.sharding == place or len(place.device_set) == 1
+        return x if alone or x.sharding.is_equivalent_to(place, x.ndim) else self.jax.device_put(x, place)
 
     def _leaves(self, work: Work) -> tuple[list[Leaf], bool]:
         """The leaves, checked, and whether all have arrays alone; then, to find that these are what they were takes little time."""
@@ -83,21 +88,21 @@ class _XLAFuser:
         arrays = [*work.params, *work.grads, *chain.from_iterable(slot for number, slot in columns if not number)]
         ordinary = set(map(type, arrays)) == {self._type}  # no None, no tuple: then hyperparameters do not matter
         form = [x.aval for x in arrays] + [x.sharding for x in arrays] if ordinary else []
-        known, kinds = self._last
+        known, kinds = work.kept.get(self, (None, []))
         if not ordinary or form != known:
-            there = _devices(work.params[0])
-            one_library(work, lambda x: _devices(x) if type(x) is self._type else there)
+            there = devices(work.params[0])
+            one_library(work, lambda x: devices(x) if type(x) is self._type else there)
             leaves = list(work.leaves())
-            self._last = form, [leaf.kind for leaf in leaves]
+            work.kept[self] = form, [leaf.kind for leaf in leaves]
             return leaves, ordinary
         slots = [[1.0 if number else slot[i] for number, slot in columns] for i in range(len(work.params))]
-        rest = zip(kinds, work.params, slots, work.grads, strict=True)
+        rest = zip(kinds, work.params, slots, work.grads, map(work.written, range(len(work.params))), strict=True)
         return [Leaf(*leaf, *work.coefficients(i, leaf[0])) for i, leaf in enumerate(rest)], True
 
     def _tracing(self, leaves: list[Leaf], ordinary: bool) -> bool:
         """Whether a compiler traces some of the arrays, though not the first."""
         numbers = [x for c in {id(leaf.c): leaf.c for leaf in leaves}.values() for x in numbers_of(c)]
-        arrays = [] if ordinary else [x for leaf in leaves for x in (leaf.params, leaf.grad, *flat(leaf.slots))]
+        arrays = [] if ordinary else [x for leaf in leaves for x in (*leaf.arrays, leaf.grad)]
         return any(isinstance(x, self.jax.core.Tracer) for x in (*numbers, *arrays))
 
     def _update(self, program: Program) -> Callable[..., Any]:
@@ -149,11 +154,6 @@ def _row(leaf: Leaf) -> Any:
     return [lifted(x, leaf.kind) for x in numbers]
 
 
-def _devices(x: Array) -> Any:
-    devices = x.sharding.device_set
-    return next(iter(devices)) if len(devices) == 1 else devices
-
-
 def _refuse_deleted(work: Work) -> None:
     """JAX deletes what it takes, but not an array that NumPy sees too: of that it takes a copy."""
     if work.params[0].is_deleted():
@@ -171,11 +171,7 @@ def _refuse_shared(work: Work, old: list[list[Any]]) -> None:
     owned = [i for i, arrays in enumerate(old) for _ in arrays]
     for at, (i, place) in enumerate(zip([*owned, *range(len(grads))], [*places, *grads], strict=True)):
         if place in owners:
-            msg = (
-                f"{work.where(owners[place])} or a slot of it shares memory with params{path_of(work.spec, i)}, its slots or its "
-                "gradient, so that one would be written over the other; fuse without donate takes them"
-            )
-            raise ValueError(msg)
+            refuse_shared(work, owners[place], i)
         if at < len(places):
             owners[place] = i
 

@@ -27,3 +27,10 @@ def library(request):
     pytest.importorskip(found.module, reason=f"{found.module} is not installed")
     with found.session():
         yield found
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled(monkeypatch):
+    """Fused steps of a rule share what was compiled for it: each test begins without."""
+    for rule in xopt.RULES.values():
+        monkeypatch.setattr(rule, "compiled", {})

@@ -47,8 +47,7 @@ def groups(rule: Any) -> dict[str, Any]:
 
 def compiled(fused: Any) -> int:
     """How many kernels a fused step has."""
-    fusers = next(cell.cell_contents for cell in fused.__closure__ if isinstance(cell.cell_contents, dict))
-    return sum(len(fuser._kernels._made) for fuser in fusers.values() if isinstance(fuser, HostFuser))
+    return sum(len(fuser._kernels._made) for fuser in fused.rule.compiled.values() if isinstance(fuser, HostFuser))
 
 
 # The same bits.

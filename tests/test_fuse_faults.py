@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+import xopt
 from xopt.backends import blocks, get, host, numba_kernels, xla
 from xopt.conformance.bounded import FORMATS
 from xopt.conformance.cells import check_rule
@@ -57,8 +58,15 @@ def edit(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
             return text.replace(old, new)
 
         monkeypatch.setattr(numba_kernels, "source", edited)
+        forget()
 
     return plant
+
+
+def forget() -> None:
+    """What was compiled before something was planted."""
+    for rule in xopt.RULES.values():
+        rule.compiled.clear()
 
 
 @pytest.mark.parametrize("fault", IN_KERNELS, ids=lambda fault: fault.name)
@@ -108,8 +116,8 @@ def test_a_fault_in_blocks_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xopt.backends._numpy.numba_or_reason", lambda: "numba is hidden")
     monkeypatch.setattr("xopt.backends._numpy.say_once", lambda _: None)
     assert checked("momentum", "float32").verdict == IDENTICAL
-    store = blocks._store
-    monkeypatch.setattr(blocks, "_store", lambda slot, new: store(slot, np.zeros_like(new)))
+    of = blocks.arrays_of
+    monkeypatch.setattr(blocks, "arrays_of", lambda *row: [of(*row)[0], *map(np.zeros_like, of(*row)[1:])])
     assert checked("momentum", "float32").verdict == WRONG
 
 
@@ -118,6 +126,7 @@ def test_contraction_in_jax_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert checked("adam", "float32", "jax").verdict == SUBNORMALS
     update = xla._XLAFuser._update
     monkeypatch.setattr(xla._XLAFuser, "_update", lambda self, program: plain(update(self, program)))
+    forget()
     assert checked("adam", "float32", "jax").verdict == WITHIN
 
 

@@ -95,11 +95,12 @@ class Rule(Generic[S, P]):
         self.doc = inspect.cleandoc(sys.modules[update.__module__].__doc__ or "")
         self._step_name = f"{name}_step"  # what its error messages begin with
         fields = get_type_hints(state, include_extras=True)
-        self._carried_at = [
+        self.carried_at = [
             (i, slot, getattr(fields[slot], "__metadata__", (Interval("(-inf, inf)"),))[0])
             for i, slot in enumerate(self.slots)
             if slot in self.carried
         ]
+        self.compiled: dict[Any, Any] = {}  # what backends have made of the rule
         self._kinds: dict[Any, Kind] = {}
         self.init: Callable[Concatenate[Tree, P], S] = _init_function(self)
         self.step: Callable[Concatenate[S, Tree, P], S] = _step_function(self)
@@ -203,7 +204,7 @@ class Rule(Generic[S, P]):
         i: int,
     ) -> tuple[Any, bool]:
         """Checks one leaf's arguments. Returns its coefficients, and whether its slots are all plain arrays."""
-        carried = self.carried_numbers(kind, slots, spec, i) if self._carried_at else ()
+        carried = self.carried_numbers(kind, slots, spec, i) if self.carried_at else ()
         if known is None:
             c = self._evaluate(t, carried, hyper, kind)
         else:
@@ -216,7 +217,7 @@ class Rule(Generic[S, P]):
     def carried_numbers(self, kind: Kind, slots: Sequence[Any], spec: optree.PyTreeSpec | None, i: int) -> list[Any]:
         """The numbers that the state carries of leaf ``i``, checked: floats, or 0-d arrays of the library of its params."""
         found = []
-        for at, slot, interval in self._carried_at:
+        for at, slot, interval in self.carried_at:
             low, high = interval.usable(DOUBLE)
             x = slots[at]
             found.append(x if type(x) is float and low <= x <= high else self._carried(kind, slot, x, interval, spec, i))
@@ -224,13 +225,16 @@ class Rule(Generic[S, P]):
 
     def _carried(self, kind: Kind, slot: str, value: Any, interval: Interval, spec: optree.PyTreeSpec | None, i: int) -> Any:
         number = as_number(value)
-        if number in interval if number is not None else _is_scalar(value, "real floating", 32):
-            return value if is_array(value) and namespace(value) is kind.xp and kind.numbers is None else number
+        is_own = _is_scalar(value, "real floating") and namespace(value) is kind.xp and kind.numbers is None
+        if is_own and kind.xp.finfo(value.dtype).bits < 32:
+            number = None  # it would not count on
+        elif is_own if number is None else number in interval:
+            return value if is_own else number
         where = f"{self._step_name}: state.{slot}{path_of(spec, i)}"
         if number is not None:
             msg = f"{where} must be in {interval.text}, got {shown(value)}"
             raise ValueError(msg)
-        msg = f"{where} must be a number, as {self.name}_init and each step give it, got {shown(value)}"
+        msg = f"{where} must be a number, or a 0-d array of 32 bits or more, as {self.name}_init and each step give it, got {shown(value)}"
         raise TypeError(msg)
 
     def check_leaf(
@@ -373,21 +377,20 @@ def _next_count(function: str, count: Any) -> Any:
     """
     if isinstance(count, Integral) and not isinstance(count, bool):
         return int(count) + 1
-    if _is_scalar(count, "integral", 32):
-        if hasattr(type(count), "__array_interface__"):
+    if _is_scalar(count, "integral"):
+        xp = namespace(count)
+        if xp.iinfo(count.dtype).bits >= 32 and not hasattr(type(count), "__array_interface__"):
+            return xp.maximum(count + 1, count)  # at its end it stays there: the sum is negative, or 0
+        if as_number(count) is not None:
             return int(count) + 1
-        return namespace(count).maximum(count + 1, count)  # at its end it stays: the sum is negative, or 0
     what = f"{function}: state.step must be an int or a 0-d array of integers of 32 bits or more, got {shown(count)}"
     hint = "; a state that a vmapped init has made is for a vmapped step" if is_array(count) and count.ndim else ""
     raise TypeError(what + hint)
 
 
-def _is_scalar(x: Any, kind: str, bits: int) -> bool:
-    """Whether ``x`` is a 0-d array of at least so many bits."""
-    if not (is_array(x) and x.ndim == 0 and has_dtype(x, kind)):
-        return False
-    xp = namespace(x)
-    return bool((xp.iinfo if kind == "integral" else xp.finfo)(x.dtype).bits >= bits)
+def _is_scalar(x: Any, kind: str) -> bool:
+    """Whether ``x`` is a 0-d array of this kind of numbers."""
+    return is_array(x) and x.ndim == 0 and has_dtype(x, kind)
 
 
 def _init_function(rule: Rule[Any, Any]) -> Any:

@@ -1,0 +1,168 @@
+"""States that are given away: what cannot be written over is refused before anything is, and marked before it is written."""
+
+import weakref
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from xopt.leaves import path_of
+
+if TYPE_CHECKING:
+    from xopt.backends.fusing import Work
+
+WAY_OUT = "fuse without donate takes it"
+
+
+class _Mark:
+    """That an array was given away. Known by its identity, as long as it lives."""
+
+    def __init__(self, x: Any, marks: dict[int, "_Mark"]) -> None:
+        key = id(x)
+        self.array = weakref.ref(x, lambda _: marks.pop(key, None))
+        self.finished = False
+
+
+_given: dict[int, _Mark] = {}  # the first array of each state
+_halves: dict[int, _Mark] = {}  # all arrays of the states over which a step did not end
+
+
+def refuse_donated(work: "Work") -> None:
+    """Raises ValueError where the state was donated before. Its first array tells: what a donating step returns has another one."""
+    mark = _find(work.params[0], _given)
+    if mark is not None:
+        _refuse_marked(work, 0, mark)
+    if _halves:
+        for i in range(len(work.params)):
+            for x in work.written(i):
+                if _find(x, _halves):
+                    _refuse_marked(work, i, _halves[id(x)])
+
+
+def mark_donated(x: Any) -> None:
+    """Remembers that ``x``, the first array of a state, was given away: to a step of another library's making."""
+    _given[id(x)] = mark = _Mark(x, _given)
+    mark.finished = True
+
+
+class Giving:
+    """A ``with`` block in which a state is written over. It is marked before, and for good."""
+
+    def __init__(self, work: "Work") -> None:
+        self.work = work
+
+    def __enter__(self) -> None:
+        first = self.work.params[0]
+        self._mark = _Mark(first, _given)
+        known = _given.setdefault(id(first), self._mark)
+        if known is not self._mark:  # another thread was here
+            _refuse_marked(self.work, 0, known)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._mark.finished = kind is None
+        if kind is not None:
+            for i in range(len(self.work.params)):
+                for x in self.work.written(i):
+                    _halves[id(x)] = _Mark(x, _halves)
+
+
+def _find(x: Any, marks: dict[int, _Mark]) -> _Mark | None:
+    mark = marks.get(id(x))
+    return mark if mark is not None and mark.array() is x else None
+
+
+def _refuse_marked(work: "Work", i: int, mark: _Mark) -> NoReturn:
+    what = "was donated to an earlier step, which wrote the new state over it; go on with what that step returned"
+    if not mark.finished:
+        what = (
+            "or a slot of it was donated to a step that has not ended, so that it is half written; go back to a state that you kept"
+        )
+    msg = f"{work.where(i)} {what}"
+    raise ValueError(msg)
+
+
+# What can be written over.
+
+
+def refuse_unwritable(work: "Work", i: int) -> None:
+    """Raises ValueError where a NumPy array of leaf ``i`` cannot be written to: it is read-only, or a scalar."""
+    for x in work.written(i):
+        if not x.flags.writeable:
+            what = "a NumPy scalar, which has no memory of its own" if isinstance(x, np.generic) else "read-only"
+            msg = f"{work.where(i)} or a slot of it is {what}, so that it cannot be donated; {WAY_OUT}"
+            raise ValueError(msg)
+
+
+def refuse_folded(work: "Work", i: int, shape: Sequence[int], strides: Sequence[int], width: int) -> None:
+    """Raises ValueError where numbers of an array of leaf ``i`` may share memory with each other: it is broadcast, or overlaps.
+
+    ``width`` is that of a number, in the units of the strides.
+    """
+    reach = 0
+    for stride, n in sorted((abs(stride), n) for stride, n in zip(strides, shape, strict=True) if n > 1):
+        if stride < reach + width and 0 not in shape:
+            what = "is broadcast, or overlaps with itself"
+            msg = f"{work.where(i)} or a slot of it {what}, so that it cannot be donated; {WAY_OUT}"
+            raise ValueError(msg)
+        reach += (n - 1) * stride
+
+
+class Places:
+    """Where in memory the arrays of a tree are that a donating step writes, and its gradients: leaf by leaf, the gradient last."""
+
+    def __init__(self, starts: Any, stops: Any) -> None:
+        self.starts = starts
+        self.stops = stops
+        self.alike = np.ones(len(starts), bool)  # whether all arrays of a leaf have the same strides
+
+    @classmethod
+    def empty(cls, leaves: int, arrays: int) -> "Places":
+        starts, stops = np.zeros((2, leaves, arrays + 1), np.int64)
+        return cls(starts, stops)
+
+    def put(self, work: "Work", i: int, written: Iterable[Any], grad: Any, look: Any) -> None:
+        """Notes leaf ``i``. Raises ValueError where one of its arrays cannot be written over.
+
+        ``look`` tells of an array: its first address and the one behind its last, its strides, and the width of a number in them.
+        """
+        *_, of_grad, _ = look(grad)
+        self.starts[i] = self.stops[i] = 0
+        for j, x in [*enumerate(written), (-1, grad)]:
+            self.starts[i, j], self.stops[i, j], strides, width = look(x)
+            if j >= 0:
+                refuse_folded(work, i, x.shape, strides, width)
+            self.alike[i] &= tuple(strides) == tuple(of_grad)
+
+    def refuse_overlap(self, work: "Work") -> None:
+        """Raises ValueError where what is written overlaps with something else.
+
+        A gradient is only read. It may be an array of its own leaf, as each number is read before it is written, if all arrays
+        of the leaf have the same strides.
+        """
+        starts, stops = self.starts, self.stops
+        there = stops > starts
+        leaf, column = np.nonzero(there[:, :-1])
+        begin, end = starts[leaf, column], stops[leaf, column]
+        order = np.argsort(begin)
+        begin, end, leaf = begin[order], end[order], leaf[order]
+        pairs = np.flatnonzero(begin[1:] < end[:-1])
+        clash = [(int(leaf[pairs[0]]), int(leaf[pairs[0] + 1]))] if pairs.size else []
+        if not clash and begin.size:
+            same = (starts[:, :-1] == starts[:, -1:]) & (stops[:, :-1] == stops[:, -1:])
+            own = same.any(axis=1) & self.alike
+            grads = np.flatnonzero(there[:, -1] & ~own)
+            last = np.searchsorted(begin, stops[grads, -1]) - 1  # the last array that begins before the gradient ends
+            over = (last >= 0) & (end[last] > starts[grads, -1])
+            clash = [(int(leaf[last[k]]), int(grads[k])) for k in np.flatnonzero(over)[:1]]
+        if clash:
+            refuse_shared(work, *clash[0])
+
+
+def refuse_shared(work: "Work", i: int, other: int) -> NoReturn:
+    """Raises ValueError: leaf ``i`` cannot be written over for the sake of the ``other``."""
+    msg = (
+        f"{work.where(i)} or a slot of it shares memory with params{path_of(work.spec, other)}, its slots or its gradient, "
+        "so that one would be written over the other; fuse without donate takes them"
+    )
+    raise ValueError(msg)

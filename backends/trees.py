@@ -1,0 +1,77 @@
+"""The trees of fused steps: mostly those of the step before, which to recognise takes a twentieth of finding out what they are."""
+
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
+import optree
+
+from xopt.leaves import Tree
+from xopt.operations import is_known_array
+
+_DICTS = (dict, OrderedDict)
+
+
+class Shape(NamedTuple):
+    """The containers of a tree, with the order of their keys."""
+
+    kind: type
+    keys: list[Any] | int  # of a dict, or how many items there are
+    below: list[tuple[Any, "Shape"]]  # the items that are containers themselves, by key
+
+    def fits(self, tree: Tree) -> bool:
+        """Whether ``tree`` has these containers, where it has leaves and they have none."""
+        if type(tree) is not self.kind:
+            return False
+        if self.kind in _DICTS:
+            if list(tree) != self.keys:
+                return False
+        elif self.kind is not type(None) and len(tree) != self.keys:
+            return False
+        return all(shape.fits(tree[key]) for key, shape in self.below)
+
+
+class Flat(NamedTuple):
+    """A tree as its leaves."""
+
+    leaves: list[Any]
+    spec: optree.PyTreeSpec
+    shape: Shape | None  # None where there is a container of another kind, which is looked at each time
+
+    def unflatten(self, old: Tree, column: list[Any], *, same: bool) -> Tree:
+        """The tree of a column of new leaves, in the containers of params: ``old`` itself, where it is that tree."""
+        return old if same and self.shape is not None and self.shape.fits(old) else self.spec.unflatten(column)
+
+
+class Trees:
+    """Those that one fused step has met: the last one."""
+
+    def __init__(self) -> None:
+        self._last: Flat | None = None
+
+    def flatten(self, tree: Tree) -> Flat:
+        last = self._last
+        if last is not None and last.shape is not None and last.shape.fits(tree):
+            leaves = last.spec.flatten_up_to(tree)
+            if len(set(map(type, leaves))) == 1 and is_known_array(leaves[0]):  # no container in place of a leaf
+                return last._replace(leaves=leaves)
+        leaves, spec = optree.tree_flatten(tree)
+        self._last = Flat([], spec, _shape(tree) if leaves else None)
+        return self._last._replace(leaves=leaves)
+
+
+def _shape(tree: Tree) -> Shape | None:
+    kind = type(tree)
+    if kind in _DICTS:
+        items = list(tree.items())
+    elif kind in (list, tuple) or (issubclass(kind, tuple) and hasattr(kind, "_fields")):
+        items = list(enumerate(tree))
+    else:
+        return Shape(kind, 0, []) if tree is None else None
+    below = []
+    for key, item in items:
+        if not optree.tree_is_leaf(item):
+            shape = _shape(item)
+            if shape is None:
+                return None
+            below.append((key, shape))
+    return Shape(kind, list(tree) if kind in _DICTS else len(items), below)
