@@ -157,7 +157,8 @@ def refuse_graph(work: Work) -> None:
     """
     torch: Any = importlib.import_module("torch")
     arrays = chain(work.params, work.grads, *work.slots, work.loose())
-    if torch.is_grad_enabled() and any(getattr(x, "requires_grad", False) for x in _each(arrays)):
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # what torch.func transforms, it follows itself
+    if torch.is_grad_enabled() and any(getattr(x, "requires_grad", False) and not wrapped(x) for x in _each(arrays)):
         msg = (
             f"{work.where(0)}, or another array, requires gradients, and no graph is recorded of a fused step; "
             f"call it within torch.no_grad(). {work.rule.name}_step records one"

@@ -15,7 +15,7 @@ from xopt.backends.donation import Giving, mark_donated, refuse_donated, refuse_
 from xopt.backends.forms import Compiled, calls, filled
 from xopt.backends.fusing import Fuser, Leaf, Work, one_library
 from xopt.backends.program import OPERATIONS, Program, numbers_of
-from xopt.leaves import devices, lifted
+from xopt.leaves import devices, lifted, placed
 from xopt.operations import Array
 from xopt.rule import Rule
 
@@ -66,7 +66,8 @@ class _XLAFuser:
         with Giving(work) if donate else nullcontext(), nullcontext() if tracing else self.jax.ensure_compile_time_eval():
             for call in calls(forms, LEAVES):
                 static, rows = _rows([leaves[i] for i in call], [updates[i] for i in call])
-                results = step(static, [old[i] for i in call], [leaves[i].grad for i in call], rows, 1.0)
+                grads = [leaves[i].grad if tracing else placed(old[i][0], leaves[i].grad) for i in call]
+                results = step(static, [old[i] for i in call], grads, rows, 1.0)
                 for i, arrays in zip(call, results, strict=True):
                     new[i] = arrays
         took = time.monotonic() - began
@@ -74,7 +75,7 @@ class _XLAFuser:
             where = "JAX keeps it in jax_compilation_cache_dir, where that is set"
             sys.stderr.write(f"xopt: compiled {self.rule.name}_step for jax in {took:.1f} s; {where}\n")
         if not tracing:
-            new = [list(map(self._placed, *pair)) for pair in zip(places, new, strict=True)]
+            new = [[self._placed(place, x) for place, x in zip(*pair, strict=True)] for pair in zip(places, new, strict=True)]
         return list(zip(*[filled(self.rule, leaf, arrays) for leaf, arrays in zip(leaves, new, strict=True)], strict=True))
 
     def _placed(self, place: Any, x: Array) -> Array:
@@ -163,22 +164,20 @@ def _refuse_deleted(work: Work) -> None:
 
 def _refuse_shared(work: Work, old: list[list[Any]]) -> None:
     """Raises ValueError where a buffer would be given away twice, or is needed for a gradient too: XLA takes neither."""
-    places = [_place(x) for arrays in old for x in arrays]
-    grads = list(map(_place, work.grads))
-    if len(set(places)) == len(places) and set(places).isdisjoint(grads):
-        return
+    places = [(i, place) for i, arrays in enumerate(old) for x in arrays for place in _places(x)]
+    grads = [(i, place) for i, x in enumerate(work.grads) for place in _places(x)]
     owners: dict[int, int] = {}
-    owned = [i for i, arrays in enumerate(old) for _ in arrays]
-    for at, (i, place) in enumerate(zip([*owned, *range(len(grads))], [*places, *grads], strict=True)):
+    for i, place in places:
         if place in owners:
             refuse_shared(work, owners[place], i)
-        if at < len(places):
-            owners[place] = i
+        owners[place] = i
+    for i, place in grads:
+        if place in owners:
+            refuse_shared(work, owners[place], i)
 
 
-def _place(x: Array) -> int:
-    """The address of an array, or another number of its own where it has no single one."""
-    try:
-        return x.unsafe_buffer_pointer() or id(x)
-    except (AttributeError, ValueError, RuntimeError):  # on several devices
-        return id(x)
+def _places(x: Array) -> list[int]:
+    """The addresses of an array, on each device that has a part of it; empty parts are nowhere."""
+    if len(x.sharding.device_set) == 1:
+        return [x.unsafe_buffer_pointer()] if x.size else []
+    return [shard.data.unsafe_buffer_pointer() for shard in x.addressable_shards if shard.data.size]

@@ -7,7 +7,7 @@ from numbers import Real
 from typing import Any, NamedTuple, NoReturn
 
 import optree
-from array_api_compat import is_numpy_array
+from array_api_compat import is_numpy_array, to_device
 
 from xopt.checks import Interval, Precision, as_number, shown
 from xopt.operations import Array, has_dtype, is_array, namespace
@@ -44,6 +44,7 @@ class Kind(NamedTuple):
     compute: Any  # of the slots and of the arithmetic: at least float32, in the machine's byte order
     cast: bool  # the parameter is narrower than the arithmetic, or of another byte order
     one_device: bool  # the library has one device only
+    subclass: bool  # arrays of a subclass of NumPy's, which has rules of its own
     precision: Precision  # of the arithmetic
     ranges: dict[str, tuple[float, float]]  # what a Python float must lie in, for each hyperparameter
     numbers: Numbers | None  # coefficients as 0-d arrays, where that is cheaper
@@ -84,7 +85,9 @@ def kind_of(where: str, params: Any, intervals: Mapping[str, Interval], prepare:
     untraced = getattr(getattr(xp, "compiler", None), "disable", None)
     prepare = untraced(prepare) if untraced else prepare
     numbers = Numbers(xp, compute) if is_numpy else None
-    return Kind(xp, params.dtype, compute, bool(params.dtype != compute), is_numpy, precision, ranges, numbers, prepare)
+    subclass = is_numpy and not isinstance(params, xp.generic) and type(params) not in (xp.ndarray, xp.memmap)
+    cast = bool(params.dtype != compute)
+    return Kind(xp, params.dtype, compute, cast, is_numpy, subclass, precision, ranges, numbers, prepare)
 
 
 def lifted(value: Any, kind: Kind) -> Any:
@@ -111,16 +114,23 @@ def _is_differentiated(value: Any, xp: Any) -> bool:
 
 
 def matches(x: Any, params: Array, kind: Kind, dtype: Any) -> bool:
-    """Whether ``x`` goes with ``params`` element by element, in ``dtype``."""
+    """Whether ``x`` goes with ``params`` element by element, in ``dtype``. It may be ``params`` itself."""
     if kind.one_device and type(x) is type(params) and (x.dtype is dtype or x.dtype == dtype):
         return bool(x.shape == params.shape)  # the usual case, at a third of the cost
     return (
         is_array(x)
         and namespace(x) is kind.xp
         and x.dtype == dtype
+        and is_dense(x)
         and x.shape == params.shape
         and (kind.one_device or _same_devices(x, params))
     )
+
+
+def is_dense(x: Array) -> bool:
+    """Whether an array has a number for each place, in one shape, which sparse and nested tensors have not."""
+    layout = str(getattr(x, "layout", "strided"))
+    return "sparse" not in layout and not (layout == "torch.strided" and getattr(x, "is_nested", False))
 
 
 def _same_devices(x: Array, y: Array) -> bool:
@@ -129,10 +139,27 @@ def _same_devices(x: Array, y: Array) -> bool:
     return one is None or other is None or bool(one == other)
 
 
+def meets(x: Array, params: Array) -> bool:
+    """Whether a 0-d array is where ``params`` are, or on the CPU, from where torch takes it everywhere."""
+    return str(devices(x)) == "cpu" or _same_devices(x, params)
+
+
 def devices(x: Array) -> Any:
-    """Where an array is: a device, or the set of those that share it, in whatever way. None where a traced one does not say."""
+    """Where an array is: a device, or those in their order that share it. None where a traced one does not say."""
     found = getattr(x, "device", None)
-    return getattr(found, "device_set", found)
+    return getattr(found, "_device_assignment", found)
+
+
+def placed(old: Any, new: Any) -> Any:
+    """A result, or what it is computed from, shared among several devices as another array is, or each of a tuple of them."""
+    if isinstance(old, tuple):
+        return tuple([placed(o, n) for o, n in zip(old, new, strict=True)])
+    return to_device(new, old.device) if is_shared(old) and new.device != old.device else new
+
+
+def is_shared(x: Any) -> bool:
+    """Whether several devices share an array: in JAX, where none says so of a traced one."""
+    return hasattr(getattr(x, "device", None), "_device_assignment")
 
 
 def refuse(
@@ -150,11 +177,25 @@ def refuse(
     if x.dtype != dtype:
         msg = f"{one} is {x.dtype} but must be {dtype}, as {other} is {params.dtype}; cast it yourself, nothing is promoted"
         raise TypeError(msg)
+    if not is_dense(x):
+        msg = f"{one} {_NOT_DENSE}"
+        raise TypeError(msg)
     if x.shape != params.shape:
         msg = f"{one} has shape {tuple(x.shape)} but {other} has {tuple(params.shape)}; nothing is broadcast"
         raise ValueError(msg)
-    msg = f"{one} is on device {x.device} but {other} is on {params.device}; move one of them"
+    msg = f"{one} is on device {devices(x)} but {other} is on {devices(params)}; move one of them"
     raise ValueError(msg)
+
+
+_NOT_DENSE = "is a sparse or nested tensor; make it dense, or pass its parts as arrays"
+
+
+def refuse_promoted(where: str, new: Array, params: Array, kind: Kind) -> None:
+    """Raises TypeError where a subclass of NumPy's arrays has made another dtype of the numbers that it met."""
+    if new.dtype != kind.dtype:
+        what = f"{where} has become {new.dtype}, as {type(params).__name__} widens {params.dtype} where it meets a number"
+        msg = f"{what}; take float64, or plain arrays"
+        raise TypeError(msg)
 
 
 def _type(x: object) -> str:

@@ -10,7 +10,24 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints
 import optree
 
 from xopt.checks import DOUBLE, Interval, as_number, check_hyper, check_names, shown
-from xopt.leaves import Kind, Tree, flatten_like, kind_of, lifted, matches, number_of, path_of, refuse, spread, stored
+from xopt.leaves import (
+    Kind,
+    Tree,
+    flatten_like,
+    is_dense,
+    is_shared,
+    kind_of,
+    lifted,
+    matches,
+    meets,
+    number_of,
+    path_of,
+    placed,
+    refuse,
+    refuse_promoted,
+    spread,
+    stored,
+)
 from xopt.operations import Array, has_dtype, is_array, is_known_array, namespace
 
 S = TypeVar("S", bound=tuple[Any, ...])
@@ -180,11 +197,17 @@ class Rule(Generic[S, P]):
         if kind is None:
             kind = self.kind(self._step_name, params, spec, i)
         c, ordinary = kind.prepare(self, kind, params, grad, slots, t, hyper, known, spec, i)
+        if not kind.one_device and is_shared(params):
+            grad = placed(params, grad)
         if kind.cast:
             new = self.update(kind.xp.astype(params, kind.compute), *slots, kind.xp.astype(grad, kind.compute), c)
             new = (kind.xp.astype(new[0], kind.dtype), *new[1:])
         else:
             new = self.update(params, *slots, grad, c)
+            if kind.subclass:
+                refuse_promoted(f"{self._step_name}: params{path_of(spec, i)}", new[0], params, kind)
+        if not kind.one_device and is_shared(params):
+            new = tuple(map(placed, (params, *slots), new))
         if ordinary:
             return new
         xp = None if params.ndim else kind.xp
@@ -206,12 +229,12 @@ class Rule(Generic[S, P]):
         """Checks one leaf's arguments. Returns its coefficients, and whether its slots are all plain arrays."""
         carried = self.carried_numbers(kind, slots, spec, i) if self.carried_at else ()
         if known is None:
-            c = self._evaluate(t, carried, hyper, kind)
+            c = self._evaluate(t, carried, hyper, kind, params)
         else:
             key = (id(kind), id(hyper), *(x if type(x) is float else id(x) for x in carried))
             c = known.get(key)
             if c is None:
-                c = known[key] = self._evaluate(t, carried, hyper, kind)
+                c = known[key] = self._evaluate(t, carried, hyper, kind, params)
         return c, self.check_leaf(kind, params, grad, slots, hyper, spec, i)
 
     def carried_numbers(self, kind: Kind, slots: Sequence[Any], spec: optree.PyTreeSpec | None, i: int) -> list[Any]:
@@ -224,17 +247,22 @@ class Rule(Generic[S, P]):
         return found
 
     def _carried(self, kind: Kind, slot: str, value: Any, interval: Interval, spec: optree.PyTreeSpec | None, i: int) -> Any:
-        number = as_number(value)
-        is_own = _is_scalar(value, "real floating") and namespace(value) is kind.xp and kind.numbers is None
-        if is_own and kind.xp.finfo(value.dtype).bits < 32:
-            number = None  # it would not count on
-        elif is_own if number is None else number in interval:
-            return value if is_own else number
         where = f"{self._step_name}: state.{slot}{path_of(spec, i)}"
-        if number is not None:
+        number = as_number(value)
+        if is_array(value) and namespace(value) is kind.xp and kind.numbers is None:  # it may be traced
+            if (
+                _is_scalar(value, "real floating")
+                and kind.xp.finfo(value.dtype).bits >= 32
+                and (number is None or number in interval)
+            ):
+                return value
+        elif number is not None and number in interval:
+            return number
+        if number is not None and number not in interval:
             msg = f"{where} must be in {interval.text}, got {shown(value)}"
             raise ValueError(msg)
-        msg = f"{where} must be a number, or a 0-d array of 32 bits or more, as {self.name}_init and each step give it, got {shown(value)}"
+        what = f"a number or a 0-d array of 32 bits or more, as {self.name}_init and each step give it"
+        msg = f"{where} must be {what}, got {shown(value)}"
         raise TypeError(msg)
 
     def check_leaf(
@@ -251,6 +279,8 @@ class Rule(Generic[S, P]):
 
         ``hyper`` has been through ``host_coefficients``, which checks the numbers in it.
         """
+        if not kind.one_device and not is_dense(params):
+            refuse(self._step_name, "params", params, params, kind, kind.dtype, spec, i)
         if not matches(grad, params, kind, kind.dtype):
             refuse(self._step_name, "grad", grad, params, kind, kind.dtype, spec, i)
         ordinary: bool = params.ndim > 0
@@ -327,10 +357,15 @@ class Rule(Generic[S, P]):
         plain = plain and all(type(x) is float for x in carried)
         return self.coefficients(t, *carried, **hyper), plain
 
-    def _evaluate(self, t: Any, carried: Sequence[Any], hyper: dict[str, Any], kind: Kind) -> Any:
+    def _evaluate(self, t: Any, carried: Sequence[Any], hyper: dict[str, Any], kind: Kind, params: Array) -> Any:
         """The coefficients, ready to meet arrays of this kind: Python numbers, or 0-d arrays in the dtype of the arithmetic."""
         c, plain = self.host_coefficients(t, carried, hyper, kind)
         if not plain:
+            for name, value in hyper.items():
+                if is_array(value) and not meets(value, params):
+                    where = f"{self._step_name}: {_label(hyper, name)}"
+                    msg = f"{where} is on device {value.device} but params on {params.device}; move it, or pass a number"
+                    raise ValueError(msg)
             return c._make([lifted(value, kind) for value in c])
         if kind.numbers is None:
             return c
@@ -348,8 +383,7 @@ class Rule(Generic[S, P]):
                         hyper[name] = 0.0  # and not -0.0
                     continue
             check_names(function, (name,), tuple(self.defaults))
-            label = hyper.label(name) if isinstance(hyper, Group) else name
-            check_hyper(function, label, value, self.ranges[name], kind.precision)
+            check_hyper(function, _label(hyper, name), value, self.ranges[name], kind.precision)
             if value is None:
                 continue
             if self.ranges[name].sequence:
@@ -368,6 +402,10 @@ class Rule(Generic[S, P]):
             where = f"{function}: params{path_of(spec, i)}"
             kind = self._kinds[key] = kind_of(where, params, self.ranges, Rule._prepare)
         return kind
+
+
+def _label(hyper: dict[str, Any], name: str) -> str:
+    return hyper.label(name) if isinstance(hyper, Group) else name
 
 
 def _next_count(function: str, count: Any) -> Any:
@@ -404,6 +442,8 @@ def _init_function(rule: Rule[Any, Any]) -> Any:
         for i, leaf in enumerate(leaves):
             kind = rule.kind(function, leaf, spec, i)
             rule._ready(function, own[i], kind)
+            if not is_dense(leaf):
+                refuse(function, "params", leaf, leaf, kind, kind.dtype, spec, i)
             slots.append([rule._fresh(slot, leaf, kind, rule.defaults | own[i]) for slot in rule.slots])
         columns = zip(*slots, strict=True) if leaves else [[]] * len(rule.slots)
         return rule.state._make([params, *map(spec.unflatten, columns), 0])
