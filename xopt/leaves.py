@@ -260,6 +260,9 @@ def _difference(name: str, spec: optree.PyTreeSpec, tree: Tree, *, prefix: bool 
         theirs = optree.tree_structure(tree)
         if theirs.is_leaf():
             return f"{here} is {shown(tree)}, but {there} is {_container(spec)}"
+        dicts = [issubclass(one.type, dict) for one in (spec, theirs)]
+        if theirs.num_children and not all(dicts) and theirs.type is not spec.type:
+            return f"{here} is {_container(theirs)}, but {there} is {_container(spec)}"
         level = theirs.one_level()
         missing = [x for x, key in zip(spec.one_level().accessors(), spec.entries(), strict=True) if key not in theirs.entries()]
         surplus = [x for x, key in zip(level.accessors(), theirs.entries(), strict=True) if key not in spec.entries()]

@@ -172,7 +172,7 @@ class Rule(Generic[S, P]):
         if type(state) is not self.state:
             raise TypeError(self._no_state(state))
         params, *slots, count = state
-        return params, slots, count + 1 if type(count) is int else _next_count(self._step_name, count)
+        return params, slots, count + 1 if type(count) is int and count >= 0 else _next_count(self._step_name, count)
 
     def _no_state(self, given: Any) -> str:
         """Why what was given is not a state of this rule."""
@@ -212,7 +212,7 @@ class Rule(Generic[S, P]):
             return new
         xp = None if params.ndim else kind.xp
         kept = [x if name in self.carried else stored(old, x, xp) for name, old, x in zip(self.slots, slots, new[1:], strict=True)]
-        return [stored(params, new[0], xp), *kept]
+        return [xp.asarray(new[0], dtype=kind.dtype) if xp else new[0], *kept]
 
     def _prepare(
         self,
@@ -349,11 +349,8 @@ class Rule(Generic[S, P]):
         if type(t) is not int:
             known = as_number(t)
             t = kind.xp.astype(kind.xp.asarray(t), kind.compute) if known is None else int(t)
-        if type(t) is not int:
-            plain = False
-        elif t < 1:
-            msg = f"{self._step_name}: state.step must be 0 or more, got {t - 1}"
-            raise ValueError(msg)
+            _refuse_negative(self._step_name, t - 1 if known is not None else 0)
+        plain = plain and type(t) is int
         plain = plain and all(type(x) is float for x in carried)
         return self.coefficients(t, *carried, **hyper), plain
 
@@ -414,16 +411,23 @@ def _next_count(function: str, count: Any) -> Any:
     Raises TypeError for what is no count: nothing is truncated, broadcast, or counted in a dtype that soon ends.
     """
     if isinstance(count, Integral) and not isinstance(count, bool):
+        _refuse_negative(function, int(count))
         return int(count) + 1
     if _is_scalar(count, "integral"):
         xp = namespace(count)
         if xp.iinfo(count.dtype).bits >= 32 and not hasattr(type(count), "__array_interface__"):
             return xp.maximum(count + 1, count)  # at its end it stays there: the sum is negative, or 0
         if as_number(count) is not None:
-            return int(count) + 1
+            return _next_count(function, int(count))
     what = f"{function}: state.step must be an int or a 0-d array of integers of 32 bits or more, got {shown(count)}"
     hint = "; a state that a vmapped init has made is for a vmapped step" if is_array(count) and count.ndim else ""
     raise TypeError(what + hint)
+
+
+def _refuse_negative(function: str, count: int) -> None:
+    if count < 0:
+        msg = f"{function}: state.step must be 0 or more, got {count}"
+        raise ValueError(msg)
 
 
 def _is_scalar(x: Any, kind: str) -> bool:
