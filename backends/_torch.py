@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from array_api_compat import is_torch_array
 
-from xopt.backends.base import Backend, cuda_version, rounded, to_bfloat16_bits, variables
+from xopt.backends.base import Backend, cuda_version, rounded, say_once, to_bfloat16_bits, variables
 from xopt.backends.donation import WAY_OUT
 from xopt.backends.fusing import Fuser, UnfitError, Work
 from xopt.backends.host import HostFuser, Memory
-from xopt.backends.numba_kernels import FORMATS, numba_or_reason
+from xopt.backends.numba_kernels import FORMATS, OrElse, numba_or_reason
 from xopt.operations import Array
 from xopt.rule import Rule
 
@@ -47,10 +47,14 @@ class TorchBackend(Backend):
         on_cpu, missing = example.device.type == "cpu", numba_or_reason()
         if compiler == "numba" and (missing or not on_cpu):
             raise ImportError(missing or f"numba steps tensors on the CPU, not on {example.device}")
-        if compiler == "numba" or (compiler is None and on_cpu and not missing):
-            return HostFuser(rule, TorchMemory())
         from xopt.backends.inductor import fuser
 
+        said = "fused steps of torch tensors on a CPU go through torch.compile, as {reason}"
+        if compiler == "numba" or (compiler is None and on_cpu and not missing):
+            host = HostFuser(rule, TorchMemory())
+            return host if compiler else OrElse(host, lambda: fuser(rule, example), said)
+        if compiler is None and on_cpu:
+            say_once(said.format(reason=missing))
         return fuser(rule, example)
 
     @property

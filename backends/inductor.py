@@ -1,7 +1,6 @@
 """Fused steps of torch tensors through torch.compile: Triton on CUDA, C++ on a CPU."""
 
 import importlib
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -10,7 +9,7 @@ from types import FunctionType
 from typing import Any
 
 from xopt.backends._torch import Plain, refuse_graph, refuse_negated
-from xopt.backends.base import rounded
+from xopt.backends.base import rounded, say
 from xopt.backends.donation import Giving, Places, refuse_donated
 from xopt.backends.forms import Compiled, calls, filled
 from xopt.backends.fusing import Fuser, Leaf, Work, one_library, refuse_unfit
@@ -94,7 +93,7 @@ class _InductorFuser:
         took = time.monotonic() - began
         if self._compiled["unique_graphs"] > compiled and took > 1:
             where = "torch keeps it in TORCHINDUCTOR_CACHE_DIR"
-            sys.stderr.write(f"xopt: compiled {self.rule.name}_step for torch in {took:.1f} s; {where}\n")
+            say(f"xopt: compiled {self.rule.name}_step for torch in {took:.1f} s; {where}")
         if work.donate:
             new[0] = [new[0][0].detach(), *new[0][1:]]
         return list(zip(*[filled(self.rule, leaf, row) for leaf, row in zip(leaves, new, strict=True)], strict=True))
