@@ -14,7 +14,6 @@ import re
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -245,7 +244,10 @@ def patched(text: str, patch: str) -> str:
 
 
 def test_adding_a_rule_works_as_the_page_says(tmp_path):
-    """Makes the files of the page in a copy of the project, builds it, and runs the page's program against the result."""
+    """Makes the files of the page in a copy of the project, and runs the page's program against the result.
+
+    The copy is laid out as an installed package is; that a wheel holds the files of the packages is tested of the project.
+    """
     page = DOCS / "adding-a-rule.md"
     copy = tmp_path / "copy"
     for path in project_files():
@@ -263,10 +265,8 @@ def test_adding_a_rule_works_as_the_page_says(tmp_path):
                 file.write_text(block.text)
     assert {"xopt/rules/signum.py", "conformance/golden/signum.py", "docs/rules/signum.md", "xopt/rules/__init__.py"} <= made
 
-    build = [sys.executable, "-P", "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "wheel", copy]
-    subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = (tmp_path / "wheel").glob("*.whl")
-    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    for folder, package in (("xopt", "xopt"), ("backends", "xopt/backends"), ("conformance", "xopt/conformance")):
+        shutil.copytree(copy / folder, tmp_path / "site" / package)
     outer = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environment = outer | {"PYTHONPATH": str(tmp_path / "site"), "JAX_PLATFORMS": "cpu"}
 
@@ -282,6 +282,5 @@ def test_adding_a_rule_works_as_the_page_says(tmp_path):
     assert programs
     for block in programs:
         assert tool("-c", block.text) == (block.output or "")
-    tool("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_layout.py", "-k", "not wheel")
-    tool("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", "-k", "signum")
+    tool("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", "-k", "signum or (test_layout and not wheel)")
     assert "signum" not in xopt.RULES
