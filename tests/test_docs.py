@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -200,6 +201,21 @@ def test_constraints_pin_what_the_extras_need():
     project = (ROOT / "pyproject.toml").read_text()
     wanted = {normal(found) for found in re.findall(r'"([A-Za-z0-9_.-]+)>=', project)} - {"cupy-cuda12x", "cupy-cuda13x"}
     assert wanted <= pinned, wanted - pinned
+
+
+def test_the_lowest_constraints_are_the_minima():
+    """Of all that can be run here; tools for the documentation, types and style may be newer."""
+    lines = (ROOT / "constraints-lowest.txt").read_text().splitlines()
+    pinned = dict(line.split(" ")[0].split("==") for line in lines if line and not line.startswith("#"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"]]
+    for name in ("torch", "jax", "numba", "conformance", "bench", "test"):
+        wanted += extras[name]
+    assert len(wanted) >= 18
+    for requirement in wanted:
+        name, minimum = requirement.split(">=")
+        assert pinned[name].removesuffix(".0").removesuffix(".0") == minimum.removesuffix(".0"), requirement
 
 
 def normal(distribution):
