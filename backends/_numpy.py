@@ -9,9 +9,10 @@ from array_api_compat import is_numpy_array
 from xopt.backends.base import Backend, rounded, say_once
 from xopt.backends.blocks import step_in_blocks, unfit
 from xopt.backends.donation import refuse_unwritable
+from xopt.backends.fallback import OrElse
 from xopt.backends.fusing import Fuser, Work
 from xopt.backends.host import HostFuser, Memory
-from xopt.backends.numba_kernels import FORMATS, OrElse, numba_or_reason
+from xopt.backends.numba_kernels import FORMATS, numba_or_reason
 from xopt.operations import Array
 from xopt.rule import Rule
 

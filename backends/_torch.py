@@ -15,9 +15,10 @@ from array_api_compat import is_torch_array
 
 from xopt.backends.base import Backend, cuda_version, rounded, say_once, to_bfloat16_bits, variables
 from xopt.backends.donation import WAY_OUT
+from xopt.backends.fallback import OrElse
 from xopt.backends.fusing import Fuser, UnfitError, Work
 from xopt.backends.host import HostFuser, Memory
-from xopt.backends.numba_kernels import FORMATS, OrElse, numba_or_reason
+from xopt.backends.numba_kernels import FORMATS, numba_or_reason
 from xopt.operations import Array
 from xopt.rule import Rule
 

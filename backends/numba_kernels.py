@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xopt.backends.base import say, say_once
+from xopt.backends.fallback import CompileError, short
 from xopt.backends.program import INFIX, Program
 from xopt.backends.threads import SHARE, run
 
@@ -74,12 +75,8 @@ def numba_or_reason() -> str | None:
         try:
             importlib.import_module(name)
         except Exception as error:  # noqa: BLE001 - a broken library must not break a step
-            return f"{name} is installed, but import fails ({_short(error)})"
+            return f"{name} is installed, but import fails ({short(error)})"
     return "NUMBA_DISABLE_JIT is set" if sys.modules["numba"].config.DISABLE_JIT else None
-
-
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 # The kernels.
@@ -183,39 +180,6 @@ def _file_name(name: str) -> str:
     return re.sub(r"\W", "_", name, flags=re.ASCII)[:80]
 
 
-class CompileError(RuntimeError):
-    """numba is there and makes no kernel. Raised before anything is written."""
-
-
-class OrElse:
-    """Takes the steps that numba compiles; from the first on for which it cannot, ``other`` takes them all.
-
-    Parameters
-    ----------
-    first
-        The fuser that compiles with numba.
-    other
-        Makes the one that takes its place.
-    what
-        What is said once then: ``{reason}`` in it is why.
-    """
-
-    def __init__(self, first: Callable[..., Any], other: Callable[[], Callable[..., Any]], what: str) -> None:
-        self.first = first
-        self._step = first
-        self._other = other
-        self._what = what
-
-    def __call__(self, work: Any) -> Any:
-        try:
-            return self._step(work)
-        except CompileError as error:
-            reason = str(error)
-        say_once(self._what.format(reason=reason))
-        self._step = self._other()
-        return self._step(work)
-
-
 _compiled: dict[str, Callable[..., Any]] = {}
 
 
@@ -242,7 +206,7 @@ def _made(text: str, name: str, arguments: Sequence[Any]) -> Callable[..., Any]:
             function = _loaded(text.replace("cache=True", "cache=False"), f"<{name}>", name)
             function(*arguments)
         except Exception as caught:
-            msg = f"numba cannot compile {name} ({_short(caught)})"
+            msg = f"numba cannot compile {name} ({short(caught)})"
             raise CompileError(msg) from caught
     if folder is not None and error is not None:
         _say_not_kept(folder, error)
@@ -304,7 +268,7 @@ def cache_folder() -> Path | None:
 
 def _say_not_kept(folder: Path | str, error: Exception) -> None:
     say_once(
-        f"kernels cannot be kept in {folder} ({_short(error)}), so that each process compiles them anew; "
+        f"kernels cannot be kept in {folder} ({short(error)}), so that each process compiles them anew; "
         "XOPT_CACHE_DIR names another folder"
     )
 
