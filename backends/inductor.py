@@ -11,6 +11,7 @@ from typing import Any
 from xopt.backends._torch import Plain, refuse_graph, refuse_negated
 from xopt.backends.base import rounded, say
 from xopt.backends.donation import Giving, Places, refuse_donated
+from xopt.backends.fallback import CompileError, short
 from xopt.backends.forms import Compiled, calls, filled
 from xopt.backends.fusing import Fuser, Leaf, Work, one_library, refuse_unfit
 from xopt.backends.program import INFIX, Program, numbers_of
@@ -85,8 +86,14 @@ class _InductorFuser:
             arrays = [list(map(_at_least_1d, row)) for row in old]
             grads = list(map(_at_least_1d, work.grads))
             forms = [(update, x.shape, x.stride(), x.dtype) for update, (x, *_) in zip(updates, arrays, strict=True)]
-            for call in calls(forms, LEAVES):
-                results = self._step(work.donate, *[[column[i] for i in call] for column in (updates, arrays, grads, rows)])
+            for at, call in enumerate(calls(forms, LEAVES)):
+                try:
+                    results = self._step(work.donate, *[[column[i] for i in call] for column in (updates, arrays, grads, rows)])
+                except Exception as error:
+                    if at and work.donate:
+                        raise  # some leaves are written
+                    msg = f"torch.compile fails ({short(error)})"
+                    raise CompileError(msg) from error
                 if not work.donate:
                     for i, row in zip(call, results, strict=True):
                         new[i] = row if leaves[i].params.ndim else [x.squeeze(0) for x in row]

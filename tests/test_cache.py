@@ -312,6 +312,35 @@ def test_torch_goes_through_its_own_compiler(nothing_compiles: None, monkeypatch
         fuse(rule, compiler="numba")(rule.init(x), x)
 
 
+def test_torch_without_a_compiler_takes_plain_steps(nothing_compiles: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+
+    def compile_(*_: Any, **__: Any) -> Any:
+        def step(*_: Any) -> Any:
+            msg = "no g++\nand more"
+            raise RuntimeError(msg)
+
+        return step
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    rule, x = fresh(xopt.sgd), torch.ones(3)
+    state = rule.init(x)
+    with pytest.raises(CompileError, match=r"torch.compile fails \(RuntimeError: no g\+\+\)"):
+        fuse(rule, compiler="torch.compile", donate=True)(state, x)
+    with (
+        pytest.warns(UserWarning, match=r"are plain steps, as torch.compile fails \(RuntimeError: no g\+\+\)") as said,
+        pytest.warns(UserWarning, match="go through torch.compile, as numba cannot compile it"),
+    ):
+        found = fuse(rule)(state, x), fuse(rule)(state, x)
+    assert len(said) == 1
+    for new in found:
+        assert torch.equal(new.params, rule.step(state, x).params)
+    with pytest.raises(TypeError, match=r"nothing compiles a step.*it cannot be donated"):
+        fuse(rule, donate=True)(state, x)
+    assert (x == 1).all()
+    assert torch.equal(fuse(rule)(state, x).params, found[0].params), "it was not given away"
+
+
 def test_a_rule_may_have_any_name(folder: Path) -> None:
     """In the text and in the file's name."""
     program = record(xopt.sgd, [], xopt.sgd.coefficients(1))._replace(rule='class """\\ ../2nd\n')
