@@ -14,6 +14,7 @@ from libraries import LIBRARIES, assert_same_bits, busy, leaves, normal, to_nump
 import xopt
 from xopt.backends import BACKENDS, _numpy, fuse, get, numba_kernels
 from xopt.backends import threads as sharing
+from xopt.backends.blocks import blocks_of
 from xopt.backends.host import HostFuser
 from xopt.conformance.bounded import FORMATS
 from xopt.conformance.cells import check_rule
@@ -591,3 +592,13 @@ def test_an_interrupt_waits_for_the_helpers(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(KeyboardInterrupt):
         sharing._wait(progress, 10)
     assert len(times) == 2
+
+
+@pytest.mark.parametrize("dtype", ["float16", ">f4", ">f8", "float32"])
+def test_arrays_without_dimensions_are_read_and_written(dtype: str) -> None:
+    """NumPy 2.0 to 2.2 read uninitialised memory for those that they buffer."""
+    x, grad = np.asarray(3.0, dtype), np.asarray(0.5, dtype)
+    for one, other in blocks_of([x, grad], ["float64"] * 2):
+        assert (float(one[0]), float(other[0])) == (3.0, 0.5)
+        one[...] = 2.0 * other
+    assert x == 1.0
