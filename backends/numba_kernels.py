@@ -195,7 +195,8 @@ def compiled(text: str, name: str, arguments: Sequence[Any]) -> Callable[..., An
 
 
 def _made(text: str, name: str, arguments: Sequence[Any]) -> Callable[..., Any]:
-    began, folder, error = time.monotonic(), cache_folder(), None
+    began, folder = time.monotonic(), cache_folder()
+    error: Exception | None = None
     if folder is not None:
         try:
             function = _kept(folder, text, name, arguments)
@@ -212,7 +213,7 @@ def _made(text: str, name: str, arguments: Sequence[Any]) -> Callable[..., Any]:
         _say_not_kept(folder, error)
         folder = None
     took = time.monotonic() - began
-    if took > 1:
+    if took > 1 and not (folder and function.stats.cache_hits):  # numba itself may be long in waking
         say(f"xopt: compiled {name} in {took:.1f} s; it is kept in {folder or 'this process only'}")
     return function
 
