@@ -194,7 +194,7 @@ def compiled(text: str, name: str, arguments: Sequence[Any]) -> Callable[..., An
     return found
 
 
-def _made(text: str, name: str, arguments: Sequence[Any]) -> Callable[..., Any]:
+def _made(text: str, name: str, arguments: Sequence[Any]) -> Any:
     began, folder = time.monotonic(), cache_folder()
     error: Exception | None = None
     if folder is not None:
@@ -218,7 +218,7 @@ def _made(text: str, name: str, arguments: Sequence[Any]) -> Callable[..., Any]:
     return function
 
 
-def _kept(folder: Path, text: str, name: str, arguments: Sequence[Any]) -> Callable[..., Any]:
+def _kept(folder: Path, text: str, name: str, arguments: Sequence[Any]) -> Any:
     runtime = Path(__file__).with_name("numba_runtime.py").read_bytes()
     stem = f"{name}_{hashlib.sha256(text.encode() + runtime).hexdigest()[:16]}"
     path = folder / f"{stem}.py"
