@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 from array_api_compat import is_numpy_array
 
-from xopt.backends.base import Backend, rounded
+from xopt.backends.base import Backend, rounded, say_once
 from xopt.backends.blocks import step_in_blocks, unfit
 from xopt.backends.donation import refuse_unwritable
+from xopt.backends.fallback import OrElse
 from xopt.backends.fusing import Fuser, Work
 from xopt.backends.host import HostFuser, Memory
-from xopt.backends.numba_kernels import FORMATS, numba_or_reason, say_once
+from xopt.backends.numba_kernels import FORMATS, numba_or_reason
 from xopt.operations import Array
 from xopt.rule import Rule
 
@@ -33,14 +34,16 @@ class NumPyBackend(Backend):
 
     @classmethod
     def fuser(cls, rule: Rule[Any, Any], compiler: str | None, example: Array) -> Fuser:  # noqa: ARG003 - all are on the CPU
-        missing = numba_or_reason()
+        missing, in_blocks = numba_or_reason(), partial(step_in_blocks, rule)
+        said = "fused steps of NumPy arrays run in blocks, as {reason}"
         if missing and compiler is None:
-            say_once(f"fused steps of NumPy arrays run in blocks, as {missing}")
+            say_once(said.format(reason=missing))
         if compiler == "blocks" or (missing and compiler is None):
-            return partial(step_in_blocks, rule)
+            return in_blocks
         if missing:
             raise ImportError(missing)
-        return HostFuser(rule, NumPyMemory())
+        host = HostFuser(rule, NumPyMemory())
+        return host if compiler else OrElse(host, lambda: in_blocks, said)
 
     @property
     def compiler(self) -> str:

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain
 from types import FunctionType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from array_api_compat import is_torch_array
 
-from xopt.backends.base import Backend, cuda_version, rounded, to_bfloat16_bits, variables
+from xopt.backends.base import Backend, cuda_version, rounded, say_once, to_bfloat16_bits, variables
 from xopt.backends.donation import WAY_OUT
+from xopt.backends.fallback import OrElse
 from xopt.backends.fusing import Fuser, UnfitError, Work
 from xopt.backends.host import HostFuser, Memory
 from xopt.backends.numba_kernels import FORMATS, numba_or_reason
@@ -47,11 +48,18 @@ class TorchBackend(Backend):
         on_cpu, missing = example.device.type == "cpu", numba_or_reason()
         if compiler == "numba" and (missing or not on_cpu):
             raise ImportError(missing or f"numba steps tensors on the CPU, not on {example.device}")
-        if compiler == "numba" or (compiler is None and on_cpu and not missing):
+        if compiler == "numba":
             return HostFuser(rule, TorchMemory())
-        from xopt.backends.inductor import fuser
+        if compiler == "torch.compile":
+            from xopt.backends.inductor import fuser
 
-        return fuser(rule, example)
+            return fuser(rule, example)
+        said = "fused steps of torch tensors on a CPU go through torch.compile, as {reason}"
+        if on_cpu and not missing:
+            return OrElse(HostFuser(rule, TorchMemory()), lambda: _compiled(rule, example), said)
+        if on_cpu:
+            say_once(said.format(reason=missing))
+        return _compiled(rule, example)
 
     @property
     def compiler(self) -> str:
@@ -96,6 +104,17 @@ class TorchBackend(Backend):
             return capability | {"ROCm": torch.version.hip} | variables()
         driver = cuda_version(torch._C._cuda_getDriverVersion())
         return capability | {"CUDA": torch.version.cuda, "driver": f"CUDA {driver}"} | variables()
+
+
+def _compiled(rule: Rule[Any, Any], example: Array) -> Fuser:
+    """Steps by torch.compile, which may want a compiler of C++ that is not there: by the plain step then."""
+    from xopt.backends.inductor import fuser
+
+    def plain(work: Work) -> NoReturn:
+        msg = f"{work.where(0)} is a tensor for which nothing compiles a step"
+        raise UnfitError(msg)
+
+    return OrElse(fuser(rule, example), lambda: plain, "fused steps of torch tensors are plain steps, as {reason}")
 
 
 class TorchMemory(Memory):

@@ -5,9 +5,11 @@ import importlib.util
 import os
 import platform
 import sys
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -154,6 +156,19 @@ class Backend(ABC):
         if dtype not in self.dtypes():
             msg = f"{self.name} has no {dtype}; it has {', '.join(self.dtypes())}"
             raise ValueError(msg)
+
+
+def say(line: str) -> None:
+    """On standard error, where there is one: a program without a console has None, and a daemon may have closed it."""
+    with suppress(AttributeError, OSError, ValueError):
+        sys.stderr.write(f"{line}\n")
+
+
+@cache
+def say_once(what: str) -> None:
+    """As a warning."""
+    with suppress(ValueError):  # standard error is closed
+        warnings.warn(what, stacklevel=4)
 
 
 def cuda_version(number: int) -> str:

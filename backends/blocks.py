@@ -69,7 +69,7 @@ def blocks_of(arrays: Sequence[Any], dtypes: Sequence[Any]) -> Iterator[tuple[An
     """
     flags: Any = [["readwrite", "contig", "aligned"]] * (len(arrays) - 1) + [["readonly", "contig", "aligned"]]
     with np.nditer(
-        list(arrays),
+        [x if x.ndim else x[None] for x in arrays],  # of buffered arrays without dimensions NumPy 2.0 to 2.2 read nothing
         flags=["external_loop", "buffered", "zerosize_ok"],
         op_flags=flags,
         op_dtypes=list(dtypes),

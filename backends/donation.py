@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from xopt.backends.fallback import CompileError
 from xopt.leaves import path_of
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ class Giving:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._mark.finished = kind is None
-        if kind is not None:
+        if isinstance(error, CompileError):  # nothing is written
+            del _given[id(self.work.params[0])]
+        elif kind is not None:
             for i in range(len(self.work.params)):
                 for x in self.work.written(i):
                     _halves[id(x)] = _Mark(x, _halves)

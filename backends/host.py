@@ -13,7 +13,7 @@ from xopt.backends.blocks import blocks_of, look
 from xopt.backends.donation import Giving, Places, refuse_donated
 from xopt.backends.forms import Compiled, filled
 from xopt.backends.fusing import Leaf, Work, one_library, refuse_unfit
-from xopt.backends.numba_kernels import Format, Kernel, starts_of
+from xopt.backends.numba_kernels import Format, Kernel, compiled, inspector, starts_of
 from xopt.backends.program import numbers_of
 from xopt.rule import Rule
 
@@ -120,9 +120,7 @@ class HostFuser:
     def __init__(self, rule: Rule[Any, Any], memory: Memory) -> None:
         self.rule = rule
         self.memory = memory
-        from xopt.backends.numba_runtime import inspect  # which imports numba
-
-        self._inspect = inspect
+        self._inspect: Any = None  # made at the first look
         self._known = np.asarray([id(None), *map(id, memory.types())], np.int64)
         self._tags = np.asarray(memory.tags(), np.int64)
         self._marks = np.asarray(memory.marks(), np.int64)
@@ -214,7 +212,10 @@ class HostFuser:
         lists = np.asarray([id(column) for column in columns], np.int64)
         header, reader = object.__basicsize__, self.memory.reader
         out = table.addresses, table.sizes, table.formats
-        changed, moved = self._inspect(lists, self._known, header, reader, self._clear, self._tags, self._marks, donate, *out)
+        given = lists, self._known, header, reader, self._clear, self._tags, self._marks, donate
+        if self._inspect is None:
+            self._inspect = compiled(inspector(), "inspect", (*given, *[x[:0] for x in out]))
+        changed, moved = self._inspect(*given, *out)
         if changed:
             table.layout = None
         if changed or moved:

@@ -1,7 +1,6 @@
 """Fused steps of torch tensors through torch.compile: Triton on CUDA, C++ on a CPU."""
 
 import importlib
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -10,8 +9,9 @@ from types import FunctionType
 from typing import Any
 
 from xopt.backends._torch import Plain, refuse_graph, refuse_negated
-from xopt.backends.base import rounded
+from xopt.backends.base import rounded, say
 from xopt.backends.donation import Giving, Places, refuse_donated
+from xopt.backends.fallback import CompileError, short
 from xopt.backends.forms import Compiled, calls, filled
 from xopt.backends.fusing import Fuser, Leaf, Work, one_library, refuse_unfit
 from xopt.backends.program import INFIX, Program, numbers_of
@@ -86,15 +86,21 @@ class _InductorFuser:
             arrays = [list(map(_at_least_1d, row)) for row in old]
             grads = list(map(_at_least_1d, work.grads))
             forms = [(update, x.shape, x.stride(), x.dtype) for update, (x, *_) in zip(updates, arrays, strict=True)]
-            for call in calls(forms, LEAVES):
-                results = self._step(work.donate, *[[column[i] for i in call] for column in (updates, arrays, grads, rows)])
+            for at, call in enumerate(calls(forms, LEAVES)):
+                try:
+                    results = self._step(work.donate, *[[column[i] for i in call] for column in (updates, arrays, grads, rows)])
+                except Exception as error:
+                    if at and work.donate:
+                        raise  # some leaves are written
+                    msg = f"torch.compile fails ({short(error)})"
+                    raise CompileError(msg) from error
                 if not work.donate:
                     for i, row in zip(call, results, strict=True):
                         new[i] = row if leaves[i].params.ndim else [x.squeeze(0) for x in row]
         took = time.monotonic() - began
         if self._compiled["unique_graphs"] > compiled and took > 1:
             where = "torch keeps it in TORCHINDUCTOR_CACHE_DIR"
-            sys.stderr.write(f"xopt: compiled {self.rule.name}_step for torch in {took:.1f} s; {where}\n")
+            say(f"xopt: compiled {self.rule.name}_step for torch in {took:.1f} s; {where}")
         if work.donate:
             new[0] = [new[0][0].detach(), *new[0][1:]]
         return list(zip(*[filled(self.rule, leaf, row) for leaf, row in zip(leaves, new, strict=True)], strict=True))

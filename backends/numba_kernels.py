@@ -1,14 +1,15 @@
 """Kernels for arrays in the CPU's own memory: numba compiles a recorded program to one loop over the numbers of a whole tree."""
 
-import contextlib
 import hashlib
+import importlib
 import importlib.util
+import inspect
 import os
+import re
 import sys
 import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xopt.backends.base import say, say_once
+from xopt.backends.fallback import CompileError, short
 from xopt.backends.program import INFIX, Program
 from xopt.backends.threads import SHARE, run
 
@@ -60,18 +63,20 @@ OPERATIONS = INFIX | {
 """In numba's Python, as NumPy computes them."""
 
 
+@cache
 def numba_or_reason() -> str | None:
-    """Why kernels cannot be compiled here; None where they can."""
+    """Why kernels cannot be compiled here; None where they can. That numba is there is not enough: it must be of use."""
     missing = [name for name in ("numba", "platformdirs") if importlib.util.find_spec(name) is None]
     if missing:
         return f"{' and '.join(missing)} is not installed: pip install 'array-xopt[numba]'"
-    fits = sys.implementation.name == "cpython" and sys.maxsize > 2**32  # whose structs are read
-    return None if fits else "kernels need CPython with addresses of 64 bits"
-
-
-@cache
-def say_once(what: str) -> None:
-    warnings.warn(what, stacklevel=4)
+    if sys.implementation.name != "cpython" or sys.maxsize <= 2**32:  # whose structs are read
+        return "kernels need CPython with addresses of 64 bits"
+    for name in ("numba", "platformdirs"):
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # noqa: BLE001 - a broken library must not break a step
+            return f"{name} is installed, but import fails ({short(error)})"
+    return "NUMBA_DISABLE_JIT is set" if sys.modules["numba"].config.DISABLE_JIT else None
 
 
 # The kernels.
@@ -97,7 +102,7 @@ def source(program: Program, format_: Format) -> str:
         return f"carray({'_storage_at' if name in own else '_real_at'}({place('addresses', name, '_first')}), (_m,))"
 
     lines = [
-        f'"""{program.rule} in {format_.name}. Made by xopt from the rule\'s update; see xopt/backends/numba_kernels.py."""',
+        f"# {program.rule!a} in {format_.name}. Made by xopt from the rule's update; see xopt/backends/numba_kernels.py.",
         "import numba",
         f"from numpy import sqrt, {format_.compute} as real",
         "from xopt.backends.numba_runtime import *",
@@ -150,53 +155,123 @@ def source(program: Program, format_: Format) -> str:
     return "\n".join([*lines, ""])
 
 
-@cache
-def compiled(text: str, name: str, compute: str) -> Callable[..., None]:
-    """The kernel of a text, from numba's cache on disk where it is there."""
+def inspector() -> str:
+    """The text that makes a kernel of the look at arrays, so that it is kept where the others are."""
+    from xopt.backends import numba_runtime  # which imports numba
+
+    arguments = ", ".join(inspect.signature(numba_runtime.inspect.py_func).parameters)
+    return "\n".join(
+        (
+            "# The look at a state's arrays. Made by xopt; see xopt/backends/numba_runtime.py.",
+            "import numba",
+            "from xopt.backends.numba_runtime import inspect",
+            "",
+            "",
+            "@numba.njit(cache=True)",
+            f"def kernel({arguments}):",
+            f"    return inspect({arguments})",
+            "",
+        )
+    )
+
+
+def _file_name(name: str) -> str:
+    """Whatever a rule is called."""
+    return re.sub(r"\W", "_", name, flags=re.ASCII)[:80]
+
+
+_compiled: dict[str, Callable[..., Any]] = {}
+
+
+def compiled(text: str, name: str, arguments: Sequence[Any]) -> Callable[..., Any]:
+    """The function ``kernel`` of a text, called once with ``arguments``, from numba's cache on disk where it is there.
+
+    What goes wrong with the cache costs time and nothing else. Raises CompileError.
+    """
+    found = _compiled.get(text)
+    if found is None:
+        found = _compiled[text] = _made(text, name, arguments)
+    return found
+
+
+def _made(text: str, name: str, arguments: Sequence[Any]) -> Any:
+    began, folder = time.monotonic(), cache_folder()
+    error: Exception | None = None
+    if folder is not None:
+        try:
+            function = _kept(folder, text, name, arguments)
+        except Exception as caught:  # noqa: BLE001 - of the disk, of pickle, or numba's own
+            error = caught
+    if folder is None or error is not None:
+        try:
+            function = _loaded(text.replace("cache=True", "cache=False"), f"<{name}>", name)
+            function(*arguments)
+        except Exception as caught:
+            msg = f"numba cannot compile {name} ({short(caught)})"
+            raise CompileError(msg) from caught
+    if folder is not None and error is not None:
+        _say_not_kept(folder, error)
+        folder = None
+    took = time.monotonic() - began
+    if took > 1 and not (folder and function.stats.cache_hits):  # numba itself may be long in waking
+        say(f"xopt: compiled {name} in {took:.1f} s; it is kept in {folder or 'this process only'}")
+    return function
+
+
+def _kept(folder: Path, text: str, name: str, arguments: Sequence[Any]) -> Any:
     runtime = Path(__file__).with_name("numba_runtime.py").read_bytes()
     stem = f"{name}_{hashlib.sha256(text.encode() + runtime).hexdigest()[:16]}"
-    folder = cache_folder()
-    with _says_when_slow(name):
-        if folder is None:
-            module = ModuleType(stem)
-            exec(compile(text.replace(", cache=True", ""), f"<{stem}>", "exec"), module.__dict__)
-        else:
-            path = folder / f"{stem}.py"
-            if not path.is_file() or path.read_text() != text:
-                scratch = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}")
-                scratch.write_text(text)
-                scratch.replace(path)
-            spec: Any = importlib.util.spec_from_file_location(f"xopt_kernels.{stem}", path)
-            module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        kernel: Callable[..., None] = module.kernel
-        words, numbers = np.zeros((0, 0), np.int64), np.zeros((0, 0), compute)
-        kernel(words, words, np.zeros(1, np.int64), words.ravel(), numbers, 0, np.zeros(2, np.int64), 0)
-    return kernel
+    path = folder / f"{stem}.py"
+    if not path.is_file() or path.read_bytes() != text.encode():
+        folder.mkdir(parents=True, exist_ok=True)  # it may have gone
+        scratch = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}")
+        try:
+            scratch.write_bytes(text.encode())
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
+    function = _loaded(text, str(path), stem)
+    try:
+        function(*arguments)
+    except Exception:  # noqa: BLE001 - numba trusts its own files; one that is broken raises anything
+        function = _loaded(text, str(path), stem)
+        function._cache.flush()
+        function(*arguments)
+    return function
+
+
+def _loaded(text: str, path: str, stem: str) -> Any:
+    """``kernel`` of a module of this text. numba keeps what it compiles beside ``path``; no bytecode is kept, which might break."""
+    module = ModuleType(f"xopt_kernels.{stem}")
+    module.__file__ = path
+    sys.modules[module.__name__] = module  # where numba looks for it
+    exec(compile(text, path, "exec"), module.__dict__)
+    return module.kernel
 
 
 @cache
 def cache_folder() -> Path | None:
-    """Where kernels are kept: ``XOPT_CACHE_DIR``, or the user's cache. None where nothing can be written there."""
+    """Where kernels are kept: ``XOPT_CACHE_DIR``, or the user's cache. None, which is said, where nothing can be written there."""
     import platformdirs  # comes with the extra, as numba does
 
-    folder = Path(os.environ.get("XOPT_CACHE_DIR") or platformdirs.user_cache_dir("xopt", appauthor=False))
+    folder, probe = os.environ.get("XOPT_CACHE_DIR", ""), f".{os.getpid()}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f".{os.getpid()}").touch()
-        (folder / f".{os.getpid()}").unlink()
-    except OSError:
+        folder = os.path.expandvars(folder) or platformdirs.user_cache_dir("xopt", appauthor=False)
+        path = Path(folder).expanduser().absolute()
+        path.mkdir(parents=True, exist_ok=True)
+        (path / probe).touch()
+        (path / probe).unlink(missing_ok=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: nobody knows where home is
+        _say_not_kept(folder or "the user's cache", error)
         return None
-    return folder
+    return path
 
 
-@contextlib.contextmanager
-def _says_when_slow(name: str) -> Iterator[None]:
-    began = time.monotonic()
-    yield
-    took = time.monotonic() - began
-    if took > 1:
-        sys.stderr.write(f"xopt: compiled {name} in {took:.1f} s; it is kept in {cache_folder() or 'this process only'}\n")
+def _say_not_kept(folder: Path | str, error: Exception) -> None:
+    say_once(
+        f"kernels cannot be kept in {folder} ({short(error)}), so that each process compiles them anew; "
+        "XOPT_CACHE_DIR names another folder"
+    )
 
 
 class Kernel:
@@ -206,7 +281,9 @@ class Kernel:
         self.program = program
         self.format = format_
         self._bytes = program.bytes_per_number(np.dtype(format_.storage).itemsize, np.dtype(format_.compute).itemsize)
-        self._function = compiled(source(program, format_), f"{program.rule}_{format_.name}", format_.compute)
+        words, numbers = np.zeros((0, 0), np.int64), np.zeros((0, 0), format_.compute)
+        nothing = words, words, np.zeros(1, np.int64), words.ravel(), numbers, 0, np.zeros(2, np.int64), 0
+        self._function = compiled(source(program, format_), _file_name(f"{program.rule}_{format_.name}"), nothing)
 
     def __call__(self, addresses: Any, starts: Any, coefficients: Any, rows: Any, sources: Any = None) -> None:
         """Steps leaves, given the addresses of the arrays of each, in the order of ``program.arrays``.

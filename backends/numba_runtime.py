@@ -226,7 +226,7 @@ def _dense(dims: Any, shape: Any, strides: Any, unit: Any) -> Any:
     return total == expected or total == 0
 
 
-@njit(cache=True)
+@njit  # in a kernel, which is kept where the others are: see numba_kernels.inspector
 def inspect(
     lists: Any,  # addresses of Python lists, a column each: the first array of each leaf, then the second, ...
     known: Any,  # addresses: of None, of the array types

@@ -9,6 +9,7 @@ import operator
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn
 
+from xopt.operations import register
 from xopt.rule import Rule
 
 
@@ -326,3 +327,4 @@ def _function(name: str) -> Any:
 
 for _name in ("sqrt", "sign", "abs", "maximum", "minimum", "where"):
     setattr(_Functions, _name, staticmethod(_function(_name)))
+register(_Recorded, _Functions)

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from xopt.backends.base import say_once
+
 PARALLEL = 1 << 19
 """Numbers from which on a step is shared: at half as many, waking a thread costs what it saves."""
 
@@ -23,8 +25,31 @@ LOOKS = 100_000
 PAUSE = 1e-4
 """Seconds between looks at shares that take long: that of a thread that the system has put aside."""
 
-_calls: dict[int, "SimpleQueue[Any]"] = {}  # by process: threads do not survive a fork
+SUBNORMAL, ONE, QUARTER = 1e-310, 1.0, 2.0**-54
+"""Numbers that Python does not fold; the last is a quarter of what is between 1 and the next number."""
+
+
+class Helpers:
+    """The threads of this process that help the one that steps, and where they get their work."""
+
+    def __init__(self) -> None:
+        self.calls: SimpleQueue[Any] = SimpleQueue()
+        self.count = 0
+
+
+_helpers: dict[int, Helpers] = {}  # by process: threads do not survive a fork
 _starting = threading.Lock()
+
+
+def _forked() -> None:
+    """Another thread may have held the lock when the process forked."""
+    global _starting
+    _starting = threading.Lock()
+    _helpers.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def run(kernel: Callable[..., None], arguments: tuple[Any, ...], total: int) -> None:
@@ -33,20 +58,31 @@ def run(kernel: Callable[..., None], arguments: tuple[Any, ...], total: int) -> 
     The kernel is called with ``arguments``, with two counters, of the numbers that are taken and of those that are done, and with
     how often to look whether all are done. It takes a share of them as long as there is one, so that it does not matter how many
     threads come to help, or when.
+
+    A step is shared only by threads that round as Python does, to nearest and with subnormal numbers: a thread may have been told
+    to flush those, by ``torch.set_flush_denormal`` or another library, and then a number would depend on who took it. The step of a
+    thread that flushes flushes as a whole.
     """
     progress = np.zeros(2, np.int64)
-    helpers = min(threads(), -(-total // SHARE)) - 1 if total >= PARALLEL else 0
+    helpers = min(threads(), -(-total // SHARE)) - 1 if total >= PARALLEL and rounds_as_python_does() else 0
+    if helpers:
+        there = _helpers.get(os.getpid()) or _started()
+        helpers = min(helpers, there.count)
     if not helpers:
         kernel(*arguments, progress, 0)
         return
-    calls = _calls.get(os.getpid()) or _started()
     try:
         for _ in range(helpers):
-            calls.put((kernel, (*arguments, progress, 0)))
+            there.calls.put((kernel, (*arguments, progress, 0)))
         kernel(*arguments, progress, LOOKS)
     finally:
         if progress[1] != total:
             _wait(progress, total)
+
+
+def rounds_as_python_does() -> bool:
+    """Whether this thread keeps subnormal numbers and rounds to nearest. A new thread takes after the one that starts it."""
+    return SUBNORMAL * 0.5 != 0.0 and ONE + QUARTER == ONE and ONE + 3.0 * QUARTER != ONE
 
 
 def _wait(progress: Any, total: int) -> None:
@@ -61,22 +97,29 @@ def _wait(progress: Any, total: int) -> None:
         raise interrupt
 
 
-def _started() -> "SimpleQueue[Any]":
-    """Starts the threads of this process, all but the one that steps."""
+def _started() -> Helpers:
+    """Starts the threads of this process, all but the one that steps; fewer where the system gives no more."""
     with _starting:
-        calls = _calls.get(os.getpid())
-        if calls is None:
-            calls = SimpleQueue()
-            for _ in range(threads() - 1):
-                threading.Thread(target=_help, args=(calls,), name="xopt", daemon=True).start()
-            _calls[os.getpid()] = calls
-    return calls
+        there = _helpers.get(os.getpid())
+        if there is None:
+            there = Helpers()
+            try:
+                while there.count < threads() - 1:
+                    threading.Thread(target=_help, args=(there.calls,), name="xopt", daemon=True).start()
+                    there.count += 1
+            except (RuntimeError, MemoryError) as error:
+                say_once(
+                    f"large steps are shared by {1 + there.count} of {threads()} threads, as no more could be started ({error})"
+                )
+            _helpers[os.getpid()] = there
+    return there
 
 
 def _help(calls: "SimpleQueue[Any]") -> None:
     while True:
         kernel, arguments = calls.get()
-        kernel(*arguments)
+        if rounds_as_python_does():  # else its share is taken by another
+            kernel(*arguments)
         del kernel, arguments  # not kept until the next step
 
 

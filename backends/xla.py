@@ -1,7 +1,6 @@
 """Fused steps of JAX arrays: XLA compiles the recorded program of every leaf, with the bits of the eager step."""
 
 import importlib
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from xopt.backends.base import rounded
+from xopt.backends.base import rounded, say
 from xopt.backends.donation import Giving, mark_donated, refuse_donated, refuse_shared
 from xopt.backends.forms import Compiled, calls, filled
 from xopt.backends.fusing import Fuser, Leaf, Work, one_library
@@ -73,7 +72,7 @@ class _XLAFuser:
         took = time.monotonic() - began
         if self._traces > traces and took > 1:
             where = "JAX keeps it in jax_compilation_cache_dir, where that is set"
-            sys.stderr.write(f"xopt: compiled {self.rule.name}_step for jax in {took:.1f} s; {where}\n")
+            say(f"xopt: compiled {self.rule.name}_step for jax in {took:.1f} s; {where}")
         if not tracing:
             new = [[self._placed(place, x) for place, x in zip(*pair, strict=True)] for pair in zip(places, new, strict=True)]
         return list(zip(*[filled(self.rule, leaf, arrays) for leaf, arrays in zip(leaves, new, strict=True)], strict=True))

@@ -1,6 +1,7 @@
 """The command line: ``xopt conform``, ``xopt faults``, ``xopt evidence`` and ``xopt bench``."""
 
 import datetime
+import importlib.util
 import os
 import secrets
 import sys
@@ -23,10 +24,9 @@ def main() -> None:
 
 
 def _app() -> Any:
-    import hypothesis  # noqa: F401 - asked for here, so that a missing extra is one clear message
-    import jinja2  # noqa: F401
-    import mpmath  # noqa: F401
-    import sklearn  # noqa: F401
+    for name in ("hypothesis", "jinja2", "jsonschema", "mpmath", "rich", "sklearn", "typer"):
+        if importlib.util.find_spec(name) is None:  # looked for here, so that a missing extra is one clear message
+            raise ModuleNotFoundError(name=name)
     import typer
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import optree
 
+from xopt.backends import get
+
 
 @dataclass(frozen=True)
 class Library:
@@ -38,7 +40,7 @@ class Library:
     def session(self) -> contextlib.AbstractContextManager[Any]:
         if self.name != "jax":
             return contextlib.nullcontext()
-        return importlib.import_module("jax").enable_x64(True)
+        return get("jax").session()
 
 
 LIBRARIES = {

@@ -1,5 +1,6 @@
 """The command line and the report, from the outside."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -9,9 +10,11 @@ from typing import Any
 
 import jsonschema
 import pytest
+from typer.testing import CliRunner
 
 import xopt
 from xopt.conformance import PROFILES, Report, conform, ledger
+from xopt.conformance.__main__ import _app, main
 from xopt.conformance.evidence import Evidence
 from xopt.conformance.report import TABLE, mark, markdown, write_table
 from xopt.conformance.results import NOT_RUN, WRONG, Cell
@@ -101,10 +104,27 @@ def test_a_record_of_another_device_adds_its_column_while_its_cells_count(report
     ],
 )
 def test_bad_usage_exits_with_2_and_says_why(arguments: list[str], complaint: str) -> None:
-    done = xopt_command(*arguments)
-    assert done.returncode == 2, done.stdout + done.stderr
+    done = CliRunner().invoke(_app(), arguments)
+    assert done.exit_code == 2, done.output
+    assert isinstance(done.exception, SystemExit), "no traceback"
     assert complaint in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_bad_usage_of_the_command_itself() -> None:
+    done = xopt_command("confirm")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "No such command" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_missing_extra_is_one_clear_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "sklearn" else find(name, *rest))
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    message = "xopt: sklearn is not installed; the command line needs: pip install 'array-xopt[conformance]'\n"
+    assert capsys.readouterr().err == message
 
 
 def test_command_writes_what_it_is_asked_for_and_exits_with_0(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
-import zipfile
+import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -203,6 +203,21 @@ def test_constraints_pin_what_the_extras_need():
     assert wanted <= pinned, wanted - pinned
 
 
+def test_the_lowest_constraints_are_the_minima():
+    """Of all that can be run here; tools for the documentation, types and style may be newer."""
+    lines = (ROOT / "constraints-lowest.txt").read_text().splitlines()
+    pinned = dict(line.split(" ")[0].split("==") for line in lines if line and not line.startswith("#"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"]]
+    for name in ("torch", "jax", "numba", "conformance", "bench", "test"):
+        wanted += extras[name]
+    assert len(wanted) >= 18
+    for requirement in wanted:
+        name, minimum = requirement.split(">=")
+        assert pinned[name].removesuffix(".0").removesuffix(".0") == minimum.removesuffix(".0"), requirement
+
+
 def normal(distribution):
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
@@ -245,7 +260,10 @@ def patched(text: str, patch: str) -> str:
 
 
 def test_adding_a_rule_works_as_the_page_says(tmp_path):
-    """Makes the files of the page in a copy of the project, builds it, and runs the page's program against the result."""
+    """Makes the files of the page in a copy of the project, and runs the page's program against the result.
+
+    The copy is laid out as an installed package is; that a wheel holds the files of the packages is tested of the project.
+    """
     page = DOCS / "adding-a-rule.md"
     copy = tmp_path / "copy"
     for path in project_files():
@@ -263,10 +281,8 @@ def test_adding_a_rule_works_as_the_page_says(tmp_path):
                 file.write_text(block.text)
     assert {"xopt/rules/signum.py", "conformance/golden/signum.py", "docs/rules/signum.md", "xopt/rules/__init__.py"} <= made
 
-    build = [sys.executable, "-P", "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "wheel", copy]
-    subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = (tmp_path / "wheel").glob("*.whl")
-    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    for folder, package in (("xopt", "xopt"), ("backends", "xopt/backends"), ("conformance", "xopt/conformance")):
+        shutil.copytree(copy / folder, tmp_path / "site" / package)
     outer = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environment = outer | {"PYTHONPATH": str(tmp_path / "site"), "JAX_PLATFORMS": "cpu"}
 
@@ -282,6 +298,5 @@ def test_adding_a_rule_works_as_the_page_says(tmp_path):
     assert programs
     for block in programs:
         assert tool("-c", block.text) == (block.output or "")
-    tool("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_layout.py", "-k", "not wheel")
-    tool("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", "-k", "signum")
+    tool("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", "-k", "signum or (test_layout and not wheel)")
     assert "signum" not in xopt.RULES

@@ -50,12 +50,12 @@ def assert_held(results: list[LawResult], rule: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-@pytest.mark.parametrize("rule", xopt.RULES)
+@pytest.mark.parametrize("rule", ["nadam", "ademamix"])  # the conformance suite runs all
 def test_laws_hold_on_numpy(rule: str, dtype: str) -> None:
     assert_held(check_laws(rule, dtype, NUMPY, PLAIN, 2, 0), rule)
 
 
-@pytest.mark.parametrize("rule", xopt.RULES)
+@pytest.mark.parametrize("rule", ["aggmo"])
 def test_laws_hold_on_array_api_strict(rule: str) -> None:
     assert_held(check_laws(rule, "float32", [("array_api_strict", "cpu", "eager")], PLAIN, 2, 0), rule)
 

@@ -170,7 +170,7 @@ def judge(fault: Fault, examples: int = EXAMPLES, seed: int = 0, first: bool = F
                 killed |= seen
                 if seen:
                     break
-    return Judgement(fault, effect(fault), killed)
+    return Judgement(fault, effect(fault, planted), killed)
 
 
 @dataclass

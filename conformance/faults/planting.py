@@ -120,11 +120,12 @@ _SIZE = 11
 _STEPS = 10
 
 
-def effect(fault: Fault) -> str | None:
+def effect(fault: Fault, planted: Planted | None = None) -> str | None:
     """What of the outcome changes, in one word: ``values``, ``inputs`` (they are written to or handed on), ``state`` (its types
     and dtypes) or ``errors`` (one appears or vanishes). None where nothing does, or where one of two edited texts has no effect.
+    ``planted`` is the fault, where it is planted already.
     """
-    planted = plant(fault)
+    planted = planted or plant(fault)
     if planted.goldens != GOLDENS:
         golden = planted.goldens[fault.rule]
         if not _differ(_golden_values(golden), _golden_values(GOLDENS[fault.rule])):
