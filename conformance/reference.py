@@ -106,7 +106,7 @@ class Reference:
 
     def _evaluate(self, grad: Any, t: int) -> tuple[Columns, Columns, Columns]:
         carried = [x for name, x in zip(self.rule.slots, self.ours[1:], strict=True) if name in self.rule.carried]
-        count = exact(float(t), self.compute) if self.traced else t
+        count = exact(float(t)).rounded(self.compute) if self.traced else t
         c = self.rule.coefficients(count, *carried, **self._ours_hyper)
         ours = self.rule.update(*self.ours, exact(grad, self.compute), c)
         paper = self.golden.step(BoundedArithmetic(), *self.paper, exact(grad, self.compute), t, **self._paper_hyper)

@@ -14,7 +14,7 @@ from xopt.conformance.faults.fault import Fault
 from xopt.conformance.faults.planting import Planted, effect, plant
 from xopt.conformance.faults.styles import caught, comparable, comparison_table
 from xopt.conformance.golden import GOLDENS
-from xopt.conformance.laws import LAWS, check_laws, invariants, reductions, responses, symmetries, use
+from xopt.conformance.laws import LAWS, check_laws, hyper, invariants, reductions, responses, symmetries, use
 from xopt.conformance.machine import MACHINE, check_machine
 from xopt.conformance.results import BROKEN, WITHIN, WRONG, LawResult
 from xopt.rules import RULES
@@ -44,6 +44,7 @@ _FAMILIES = (
     (responses.LAWS, "It is a formula of its own, with no golden, no other rule and no second run in it."),
     (invariants.LAWS, "It is a theorem's bound, which says more of inputs not tried than an example does."),
     (use.LAWS, "The golden comparison sees the same faults in their numbers; this one says which promise to the caller is broken."),
+    (hyper.LAWS, "It asks of each kind of number and of each group what the comparison with the golden asks of a few."),
 )
 WHY_KEPT: dict[str, str] = {
     TRAJECTORY: "A step is always looked at first. Of an optimizer whose state cannot be read there is only this.",

@@ -173,9 +173,9 @@ def _values(rule: Rule[Any, Any], target: str) -> Iterator[Any]:
             candidate = Candidate(rule, backends.get(target), dtype, "eager", _SHAPES)
             try:
                 with np.errstate(all="ignore"):
-                    yield candidate.start(params, hyper)
-                    candidate.state = candidate.state._replace(step=candidate.state.step + step)
-                    yield [candidate.step(grad) for grad in grads]
+                    (states,) = candidate.run_parts(params, grads, hyper, step)
+                    yield states[0]
+                    yield states[1:]
             except Exception as error:  # noqa: BLE001 - that it is raised is what is observed
                 yield from [type(error).__name__] * 2
 

@@ -273,6 +273,7 @@ def delay(lab: Lab, case: Case) -> None:
     "Kingma and Ba 2015, section 3",
     [38],
     ADAPTIVE,
+    late=False,
 )
 def no_delay(lab: Lab, case: Case) -> None:
     fixed = {"lr": 0.25, "beta1": 0.5, "beta2": 0.875, "eps": 2.0**-10, "weight_decay": 0.0, "nu1": 1.0, "nu2": 1.0, "alpha": 0.0}
