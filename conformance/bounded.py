@@ -301,7 +301,9 @@ class Namespace:
     @staticmethod
     def exp(x: Bounded) -> Bounded:
         value = np.exp(x.value)
-        error = np.where(x.error < 1, value * np.expm1(np.minimum(x.error, 1)), np.exp(x.value + x.error))  # 0 times infinity is none
+        error = np.where(
+            x.error < 1, value * np.expm1(np.minimum(x.error, 1)), np.exp(x.value + x.error)
+        )  # 0 times infinity is none
         return _result(value, error, 2 * x.format.unit * (value + error), x.format, x.touched)
 
 

@@ -94,7 +94,6 @@ class Candidate:
         each = {name: [hyper[name] for hyper in given] for name in self.rule.defaults}
 
         def tree(values: list[Any]) -> Any:
-            values = [0 if value is None else value for value in values]  # TEMP until None may stand in a tree
             return {leaf: value for part, value in zip(parts, values, strict=True) for leaf in part.leaves}
 
         return {name: x[0] if all(value == x[0] for value in x) else tree(x) for name, x in each.items()}

@@ -167,7 +167,7 @@ def own_counts(rule: Rule[Any, Any], hyper: dict[str, Any]) -> list[int]:
 
 @st.composite
 def counts(draw: st.DrawFn, own: Sequence[int]) -> int:
-    """Steps taken before an example: none, a few, and on a scale of powers of two to 2**40, so that borders come in its first steps."""
+    """Steps taken before an example: none, a few, any up to 2**41, or so many that a border comes in its first steps."""
     kind = draw(st.sampled_from(("none", "none", "few", "late", "late", "border", "own", "own")))
     if kind == "few":
         return draw(st.integers(0, 100))
@@ -219,9 +219,7 @@ def _parts(draw: st.DrawFn, rule: Rule[Any, Any], pool: list[dict[str, Any]], hy
         one = {name: value for name, value in hyper.items() if rule.ranges[name].sequence}  # no tree: the same for all
         hypers = [{name: value for name, value in h.items() if not rule.ranges[name].sequence} | one for h in hypers]
     numbers = st.one_of(st.just({}), st.fixed_dictionaries({slot: st.floats(0.0, 1.0) for slot in rule.carried}))
-    return [
-        Part(leaves, h, draw(numbers) if kind in ("carried", "both") else {}) for leaves, h in zip(PARTS, hypers, strict=True)
-    ]
+    return [Part(leaves, h, draw(numbers) if kind in ("carried", "both") else {}) for leaves, h in zip(PARTS, hypers, strict=True)]
 
 
 def decode(words: Any, dtype: str, exponents: tuple[int, int]) -> Any:

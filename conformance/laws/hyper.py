@@ -1,4 +1,4 @@
-"""Laws of hyperparameters and of the numbers that a state carries: what is refused, in which kinds they come, and groups of them."""
+"""Laws of hyperparameters and of the numbers that a state carries: what is refused, their kinds, and groups of them."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -44,7 +44,7 @@ def as_kind(lab: Lab, kind: str, x: Any) -> Any:
 @LAWS.add(
     "the kind of a number does not matter",
     Kind.BITS,
-    "An int, a fraction, a NumPy scalar of any width and a 0-d array of NumPy or of the library give the bits of the float of that value.",
+    "An int, a fraction, a NumPy scalar of any width and a 0-d array of NumPy or of the library give the bits of the same float.",
     "design",
     [],
     RULES,
@@ -154,13 +154,13 @@ def hyper_makes_groups(lab: Lab, case: Case) -> None:
         if interval.sequence:  # the same for all
             own[name] = dict.fromkeys("abcdefgh", one[name])
             continue
-        x, y = (0 if h[name] is None else h[name] for h in (one, other))
+        x, y = one[name], other[name]
         hyper[name] = (
             {"a": x, "b": y, "c": x},
             {"a": {"matrix": x, "empty": y, "number": y, "strided": x}, "b": [y, x], "c": Pair(y, x)},
             {"a": y, "b": [x, (y,)], "c": x},
         )[i % 3]
-        own[name] = dict(zip("abcdefgh", optree.broadcast_prefix(hyper[name], trees[0]), strict=True))
+        own[name] = dict(zip("abcdefgh", optree.broadcast_prefix(hyper[name], trees[0], none_is_leaf=True), strict=True))
     together = list(_leaves(run_tree(lab, trees, hyper)))
     for i, leaf in enumerate(own["lr"]):
         alone = run_tree(lab, [optree.tree_leaves(tree)[i] for tree in trees], {name: value[leaf] for name, value in own.items()})

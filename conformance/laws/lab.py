@@ -279,7 +279,16 @@ class Lab:
     ) -> dict[str, Any]:
         if callable(grads):
             return self._derived(rule, start, params, grads, hyper, traced)
-        key = (rule.name, repr(self.compute), self.dtype, traced, self.taken, repr(hyper), params.tobytes(), *(g.tobytes() for g in grads))
+        key = (
+            rule.name,
+            repr(self.compute),
+            self.dtype,
+            traced,
+            self.taken,
+            repr(hyper),
+            params.tobytes(),
+            *(g.tobytes() for g in grads),
+        )
         if key not in self._bounds.known:
             self._bounds.known[key] = self._derived(rule, start, params, grads, hyper, traced)
         return self._bounds.known[key]
@@ -432,7 +441,9 @@ class Laws(list[Law]):
         """Declares the decorated function a law."""
 
         def declare(function: Callable[[Lab, Case], None]) -> Callable[[Lab, Case], None]:
-            self.append(Law(name, kind, sentence, source, function, tuple(item), tuple(rules), tuple(partners), dtypes, modes, late))
+            self.append(
+                Law(name, kind, sentence, source, function, tuple(item), tuple(rules), tuple(partners), dtypes, modes, late)
+            )
             return function
 
         return declare

@@ -16,6 +16,7 @@ LAWS = Laws()
 
 RULES = ("sgd", "momentum", "nesterov", "qhm", "aggmo", "adam", "adamw", "nadam", "qhadam", "lion", "ademamix")
 
+
 @LAWS.add(
     "start",
     Kind.BITS,
