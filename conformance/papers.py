@@ -77,7 +77,8 @@ def _rule_steps(rule: Rule[Any, Any], hyper: Mapping[str, Any]) -> Steps:
         state, found = rule.init(np.zeros(1), **own)._replace(step=taken), []
         for g in grads:
             state = rule.step(state, np.full(1, float(g)), **own)
-            found.append({n: x[0] for n, x in zip(("params", *rule.slots), state[:-1], strict=True) if isinstance(x, np.ndarray)})
+            named = zip(("params", *rule.slots), state[:-1], strict=True)
+            found.append({name: x[0] for name, x in named if isinstance(x, np.ndarray)})
         return found
 
     return steps
@@ -101,7 +102,7 @@ def _slow_decay(steps: Steps, said: Mapping[str, Any]) -> float:
 
 
 def _half(steps: Steps, said: Mapping[str, Any]) -> float:
-    """By interpolation: after n steps on a gradient of 1 an average is 1 - beta^n, and n gradients are those of the ages below n."""
+    """By interpolation: after n steps on a gradient of 1 an average is 1 - beta^n, of the gradients of ages below n."""
     masses = [state["m2"] for state in steps([1.0] * (2 + int(1.2 * float(said["printed"]))), 0)]
     (after,) = (n for n in range(1, len(masses)) if masses[n - 1] < 0.5 <= masses[n])
     left, right = np.log1p(-np.asarray(masses[after - 1 : after + 1]))

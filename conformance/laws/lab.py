@@ -204,7 +204,7 @@ class Lab:
         self.store = FORMATS[dtype]
         self.result = LawResult("", name, backend.name, backend.device, dtype, mode)
         busy = {name: value for name, value in BUSY.items() if self.has(name)}
-        self.pool = [busy, *settings(self.rule, seed, POOL, borders=False)[1:]]
+        self.pool = [busy, *settings(self.rule, seed, POOL, _arithmetic(dtype), borders=False)[1:]]
         self.taken = 0
         """Steps before the first of every run: those of the example, but for laws that are said of the first steps alone."""
         self._bounds = bounds
@@ -480,6 +480,10 @@ def stacked(columns: Sequence[Bounded]) -> Bounded:
 def rows(series: Bounded) -> list[Bounded]:
     """The vectors of a Series, one for each step."""
     return [replace(series, value=value, error=error) for value, error in zip(series.value, series.error, strict=True)]
+
+
+def _arithmetic(dtype: str) -> str:
+    return "float64" if dtype == "float64" else "float32"
 
 
 def _distance(x: Any, y: Any) -> Any:
