@@ -211,17 +211,19 @@ def trajectories(rule: Rule[Any, Any], pool: list[dict[str, Any]], dtype: str, l
 
 @st.composite
 def _parts(draw: st.DrawFn, rule: Rule[Any, Any], pool: list[dict[str, Any]], hyper: dict[str, Any]) -> Sequence[Part]:
-    """In a third of the examples each part of the leaves has hyperparameters of its own, or numbers that it carries, or both."""
-    kind = draw(st.sampled_from(("one", "one", "one", "hyper", "carried", "both") if rule.carried else ("one", "one", "hyper")))
+    """In a third of the examples, or more, parts of the leaves have hyperparameters of their own, or numbers that they carry."""
+    kind = draw(st.sampled_from(("one", "one", "hyper", "carried", "both") if rule.carried else ("one", "one", "hyper")))
     if kind == "one":
         return ()
     hypers = [hyper] * len(PARTS)
-    if kind != "carried":
-        hypers[1:] = [pool[draw(st.integers(0, len(pool) - 1))] for _ in PARTS[1:]]
+    if kind != "carried":  # the last part has those of the first again, where it carries something else
+        others = [pool[draw(st.integers(0, len(pool) - 1))] for _ in PARTS[1 : None if kind == "hyper" else -1]]
+        hypers[1 : 1 + len(others)] = others
         one = {name: value for name, value in hyper.items() if rule.ranges[name].sequence}  # no tree: the same for all
         hypers = [{name: value for name, value in h.items() if not rule.ranges[name].sequence} | one for h in hypers]
-    numbers = st.one_of(st.just({}), st.fixed_dictionaries({slot: st.floats(0.0, 1.0) for slot in rule.carried}))
-    return [Part(leaves, h, draw(numbers) if kind in ("carried", "both") else {}) for leaves, h in zip(PARTS, hypers, strict=True)]
+    number = st.one_of(st.sampled_from((1.0, 0.5, 2.0**-30)), st.floats(0.0, 1.0))
+    carried = st.fixed_dictionaries(dict.fromkeys(rule.carried if kind != "hyper" else (), number))
+    return [Part(leaves, h, draw(carried)) for leaves, h in zip(PARTS, hypers, strict=True)]
 
 
 def decode(words: Any, dtype: str, exponents: tuple[int, int]) -> Any:
