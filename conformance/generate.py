@@ -138,14 +138,22 @@ def far(draw: random.Random, interval: Interval, precision: Precision) -> list[A
 
 
 def edges(interval: Interval, precision: Precision) -> list[Any]:
-    """The last numbers of a range in the arithmetic, with their neighbours inside, and the smallest that are not 0."""
+    """The last numbers of a range in the arithmetic, with their neighbours inside, and the smallest that are not 0.
+
+    A divisor of 0 is left to the laws that are about it: many digits have no number for 0/0.
+    """
     low, high = interval.usable(precision)
     if interval.sequence:
         return [(high, low), (math.nextafter(high, low), 0.5, 5e-324)]
     smallest = [precision.smallest_normal, math.nextafter(precision.smallest_normal, 1.0)]
     if not interval.divisor:
         smallest += [math.nextafter(precision.smallest_normal, 0.0), 5e-324]
-    ends = [low, high, math.nextafter(high, low), math.nextafter(low, high) if low else smallest[-1]]
+    ends = [
+        *([] if interval.divisor else [low]),
+        high,
+        math.nextafter(high, low),
+        math.nextafter(low, high) if low else smallest[-1],
+    ]
     if math.isinf(interval.high):  # far beyond what any model uses, and short of where all overflows
         ends += [precision.largest**0.25, 1.0 + 2.0**-52]
     return [*smallest, *ends]

@@ -80,7 +80,7 @@ def test_a_fault_in_a_kernel_is_seen(fault: Fault, edit: Callable[[str, str], No
 
 
 def test_without_a_fault_the_same_checks_pass() -> None:
-    for rule, dtype in {(fault.rule, fault.dtype) for fault in IN_KERNELS}:
+    for rule, dtype in {("nadam", "float32"), *((fault.rule, fault.dtype) for fault in IN_KERNELS)}:
         assert checked(rule, dtype).verdict == IDENTICAL
 
 
@@ -157,9 +157,8 @@ def test_a_fault_in_what_leaves_share_is_seen(fault: CacheFault, monkeypatch: py
     assert source.count(fault.old) == 1, source
     names = dict(sys.modules[fault.where.__module__].__dict__)
     exec(source.replace(fault.old, fault.new), names)
-    assert checked("nadam", "float32", examples=16).verdict == IDENTICAL
     monkeypatch.setattr(fault.where, fault.method, names[fault.method])
-    assert checked("nadam", "float32", examples=16).verdict == WRONG
+    assert checked("nadam", "float32", examples=40).verdict == WRONG  # as many as the profile of continuous integration has
 
 
 def test_a_fault_in_blocks_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
