@@ -1,8 +1,7 @@
 """Digests of the numbers that come of fixed inputs: a change of a bit of NumPy's own numbers becomes a decision.
 
 All else is compared with NumPy, which a change of the order of operations moves with it, within every bound. The digests of every
-rule are kept in ``digests.json``; whoever changes bits on purpose writes them anew, by ``python -m xopt.conformance.digests``,
-and says so in the changelog.
+rule are kept in ``digests.json``; whoever changes bits on purpose writes them anew, as ``RENEW`` says, and notes it in the changelog.
 """
 
 import hashlib
@@ -28,6 +27,7 @@ DIGESTS = Path(__file__).with_name("digests.json")
 DTYPES = ("float16", "float32", "float64")
 """Those of NumPy."""
 LAW = "the bits of the reference"
+RENEW = """python -c 'from xopt.conformance.digests import write; write()'"""
 
 # The inputs, and what comes of them.
 SHAPES: Shapes = {"weight": (64, 63), "bias": (63,), "scale": ()}
@@ -113,7 +113,7 @@ def hashed(found: list[Run]) -> str:
 
 
 def cancelling(dtype: str) -> tuple[Any, list[Any]]:
-    """From 0, gradients that bring the sum of AggMo's default buffers near 0: what is left shows in which order it was summed.
+    """Gradients that lead near 0, and bring the sum of AggMo's default buffers near 0: what is left shows in which order it was summed.
 
     In a narrow dtype nothing else shows it, as parameters hold fewer digits than the sum.
     """
@@ -123,7 +123,7 @@ def cancelling(dtype: str) -> tuple[Any, list[Any]]:
     for _ in range(len(grads) - 1):
         slots = np.asarray([[0.0], [0.9], [0.99]]) * slots + drawn[-1]
         drawn.append(rounded(-(0.9 * slots[1] + 0.99 * slots[2]) / 3, dtype))
-    return np.zeros(SIZE), drawn
+    return rounded(0.1 * drawn[0], dtype), drawn  # where the first step leads from there to 0
 
 
 def on_numpy(rule: Rule[Any, Any], dtype: str) -> str:
@@ -146,7 +146,7 @@ def check_digest(rule_name: str, dtype: str, rules: Mapping[str, Rule[Any, Any]]
     want = kept().get(rule_name, {}).get(dtype)
     if found != want:
         result.differ, result.found_after = result.numbers, 1
-        result.broken = {"digest": found, "kept": want, "way out": "if the change is meant: python -m xopt.conformance.digests"}
+        result.broken = {"digest": found, "kept": want, "way out": f"if the change is meant: {RENEW}"}
     return [result]
 
 
@@ -154,7 +154,3 @@ def write() -> None:
     """Keeps the digests of the rules as they are."""
     found = {name: {dtype: on_numpy(rule, dtype) for dtype in DTYPES} for name, rule in RULES.items()}
     DIGESTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    write()
