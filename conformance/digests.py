@@ -1,7 +1,8 @@
 """Digests of the numbers that come of fixed inputs: a change of a bit of NumPy's own numbers becomes a decision.
 
 All else is compared with NumPy, which a change of the order of operations moves with it, within every bound. The digests of every
-rule are kept in ``digests.json``; whoever changes bits on purpose writes them anew, as ``RENEW`` says, and notes it in the changelog.
+rule are kept in ``digests.json``; whoever changes bits on purpose writes them anew, as ``RENEW`` says, and notes it in the
+changelog.
 """
 
 import hashlib
@@ -113,7 +114,7 @@ def hashed(found: list[Run]) -> str:
 
 
 def cancelling(dtype: str) -> tuple[Any, list[Any]]:
-    """Gradients that lead near 0, and bring the sum of AggMo's default buffers near 0: what is left shows in which order it was summed.
+    """Gradients that lead near 0, and bring the sum of AggMo's default buffers there: what is left shows the order of the sum.
 
     In a narrow dtype nothing else shows it, as parameters hold fewer digits than the sum.
     """

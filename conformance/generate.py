@@ -103,7 +103,7 @@ def usual(draw: random.Random, interval: Interval, default: Any) -> Any:
     if interval.sequence:
         return tuple(_decay(draw) for _ in range(draw.choice((1, 2, 3, 4))))
     if interval.optional:
-        return draw.choice((None, 0, 1, 3, 5, 40))
+        return draw.choice((None, 0, 1, 2.5, 3, 40.75))
     if interval.divisor:
         return 10.0 ** draw.uniform(-10, -2)
     if interval.high == 1 and interval.text[-1] == ")":

@@ -167,7 +167,8 @@ def _values(rule: Rule[Any, Any], target: str) -> Iterator[Any]:
     narrow = settings(RULES[rule.name], 0, 8)
     intervals = RULES[rule.name].ranges
     grouped = [_in_groups(intervals, *pair) for pair in zip(drawn[1:4], drawn[4:7], strict=True)]
-    kinds = [{name: _of_kind(value, kind) for name, value in drawn[1].items()} for kind in (np.asarray, Fraction, np.float16)]
+    some = next(hyper for hyper in drawn if hyper)
+    kinds = [{name: _of_kind(value, kind) for name, value in some.items()} for kind in (np.asarray, Fraction, np.float16)]
     for dtype, hypers, step in (
         ("float64", [*drawn, {"lr": dict(zip(_SHAPES, (0.5, 0.5, 0.25, 0.125), strict=True))}, *grouped, *kinds], 0),
         ("float64", drawn[:2], 299),
