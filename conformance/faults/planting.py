@@ -158,6 +158,8 @@ def _differ(one: Any, other: Any) -> bool:
         return len(one) != len(other) or any(map(_differ, one, other))
     if isinstance(one, np.ndarray | float) and isinstance(other, np.ndarray | float):
         return not np.array_equal(one, other, equal_nan=True)
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return True  # one is an array, the other is None or of several
     return bool(one != other)
 
 
