@@ -76,6 +76,10 @@ class Bounded:
     def shape(self) -> tuple[int, ...]:
         return np.shape(self.value)
 
+    @property
+    def is_zero(self) -> Any:
+        return (self.value == 0) & (self.error == 0)
+
     def __array_namespace__(self, api_version: str | None = None) -> Any:
         return Namespace
 
@@ -101,7 +105,7 @@ class Bounded:
     def __mul__(self, other: Any) -> "Bounded":
         a, b, to, touched = _meet(self, other)
         error = np.abs(a.value) * b.error + np.abs(b.value) * a.error + a.error * b.error
-        return _result(a.value * b.value, error, None, to, touched, "multiply")
+        return _result(a.value * b.value, error, None, to, touched, "multiply", a.is_zero | b.is_zero)
 
     def __truediv__(self, other: Any) -> "Bounded":
         a, b, to, touched = _meet(self, other)
@@ -109,7 +113,7 @@ class Bounded:
         room = np.abs(b.value) - b.error  # the divisor's distance from 0
         certain = (a.error == 0) & (b.error == 0)
         error = np.where(room > 0, (a.error + np.abs(value) * b.error) / room, np.where(certain, 0.0, np.inf))
-        return _result(value, error, None, to, touched, "divide")
+        return _result(value, error, None, to, touched, "divide", a.is_zero)
 
     def __radd__(self, other: Any) -> "Bounded":
         return _lift(other) + self
@@ -192,13 +196,19 @@ def _small(size: Values, to: Format) -> Any:
     return (size > 0) & (size < 2 * to.smallest_normal)
 
 
-def _result(value: Values, error: Values, rounding: Values, to: Format, touched: Any, primitive: str = "") -> Bounded:
-    """A result with the rounding of its own operation added; beyond the format's range nothing is promised."""
+def _result(
+    value: Values, error: Values, rounding: Values, to: Format, touched: Any, primitive: str = "", is_zero: Values = None
+) -> Bounded:
+    """A result with the rounding of its own operation added; beyond the format's range nothing is promised.
+
+    ``is_zero`` says where it is 0 and not just too small, as a product of two that are not is where it underflows here too.
+    """
     size = np.abs(value) + error
+    is_zero = size == 0 if is_zero is None else is_zero
     if rounding is None:
         rounding = to.rounding(primitive) * size
         if primitive != "add" or to.flushes:  # a sum that underflows is exact, unless it is flushed
-            rounding = rounding + np.where(size == 0, 0.0, to.underflow)
+            rounding = rounding + np.where(is_zero, 0.0, to.underflow)
     error = error + rounding
     error = np.where(size + rounding > to.largest, np.inf, error)
     return Bounded(value, error, to, touched | _small(size, to))
@@ -291,7 +301,9 @@ class Namespace:
     @staticmethod
     def exp(x: Bounded) -> Bounded:
         value = np.exp(x.value)
-        error = value * np.expm1(x.error)
+        error = np.where(
+            x.error < 1, value * np.expm1(np.minimum(x.error, 1)), np.exp(x.value + x.error)
+        )  # 0 times infinity is none
         return _result(value, error, 2 * x.format.unit * (value + error), x.format, x.touched)
 
 

@@ -1,13 +1,14 @@
 """A rule on one backend, stepped leaf by leaf and read back as the float64 vectors that are compared."""
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from xopt.backends import Backend, fuse
-from xopt.conformance.generate import rounded
+from xopt.conformance.generate import Part, rounded
 from xopt.conformance.reference import Columns
 from xopt.rule import Rule
 
@@ -47,15 +48,17 @@ class Candidate:
         self.mode = mode
         self._function = stepper(rule, backend, mode)
 
-    def start(self, params: Any, hyper: dict[str, Any], taken: int = 0) -> Columns:
-        """Takes the start, the hyperparameters and the count to begin at. Returns the state's columns, as does ``step``."""
+    def start(self, params: Any, hyper: dict[str, Any], taken: int = 0, parts: Sequence[Part] = ()) -> None:
+        """Takes the start, the hyperparameters and the count to begin at; ``parts`` are leaves that have some of their own."""
+        hyper = self._grouped(parts) if parts else hyper
         self._step = partial(self._function, **hyper)
         self.state = self.rule.init(self._tree(params), **hyper)._replace(step=taken)
-        return self._columns()
+        for slot in self.rule.carried:
+            own = {leaf: part.carried[slot] for part in parts if slot in part.carried for leaf in part.leaves}
+            self.state = self.state._replace(**{slot: getattr(self.state, slot) | own}) if own else self.state
 
-    def step(self, grad: Any) -> Columns:
+    def step(self, grad: Any) -> None:
         self.state = self._step(self.state, self._tree(grad))
-        return self._columns()
 
     @property
     def traced(self) -> bool:
@@ -63,27 +66,58 @@ class Candidate:
         return type(self.state.step) is not int
 
     def run(self, params: Any, grads: list[Any], hyper: dict[str, Any], taken: int = 0) -> list[Columns]:
-        return [self.start(params, hyper, taken), *map(self.step, grads)]
+        """The state's columns at the start and after each step."""
+        (states,) = self.run_parts(params, grads, hyper, taken)
+        return states
+
+    def run_parts(
+        self, params: Any, grads: list[Any], hyper: dict[str, Any], taken: int = 0, parts: Sequence[Part] = ()
+    ) -> list[list[Columns]]:
+        """The same for each part of the leaves."""
+        leaves = [part.leaves for part in parts] or [self.shapes]
+        self.start(params, hyper, taken, parts)
+        states = [[self.columns(part)] for part in leaves]
+        for grad in grads:
+            self.step(grad)
+            for part, own in zip(leaves, states, strict=True):
+                own.append(self.columns(part))
+        return states
+
+    def columns(self, leaves: Iterable[str] | None = None) -> Columns:
+        """The state of these leaves, which share what it carries; default: of all."""
+        names = list(leaves or self.shapes)
+        return tuple(self._vector([column[name] for name in names]) for column in self.state[:-1])
+
+    def _grouped(self, parts: Sequence[Part]) -> dict[str, Any]:
+        """Hyperparameters as trees, where the parts differ."""
+        given = [self.rule.defaults | part.hyper for part in parts]
+        each = {name: [hyper[name] for hyper in given] for name in self.rule.defaults}
+
+        def tree(values: list[Any]) -> Any:
+            return {leaf: value for part, value in zip(parts, values, strict=True) for leaf in part.leaves}
+
+        return {name: x[0] if all(value == x[0] for value in x) else tree(x) for name, x in each.items()}
 
     def _tree(self, vector: Any) -> dict[str, Any]:
         return {name: self.backend.asarray(part, self.dtype) for name, part in split(vector, self.shapes)}
 
-    def _columns(self) -> Columns:
-        return tuple(self._vector([column[name] for name in self.shapes]) for column in self.state[:-1])
-
     def _vector(self, leaves: list[Any]) -> Any:
-        """The leaves of one slot as one vector; a number that the leaves share stays one."""
+        """The leaves of one slot as one vector; a number that they all carry stays one."""
         first = leaves[0]
         if first is None:
             return None
         if isinstance(first, tuple):
             return tuple(self._vector(list(part)) for part in zip(*leaves, strict=True))
         if isinstance(first, float):
-            return first
+            return self._number(leaves)
         arrays = [self.backend.to_numpy(leaf) for leaf in leaves]
         if self.mode == "traced" and arrays[0].ndim == 0:  # a number of the state that the compiler made an array
             return float(arrays[0])
         return np.concatenate([np.ravel(array) for array in arrays]).astype(np.float64)
+
+    def _number(self, leaves: list[Any]) -> float:
+        """What leaves carry that began with the same number: NaN where it is not the same for all of them, which is never right."""
+        return float(leaves[0]) if all(x == leaves[0] for x in leaves) else math.nan
 
 
 class BFloat16OnNumPy(Candidate):
@@ -92,8 +126,7 @@ class BFloat16OnNumPy(Candidate):
     def __init__(self, rule: Rule[Any, Any], backend: Backend, shapes: Shapes) -> None:
         super().__init__(rule, backend, "float32", "eager", shapes)
 
-    def step(self, grad: Any) -> Columns:
+    def step(self, grad: Any) -> None:
         super().step(grad)
         stored = {name: rounded(x.astype(np.float64), "bfloat16").astype(np.float32) for name, x in self.state.params.items()}
         self.state = self.state._replace(params=stored)
-        return self._columns()

@@ -10,8 +10,8 @@ import numpy as np
 
 from xopt import backends
 from xopt.conformance.bounded import FORMATS, Format
-from xopt.conformance.candidate import BFloat16OnNumPy, Candidate, Shapes
-from xopt.conformance.generate import COMPILED, SHAPES, Trajectory, rounded, settings, trajectories
+from xopt.conformance.candidate import BFloat16OnNumPy, Candidate, Shapes, split
+from xopt.conformance.generate import COMPILED, HELD, SHAPES, Part, Trajectory, rounded, settings, trajectories
 from xopt.conformance.golden import GOLDENS, Golden
 from xopt.conformance.reference import Columns, Comparison, Reference
 from xopt.conformance.results import BINS, Cell
@@ -27,6 +27,10 @@ SETTINGS = hypothesis.settings(
     suppress_health_check=list(hypothesis.HealthCheck),
     phases=(hypothesis.Phase.generate, hypothesis.Phase.target, hypothesis.Phase.shrink),
 )
+
+
+CLIMBS = 200
+"""Examples from which on half of them climb to larger errors, which varies numbers alone; fewer are better spent on variety."""
 
 
 class WrongError(Exception):
@@ -59,6 +63,15 @@ class Place(NamedTuple):
     step: int
     comparison: Comparison
     at: int
+
+
+class Piece(NamedTuple):
+    """The part of an example that its leaves share: an example of its own, but that they step in one tree with others."""
+
+    case: Trajectory  # its own hyperparameters, and its own elements alone
+    part: Part
+    shapes: Shapes
+    at: Any  # where its elements are in the vector of all
 
 
 class Summary:
@@ -118,35 +131,65 @@ class Check:
         self.examples += 1
         with np.errstate(all="ignore"):
             base, grads = self._baseline(case)
-        results = self._compare(case, self.compute, False, base, grads)
-        summary = Summary(results)
-        touched = np.logical_or.accumulate(
-            [np.any([c.touched for c in local if np.ndim(c.touched)], axis=0) for local, _ in results]
-        )
+        pieces = [piece._replace(case=piece.case._replace(grads=[g[piece.at] for g in grads])) for piece in self._pieces(case)]
+        results = [self._compare(piece.case, self.compute, False, states) for piece, states in zip(pieces, base, strict=True)]
+        summaries = [Summary(result) for result in results]
+        touched = [
+            np.logical_or.accumulate([np.any([c.touched for c in local if np.ndim(c.touched)], axis=0) for local, _ in result])
+            for result in results
+        ]
         largest = 0.0
         for subject in self.subjects:
-            if subject.candidate.backend.compiles_each(subject.cell.mode) and case.setting >= COMPILED:
+            if self._leaves_out(subject, case):
                 continue
             try:
                 with subject.candidate.backend.session(), np.errstate(all="ignore"):
-                    states = subject.candidate.run(case.params, grads, case.hyper, case.taken)
+                    found = subject.candidate.run_parts(case.params, grads, case.hyper, case.taken, case.parts)
             except Exception as error:
-                raise self._wrong(subject.cell, self._raised(error, case, grads)) from error
-            differ = [_differ(a, b) for a, b in zip(states[1:], base[1:], strict=True)]
-            same = not any(np.any(d) for step in differ for d in step)
-            own = summary
-            if not (same and subject.plain):
-                own = Summary(self._compare(case, subject.compute, subject.candidate.traced, states, grads))
-            self._note(subject.cell, own, differ, touched, states, case, grads)
-            largest = max(largest, own.ratio)
+                raise self._wrong(subject.cell, self._raised(error, pieces)) from error
+            for i, (piece, states) in enumerate(zip(pieces, found, strict=True)):
+                differ = [_differ(a, b) for a, b in zip(states[1:], base[i][1:], strict=True)]
+                same = not any(np.any(d) for step in differ for d in step)
+                own = summaries[i]
+                if not (same and subject.plain):
+                    own = Summary(self._compare(piece.case, subject.compute, subject.candidate.traced, states))
+                self._note(subject.cell, own, differ, touched[i], states, pieces, i)
+                largest = max(largest, own.ratio)
+            subject.cell.examples += 1
+            subject.cell.trajectories += case.rows
+            subject.cell.steps += case.rows * len(grads)
         return largest
 
-    def _baseline(self, case: Trajectory) -> tuple[list[Columns], list[Any]]:
-        states = [self.baseline.start(case.params, case.hyper, case.taken)]
+    def _leaves_out(self, subject: Subject, case: Trajectory) -> bool:
+        """Whether an example is none for a subject: one that compiles anew for each setting, or whose count may be too narrow."""
+        compiled = subject.candidate.backend.compiles_each(subject.cell.mode)
+        narrow = subject.cell.mode == "traced" and case.taken > HELD
+        return narrow or (compiled and (case.setting >= COMPILED or bool(case.parts)))
+
+    def _pieces(self, case: Trajectory) -> list[Piece]:
+        places = dict(split(np.arange(len(case.params)), self.shapes))
+        pieces = []
+        for part in case.parts or [Part(list(self.shapes), case.hyper, {})]:
+            at = np.concatenate([np.ravel(places[leaf]) for leaf in part.leaves])
+            own = case._replace(hyper=part.hyper, params=case.params[at], grads=[g[at] for g in case.grads])
+            pieces.append(Piece(own, part, {leaf: self.shapes[leaf] for leaf in part.leaves}, at))
+        return pieces
+
+    def _baseline(self, case: Trajectory) -> tuple[list[list[Columns]], list[Any]]:
+        """NumPy's states, for each piece, and the gradients."""
+        pieces, baseline = self._pieces(case), self.baseline
+        baseline.start(case.params, case.hyper, case.taken, case.parts)
+        states = [[baseline.columns(piece.shapes)] for piece in pieces]
         grads = []
-        for grad, cancels in zip(case.grads, case.cancels, strict=True):
-            grads.append(self._cancelling(states[-1], grad, cancels, case.hyper))
-            states.append(self.baseline.step(grads[-1]))
+        for t, (grad, cancels) in enumerate(zip(case.grads, case.cancels, strict=True)):
+            full = np.array(grad)
+            for piece, own in zip(pieces, states, strict=True):
+                some = cancels[piece.at] if np.ndim(cancels) else cancels
+                full[piece.at] = self._cancelling(own[-1], piece.case.grads[t], some, piece.case.hyper)
+            grads.append(full)
+            baseline.step(full)
+            for piece, own in zip(pieces, states, strict=True):
+                own.append(baseline.columns(piece.shapes))
         return states, grads
 
     def _cancelling(self, columns: Columns, grad: Any, cancels: Any, hyper: dict[str, Any]) -> Any:
@@ -163,14 +206,14 @@ class Check:
         return np.where(cancels & (np.abs(opposite) < np.sqrt(self.store.largest) / 16), opposite, grad)
 
     def _compare(
-        self, case: Trajectory, compute: Format, traced: bool, states: list[Columns], grads: list[Any]
+        self, case: Trajectory, compute: Format, traced: bool, states: list[Columns]
     ) -> list[tuple[list[Comparison], list[Comparison]]]:
         """For each step: the comparison of that step alone, and of the trajectory up to it."""
         local, whole = (Reference(self.rule, case.hyper, compute, self.store, traced, self.golden) for _ in range(2))
         whole.restart(states[0])
-        first = whole.step(grads[0], case.taken + 1, states[1])
+        first = whole.step(case.grads[0], case.taken + 1, states[1])
         results = [(first, first)]
-        for grad, t, before, after in zip(grads[1:], count(case.taken + 2), states[1:], states[2:], strict=False):
+        for grad, t, before, after in zip(case.grads[1:], count(case.taken + 2), states[1:], states[2:], strict=False):
             local.restart(before)
             results.append((local.step(grad, t, after), whole.step(grad, t, after)))
         return results
@@ -182,11 +225,11 @@ class Check:
         differ: list[list[Any]],
         touched: Any,
         states: list[Columns],
-        case: Trajectory,
-        grads: list[Any],
+        pieces: list[Piece],
+        i: int,
     ) -> None:
         if found.wrong is not None:
-            raise self._wrong(cell, self._details(found.wrong, states, case, grads))
+            raise self._wrong(cell, self._details(found.wrong, states, pieces, i))
         for masks, excuse in zip(differ, touched, strict=True):
             for mask in masks:
                 excused = excuse if np.ndim(mask) else np.any(excuse)
@@ -194,24 +237,22 @@ class Check:
                 cell.differ += int(np.sum(mask & ~excused))
                 cell.differ_subnormal += int(np.sum(mask & excused))
         if found.worst is not None and found.ratio > cell.ratio:
-            cell.ratio, cell.worst = found.ratio, self._details(found.worst, states, case, grads)
+            cell.ratio, cell.worst = found.ratio, self._details(found.worst, states, pieces, i)
         cell.ulps = max(cell.ulps, found.ulps)
         cell.histogram = [int(a + b) for a, b in zip(cell.histogram, found.histogram, strict=True)]
         cell.growth = [max(pair) for pair in zip_longest(cell.growth, found.growth, fillvalue=0.0)]
         cell.trajectory_ratio = max(cell.growth)
         cell.vacuous += found.vacuous
         cell.trajectory_vacuous += found.trajectory_vacuous
-        cell.examples += 1
-        cell.trajectories += case.rows
-        cell.steps += case.rows * len(grads)
 
     def _wrong(self, cell: Cell, details: dict[str, Any]) -> WrongError:
         cell.found_after = cell.found_after or self.examples
         return WrongError(cell, details)
 
-    def _details(self, place: Place, states: list[Columns], case: Trajectory, grads: list[Any]) -> dict[str, Any]:
+    def _details(self, place: Place, states: list[Columns], pieces: list[Piece], i: int) -> dict[str, Any]:
         kind, t, comparison, at = place
-        leaf, element = _place(at, self.shapes)
+        piece = pieces[i]
+        leaf, element = _place(at, piece.shapes)
         return {
             "mode": kind,
             "step": t,
@@ -220,31 +261,45 @@ class Check:
             "element": element,
             "error": _finite(np.atleast_1d(comparison.error)[at]),
             "bound": float(np.atleast_1d(comparison.bound)[at]),
-            "hyper": case.hyper,
-            "taken": case.taken,
-            "params": float(case.params[at]),
-            "grads": [float(g[at]) for g in grads[:t]],
+            **_element(piece, at, t),
             "got": _finite(states[t][0][at]),
             "message": None,
+            "beside": _beside(pieces, i, t),
         }
 
-    def _raised(self, error: Exception, case: Trajectory, grads: list[Any]) -> dict[str, Any]:
+    def _raised(self, error: Exception, pieces: list[Piece]) -> dict[str, Any]:
         """The same, of a backend that failed: there is no number to point at, so that the first stands for all."""
+        steps = len(pieces[0].case.grads)
         return {
             "mode": "raised",
-            "step": len(grads),
+            "step": steps,
             "column": "",
-            "leaf": next(iter(self.shapes)),
+            "leaf": next(iter(pieces[0].shapes)),
             "element": [],
             "error": None,
             "bound": 0.0,
-            "hyper": case.hyper,
-            "taken": case.taken,
-            "params": float(case.params[0]),
-            "grads": [float(g[0]) for g in grads],
+            **_element(pieces[0], 0, steps),
             "got": None,
             "message": f"{type(error).__name__}: {error}".splitlines()[0],
+            "beside": _beside(pieces, 0, steps),
         }
+
+
+def _element(piece: Piece, at: int, t: int) -> dict[str, Any]:
+    """What makes one element of a piece come about again."""
+    case = piece.case
+    return {
+        "hyper": case.hyper,
+        "taken": case.taken,
+        "carried": piece.part.carried,
+        "params": float(case.params[at]),
+        "grads": [float(g[at]) for g in case.grads[:t]],
+    }
+
+
+def _beside(pieces: list[Piece], i: int, t: int) -> dict[str, Any]:
+    """The first elements of the other pieces, by their leaves: what goes wrong among groups shows only beside them."""
+    return {next(leaf for leaf in p.shapes if 0 not in p.shapes[leaf]): _element(p, 0, t) for j, p in enumerate(pieces) if j != i}
 
 
 def _finite(x: Any) -> float | None:
@@ -297,10 +352,13 @@ def check_rule(
         for name, device, mode in targets
     ]
     cells = [subject.cell for subject in subjects]
-    drawn = settings(rule, seed, pool)
-    phases = [phase for phase in SETTINGS.phases if shrink or phase is not hypothesis.Phase.shrink]
+    drawn = settings(rule, seed, pool, arithmetic)
+    left_out = [] if shrink else [hypothesis.Phase.shrink]
+    if examples < CLIMBS:
+        left_out.append(hypothesis.Phase.target)
+    phases = [phase for phase in SETTINGS.phases if phase not in left_out]
     explore = hypothesis.settings(SETTINGS, max_examples=examples, phases=phases)
-    inputs = trajectories(drawn, dtype, longest=6)
+    inputs = trajectories(rule, drawn, dtype, longest=6)
     while subjects:
         check = Check(rule, goldens[rule_name], dtype, subjects, SHAPES)
         run = hypothesis.given(inputs)(check.run)

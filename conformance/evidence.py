@@ -28,13 +28,12 @@ from rich.text import Text
 import xopt
 from xopt import backends
 from xopt.backends import BACKENDS, Backend
-from xopt.checks import Interval
 from xopt.conformance.bounded import FORMATS, Format
-from xopt.conformance.candidate import BFloat16OnNumPy, Candidate, Shapes
-from xopt.conformance.reference import Columns, Reference
+from xopt.conformance.candidate import BFloat16OnNumPy, Candidate
+from xopt.conformance.digests import SHAPES, SIZE, STEPS, hashed, inputs, mixed, other_setting, runs
+from xopt.conformance.reference import Reference
 from xopt.conformance.results import BROKEN, IDENTICAL, MODES, NOT_RUN, SUBNORMALS, WRONG, Cell
 from xopt.conformance.suite import BackendReport, Report, formats_of, workers
-from xopt.rule import Rule
 from xopt.rules import RULES
 
 RECORDS = Path(__file__).parent / "evidence"
@@ -152,84 +151,6 @@ def _is_text(x: Any) -> bool:
 
 
 # The digests.
-
-SHAPES: Shapes = {"weight": (64, 63), "bias": (63,), "scale": ()}
-SIZE = sum(math.prod(shape) for shape in SHAPES.values())
-STEPS = 8
-"""Of each of two runs, with the defaults and with another setting."""
-
-
-def inputs(dtype: str) -> tuple[Any, list[Any]]:
-    """Start and gradients as float64 vectors of numbers that ``dtype`` holds, from integers alone: the same everywhere, for ever.
-
-    The gradients go over 14 decades, float16's over 7; one in 16 is zero. A float16 gradient is below an eighth of its
-    parameter, so that no rule brings a parameter near zero, where float16 is subnormal: no number on the way may be one.
-    """
-    half = int(0.5 / FORMATS[dtype].unit)  # mantissas are whole numbers from here to twice this
-    narrow = dtype == "float16"
-    words = mixed(np.arange(2 * SIZE * (STEPS + 1), dtype=np.uint64)).reshape(STEPS + 1, 2, SIZE)
-    sign = np.where(words[:, 0] >> np.uint64(63), -1.0, 1.0)
-    mantissa = sign * (half + words[:, 0] % np.uint64(half)).astype(np.float64) / half
-    place = (words[:, 1] >> np.uint64(32)).astype(np.int64)
-    start = place[0] % 17 - (2 if narrow else 12)
-    low, high = (-13, start - 4) if narrow else (-23, np.int64(23))  # exponents, as those of the start
-    grads = np.ldexp(mantissa[1:], low + place[1:] % (high - low + 1))
-    grads = np.where(words[1:, 1] % np.uint64(16) == 0, 0.0, grads)
-    return np.ldexp(mantissa[0], start), list(grads)
-
-
-def mixed(words: Any) -> Any:
-    """Each 64-bit integer as one whose bits all depend on all of its own (the finaliser of SplitMix64)."""
-    words = (words + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    words = (words ^ words >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ words >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-    return words ^ words >> np.uint64(31)
-
-
-def other_setting(rule: Rule[Any, Any]) -> dict[str, Any]:
-    """Hyperparameters that all differ from the defaults: weight decay and warm-ups on, other decays."""
-
-    def other(interval: Interval, default: Any) -> Any:
-        if interval.sequence:
-            return 0.5, 0.95, 0.995
-        if interval.optional:
-            return 5
-        if interval.divisor:
-            return 2.0**-20
-        if default == 0:
-            return 0.0625
-        return 1.0 - (1.0 - default) * 0.75 if interval.text in ("[0, 1)", "(-1, 1)") else default * 0.75
-
-    return {name: other(interval, rule.defaults[name]) for name, interval in rule.ranges.items()}
-
-
-class Run(NamedTuple):
-    """The states of a rule, before and after each step, with one setting of the hyperparameters."""
-
-    hyper: dict[str, Any]
-    states: list[Columns]
-
-
-def runs(candidate: Candidate, dtype: str) -> list[Run]:
-    params, grads = inputs(dtype)
-    with candidate.backend.session():
-        return [Run(hyper, candidate.run(params, grads, hyper)) for hyper in ({}, other_setting(candidate.rule))]
-
-
-def hashed(found: list[Run]) -> str:
-    """SHA-256 of all numbers of the states after a step, as little-endian float64, which holds them exactly. -0 counts as 0."""
-    sha = hashlib.sha256()
-
-    def absorb(column: Any) -> None:
-        if isinstance(column, tuple):
-            for part in column:
-                absorb(part)
-        elif column is not None:
-            sha.update((np.asarray(column) + 0.0).astype("<f8").tobytes())
-
-    for one in found:
-        absorb(tuple(one.states[1:]))
-    return sha.hexdigest()
 
 
 def digest(rule: str, backend: Backend, dtype: str, mode: str) -> str:

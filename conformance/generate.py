@@ -1,12 +1,15 @@
-"""Inputs: hyperparameters over their whole ranges, and trajectories drawn by Hypothesis."""
+"""Inputs: hyperparameters over their whole ranges, counts of steps over theirs, and trajectories drawn by Hypothesis."""
 
+import math
 import random
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
 
-from xopt.checks import Interval
+from xopt.checks import Interval, Precision
+from xopt.conformance.bounded import FORMATS
 from xopt.rule import Rule
 
 ROWS = 16
@@ -14,15 +17,33 @@ ROWS = 16
 SHAPES: dict[str, tuple[int, ...]] = {"weight": (ROWS, 2, 2), "empty": (ROWS, 0), "bias": (ROWS, 2), "scale": ()}
 """The leaves of every example: fixed, because libraries compile anew for each shape."""
 SIZE = sum(int(np.prod(shape)) for shape in SHAPES.values())
+PARTS = (("weight",), ("empty", "bias"), ("scale",))
+"""Leaves that have hyperparameters, or numbers that the state carries, of their own where an example has groups."""
 
 COMPILED = 3
-"""Compiled steps run the first so many settings of a pool, and half of the examples have one of them: each is compiled anew."""
+"""Compiled steps run the first so many settings of a pool, and a third of the examples have one of them: each is compiled anew."""
 
-TAKEN = (0, 0, 0, 0, 2, 37, 254, 9998)
-"""Steps taken before an example begins: bias corrections and warm-ups are to be right late, too."""
+HELD = 2**31 - 64
+"""Steps taken before an example at most, that a count holds which a compiler made an array: its integers may have 32 bits."""
+BORDERS = (2**8, 2**15, 2**16, 2**24, 2**31, 2**32, 1_000, 10_000, 100_000, 256_000)
+"""Counts at which a count may wrap or lose digits, and typical ends of warm-ups."""
+
+PRECISIONS = {
+    name: Precision(name, 2 * FORMATS[name].unit, FORMATS[name].largest, FORMATS[name].smallest_normal)
+    for name in ("float32", "float64")
+}
+"""Of the arithmetic."""
 
 _EXPONENTS = {"float16": (-14, 4), "bfloat16": (-60, 60), "float32": (-60, 60), "float64": (-500, 500)}
 """Of gradients, as powers of two: as far as their squares stay finite and, but for the last factors, normal."""
+
+
+class Part(NamedTuple):
+    """Leaves that share their hyperparameters and the numbers that they carry."""
+
+    leaves: Sequence[str]
+    hyper: dict[str, Any]  # those that differ from the defaults
+    carried: dict[str, float]  # what the state's numbers begin with, where not with their first value
 
 
 class Trajectory(NamedTuple):
@@ -35,35 +56,59 @@ class Trajectory(NamedTuple):
     cancels: list[Any]  # where a gradient is to be replaced by the one that cancels the rule's memory
     rows: int = 1
     taken: int = 0  # steps before the first, of which the slots remember nothing
+    parts: Sequence[Part] = ()  # groups of leaves; none where all leaves have ``hyper``
 
 
-def settings(rule: Rule[Any, Any], seed: int, count: int) -> list[dict[str, Any]]:
-    """``count`` settings of the hyperparameters: the first leaves all defaults untouched, as do about 15 % of the others."""
-    draw = random.Random(f"{seed} {rule.name}")
+# Hyperparameters.
+
+
+def settings(
+    rule: Rule[Any, Any], seed: int, count: int, arithmetic: str = "float32", *, borders: bool = True
+) -> list[dict[str, Any]]:
+    """``count`` settings of the hyperparameters: the first leaves all defaults untouched, as do about 15 % of the others.
+
+    Of the rest each has, beside usual numbers, one to three that are far from them, in their turn, the last numbers that the ranges
+    hold in the ``arithmetic`` among them. Without ``borders``, for laws, which compute with them, only every second one has some.
+    """
+    draw = random.Random(f"{seed} {rule.name} {arithmetic} {borders}")
+    deck = list(_deck(rule, draw, PRECISIONS[arithmetic], borders))
+    draw.shuffle(deck)
     drawn: list[dict[str, Any]] = [{}]
     while len(drawn) < count:
         if draw.random() < 0.15 and count > 10:
             drawn.append({})
-        else:
-            drawn.append({name: _hyper(draw, interval, rule.defaults[name]) for name, interval in rule.ranges.items()})
+            continue
+        hyper = {name: usual(draw, interval, rule.defaults[name]) for name, interval in rule.ranges.items()}
+        if borders or len(drawn) % 2 == 0:
+            for _ in range(draw.choice((1, 2, 3) if borders else (1, 2))):
+                name, value = deck.pop()
+                hyper[name] = value
+                deck = deck or list(_deck(rule, draw, PRECISIONS[arithmetic], borders))
+        drawn.append(hyper)
     return drawn
 
 
-def _hyper(draw: random.Random, interval: Interval, default: Any) -> Any:
-    """A hyperparameter, from its range alone: so that a new rule needs nothing here."""
+def _deck(rule: Rule[Any, Any], draw: random.Random, precision: Precision, borders: bool) -> Iterator[tuple[str, Any]]:
+    """For each hyperparameter numbers that are far from the usual ones."""
+    for name, interval in rule.ranges.items():
+        numbers = [*far(draw, interval, precision), *far(draw, interval, precision)]
+        for value in [*numbers, *edges(interval, precision)] if borders else numbers:
+            yield name, value
+
+
+def usual(draw: random.Random, interval: Interval, default: Any) -> Any:
+    """A hyperparameter as it is used, from its range alone: so that a new rule needs nothing here."""
     if draw.random() < 0.15:
         return default
     if interval.sequence:
         return tuple(_decay(draw) for _ in range(draw.choice((1, 2, 3, 4))))
     if interval.optional:
-        return draw.choice((None, 0, 1, 3, 5, 40))
+        return draw.choice((None, 0, 1, 2.5, 3, 40.75))
     if interval.divisor:
         return 10.0 ** draw.uniform(-10, -2)
-    if interval.text == "[0, 1)":
-        return _decay(draw)
-    if interval.text == "(-1, 1)":
-        return _decay(draw) * draw.choice((1, 1, 1, -0.5))
-    if interval.text == "[0, 1]":
+    if interval.high == 1 and interval.text[-1] == ")":
+        return _decay(draw) * (draw.choice((1, 1, 1, -0.5)) if interval.low < 0 else 1)
+    if interval.high == 1:
         return draw.choice((0.0, 1.0, 0.5, draw.random()))
     if interval.low < 0:
         return draw.choice((0.0, 1.0, 0.5, draw.uniform(-0.5, 1.5)))
@@ -71,30 +116,122 @@ def _hyper(draw: random.Random, interval: Interval, default: Any) -> Any:
 
 
 def _decay(draw: random.Random) -> float:
-    return draw.choice((0.0, 0.75, 0.9, 0.99, 1 - 10.0 ** draw.uniform(-5, -0.3), 1 - 10.0 ** draw.uniform(-5, -0.3)))
+    common, long = draw.choice((0.75, 0.9, 0.99)), 1 - 10.0 ** draw.uniform(-7, -3)
+    return draw.choice((0.0, common, 1 - 10.0 ** draw.uniform(-5, -0.3), 1 - 10.0 ** draw.uniform(-5, -0.3), long))
 
 
-def trajectories(pool: list[dict[str, Any]], dtype: str, longest: int) -> st.SearchStrategy[Trajectory]:
+def far(draw: random.Random, interval: Interval, precision: Precision) -> list[Any]:
+    """Numbers in a range that few use, of a size that leaves something to compare."""
+    if interval.sequence:
+        return [tuple(_decay(draw) for _ in range(count)) for count in (5, draw.randint(6, 12), 50)]
+    if interval.optional:
+        return [0.5, draw.randint(2, 1_000) + 0.25, 256_000, 10.0 ** draw.uniform(3, 6), round(10.0 ** draw.uniform(6, 12))]
+    if interval.divisor:
+        return [10.0 ** draw.uniform(-20, -10), 1.0, 10.0 ** draw.uniform(0, 4)]
+    if interval.high == 1 and interval.text[-1] == ")":
+        near = [1 - 10.0 ** draw.uniform(math.log10(precision.eps), -5) for _ in range(2)]
+        return [draw.uniform(0, 0.5), 2.0**-20, *near, *([-draw.random(), -near[0]] if interval.low < 0 else [])]
+    if interval.high == 1:
+        return [2.0**-20, 1 - 2.0**-20]
+    sizes = [1.0, 10.0 ** draw.uniform(0, 1), 10.0 ** draw.uniform(1, 3), 10.0 ** draw.uniform(-12, -4)]
+    return sizes + [-x for x in sizes] if interval.low < 0 else sizes
+
+
+def edges(interval: Interval, precision: Precision) -> list[Any]:
+    """The last numbers of a range in the arithmetic, with their neighbours inside, and the smallest that are not 0.
+
+    A divisor of 0 is left to the laws that are about it: many digits have no number for 0/0.
+    """
+    low, high = interval.usable(precision)
+    if interval.sequence:
+        return [(high, low), (math.nextafter(high, low), 0.5, 5e-324)]
+    smallest = [precision.smallest_normal, math.nextafter(precision.smallest_normal, 1.0)]
+    if not interval.divisor:
+        smallest += [math.nextafter(precision.smallest_normal, 0.0), 5e-324]
+    ends = [
+        *([] if interval.divisor else [low]),
+        high,
+        math.nextafter(high, low),
+        math.nextafter(low, high) if low else smallest[-1],
+    ]
+    if math.isinf(interval.high):  # far beyond what any model uses, and short of where all overflows
+        ends += [precision.largest**0.25, 1.0 + 2.0**-52]
+    return [*smallest, *ends]
+
+
+# Counts of steps.
+
+
+def own_counts(rule: Rule[Any, Any], hyper: dict[str, Any]) -> list[int]:
+    """Counts at which the hyperparameters themselves matter: ends and middles of warm-ups, and spans of the decays' memory."""
+    found = []
+    for name, value in (rule.defaults | hyper).items():
+        interval = rule.ranges[name]
+        if interval.optional:
+            found += [math.ceil(value), math.ceil(value / 2)] if value and value < 2**53 else []
+        elif interval.high == 1 and interval.text[-1] == ")":
+            spans = [1 / (1 - abs(decay)) for decay in (value if interval.sequence else [value])]
+            found += [round(span * share) for span in spans for share in (1, 8)]
+    return [count for count in found if 0 < count < 2**52]  # a float holds them all
+
+
+@st.composite
+def counts(draw: st.DrawFn, own: Sequence[int]) -> int:
+    """Steps taken before an example: none, a few, any up to 2**41, or so many that a border comes in its first steps."""
+    kind = draw(st.sampled_from(("none", "none", "few", "late", "border", "own", "own", "own")))
+    if kind == "few":
+        return draw(st.integers(0, 100))
+    if kind == "late":
+        bits = draw(st.integers(7, 40))
+        return 2**bits + draw(st.integers(0, 2**bits - 1))
+    if kind == "none" or (kind == "own" and not own):
+        return 0
+    border = draw(st.sampled_from(BORDERS if kind == "border" else own))
+    return max(0, border - draw(st.integers(0, 3)))
+
+
+def trajectories(rule: Rule[Any, Any], pool: list[dict[str, Any]], dtype: str, longest: int) -> st.SearchStrategy[Trajectory]:
     """Examples of 1 to ``longest`` steps. Each element is one 32-bit word, so that Hypothesis shrinks towards zeros."""
 
     @st.composite
     def trajectory(draw: st.DrawFn) -> Trajectory:
-        setting = draw(st.one_of(st.integers(0, min(COMPILED, len(pool)) - 1), st.integers(0, len(pool) - 1)))
-        taken = draw(st.sampled_from(TAKEN))
+        compiled, all_ = st.integers(0, min(COMPILED, len(pool)) - 1), st.integers(0, len(pool) - 1)
+        setting = draw(st.one_of(compiled, all_, all_))
+        hyper = pool[setting]
+        parts = draw(_parts(rule, pool, hyper))
+        taken = draw(counts(own_counts(rule, hyper)))
         steps = draw(st.integers(1, longest))
         words = np.frombuffer(draw(st.binary(min_size=4 * SIZE * (steps + 1), max_size=4 * SIZE * (steps + 1))), "<u4")
         params, *grads = words.reshape(steps + 1, SIZE)
         return Trajectory(
             setting,
-            pool[setting],
+            hyper,
             decode(params, dtype, (-10, 4)),
             [decode(g, dtype, _EXPONENTS[dtype]) for g in grads],
             [g & 7 == 7 for g in grads],
             ROWS,
             taken,
+            parts,
         )
 
     return trajectory()
+
+
+@st.composite
+def _parts(draw: st.DrawFn, rule: Rule[Any, Any], pool: list[dict[str, Any]], hyper: dict[str, Any]) -> Sequence[Part]:
+    """In a third of the examples, or more, parts of the leaves have hyperparameters of their own, or numbers that they carry."""
+    kind = draw(st.sampled_from(("one", "one", "hyper", "carried", "both") if rule.carried else ("one", "one", "hyper")))
+    if kind == "one":
+        return ()
+    hypers = [hyper] * len(PARTS)
+    if kind != "carried":  # the last part has those of the first again, where it carries something else
+        others = [pool[draw(st.integers(0, len(pool) - 1))] for _ in PARTS[1 : None if kind == "hyper" else -1]]
+        hypers[1 : 1 + len(others)] = others
+        one = {name: value for name, value in hyper.items() if rule.ranges[name].sequence}  # no tree: the same for all
+        hypers = [{name: value for name, value in h.items() if not rule.ranges[name].sequence} | one for h in hypers]
+    number = st.one_of(st.sampled_from((1.0, 0.5, 2.0**-30)), st.floats(0.0, 1.0))
+    carried = st.fixed_dictionaries(dict.fromkeys(rule.carried if kind != "hyper" else (), number))
+    return [Part(leaves, h, draw(carried)) for leaves, h in zip(PARTS, hypers, strict=True)]
 
 
 def decode(words: Any, dtype: str, exponents: tuple[int, int]) -> Any:

@@ -81,7 +81,8 @@ class Reference:
         self.ours = _each(columns, lambda x: exact(x, self.compute if np.ndim(x) else number))
         filled = _filled(columns)
         self.paper = _each(filled, lambda x: exact(x, self.compute if np.ndim(x) else number))
-        self.truth = _each(filled, self.truth_in.number if isinstance(self.truth_in, _Vectors) else exact)
+        with np.errstate(invalid="ignore"):  # as infinities, which an overflow has left, become numbers of mpmath
+            self.truth = _each(filled, self.truth_in.number if isinstance(self.truth_in, _Vectors) else exact)
         self.before = columns
 
     def step(self, grad: Any, t: int, after: Columns) -> list[Comparison]:
@@ -106,7 +107,7 @@ class Reference:
 
     def _evaluate(self, grad: Any, t: int) -> tuple[Columns, Columns, Columns]:
         carried = [x for name, x in zip(self.rule.slots, self.ours[1:], strict=True) if name in self.rule.carried]
-        count = exact(float(t), self.compute) if self.traced else t
+        count = exact(float(t)).rounded(self.compute) if self.traced else t
         c = self.rule.coefficients(count, *carried, **self._ours_hyper)
         ours = self.rule.update(*self.ours, exact(grad, self.compute), c)
         paper = self.golden.step(BoundedArithmetic(), *self.paper, exact(grad, self.compute), t, **self._paper_hyper)
@@ -125,7 +126,8 @@ class Reference:
             return params
         if isinstance(params, Bounded):
             return replace(params, value=np.where(beyond, after, params.value), error=np.where(beyond, 0.0, params.error))
-        infinite: Any = self.truth_in.number(after)
+        with np.errstate(invalid="ignore"):
+            infinite: Any = self.truth_in.number(after)
         return np.where(beyond, infinite, params)
 
     def _compare(self, results: tuple[Columns, Columns, Columns], after: Columns) -> Iterator[Comparison]:

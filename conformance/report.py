@@ -212,12 +212,35 @@ def _show_totals(console: Console, report: Report) -> None:
 def script(cell: dict[str, Any], which: str = "wrong") -> str:
     """A program that shows a cell's ``"wrong"`` number again, to paste, or its ``"worst"``, where error/bound is largest."""
     found = cell[which]
-    hyper = "".join(f", {name}={value!r}" for name, value in found["hyper"].items())
-    step = f"xopt.{cell['rule']}_step"
+    rule, dtype = cell["rule"], cell["dtype"]
+    step = f"xopt.{rule}_step"
     step = {"traced": f"backend.trace({step})", "fused": f"backends.fuse({step})"}.get(cell["mode"], step)
-    taken = f"._replace(step={found['taken']})" if found["taken"] else ""
     where = f"{found['column']} after step {found['step']}, leaf {found['leaf']}{found['element']}:"
     what = found["message"] or f"{where}\n# off by {_number(found['error'])} where {found['bound']:.3g} is allowed"
+
+    def array(x: str) -> str:
+        return f"backend.asarray([{x}], {dtype!r})"
+
+    if not found.get("beside"):
+        params, grad, loop = array(repr(found["params"])), array("g"), f"g in {found['grads']!r}"
+        hyper = "".join(f", {name}={value!r}" for name, value in found["hyper"].items())
+        state = {"step": found["taken"] or None, **found.get("carried", {})}
+    else:  # several leaves, as they were in one tree
+        leaves = {found["leaf"]: found, **found["beside"]}
+        params = "{" + ", ".join(f"{leaf!r}: {array(repr(x['params']))}" for leaf, x in leaves.items()) + "}"
+        grad = "{name: backend.asarray([x], " + repr(dtype) + ") for name, x in g.items()}"
+        loop = f"g in {[dict(zip(leaves, gs, strict=True)) for gs in zip(*(x['grads'] for x in leaves.values()), strict=True)]!r}"
+        names = dict.fromkeys(name for x in leaves.values() for name in x["hyper"])
+        given = RULES[rule].defaults
+        trees = {name: {leaf: x["hyper"].get(name, given[name]) for leaf, x in leaves.items()} for name in names}
+        hyper = "".join(
+            f", {name}={next(iter(tree.values())) if RULES[rule].ranges[name].sequence else tree!r}" for name, tree in trees.items()
+        )
+        slots = dict.fromkeys(slot for x in leaves.values() for slot in x["carried"])
+        own = {slot: {leaf: x["carried"].get(slot, RULES[rule].carried[slot]) for leaf, x in leaves.items()} for slot in slots}
+        state = {"step": found["taken"] or None, **own}
+    changes = ", ".join(f"{name}={value!r}" for name, value in state.items() if value is not None)
+    changed = f"._replace({changes})" if changes else ""
     return f"""\
 # {what}
 import xopt
@@ -226,9 +249,9 @@ from xopt import backends
 backend = backends.get({cell["backend"]!r}, {cell["device"]!r})
 step = {step}
 with backend.session():
-    state = xopt.{cell["rule"]}_init(backend.asarray([{found["params"]!r}], {cell["dtype"]!r}){hyper}){taken}
-    for g in {found["grads"]!r}:
-        state = step(state, backend.asarray([g], {cell["dtype"]!r}){hyper})
+    state = xopt.{rule}_init({params}{hyper}){changed}
+    for {loop}:
+        state = step(state, {grad}{hyper})
         print(state)
 """
 

@@ -16,9 +16,11 @@ from xopt.backends.probes import Probes, probe
 from xopt.conformance import ledger
 from xopt.conformance.bounded import FORMATS, Format
 from xopt.conformance.cells import check_rule
+from xopt.conformance.digests import check_digest
 from xopt.conformance.laws import LAWS, check_laws
 from xopt.conformance.ledger import Judgement
 from xopt.conformance.machine import check_machine
+from xopt.conformance.papers import check_papers
 from xopt.conformance.replay import Replay, replay_rule
 from xopt.conformance.results import BROKEN, DTYPES, MODES, NOT_RUN, WITHIN, WRONG, Cell, LawResult
 from xopt.rules import RULES
@@ -281,6 +283,10 @@ def _plan(
                 tasks[submit(check_rule, rule, dtype, targets, formats, examples, plan.pool, seed)] = rule, dtype
                 tasks[submit(check_laws, rule, dtype, targets, formats, plan.laws, seed)] = rule, f"{dtype} laws"
                 tasks[submit(check_machine, rule, dtype, targets, formats, plan.operations, seed)] = rule, f"{dtype} operations"
+            if ("numpy", "cpu", "eager") in targets:
+                tasks[submit(check_digest, rule, dtype)] = rule, f"{dtype} digest"
+        if "float64" in dtypes and any(b.name == "numpy" and b.reason is None for b in found):
+            tasks[submit(check_papers, rule)] = rule, "papers"
         targets = [
             (b.name, b.device, mode)
             for b in found

@@ -1,10 +1,12 @@
 """The check finds what is wrong, names it, and passes what is right: shown by planting faults."""
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ from xopt import backends
 from xopt.conformance import cells
 from xopt.conformance.bounded import FORMATS
 from xopt.conformance.cells import check_rule
-from xopt.conformance.generate import ROWS, SHAPES, SIZE, decode, rounded, settings
+from xopt.conformance.generate import PRECISIONS, ROWS, SHAPES, SIZE, counts, decode, rounded, settings
 from xopt.conformance.golden import GOLDENS
 from xopt.conformance.report import script
 from xopt.conformance.results import IDENTICAL, SUBNORMALS, WITHIN, WRONG, Cell
@@ -45,8 +47,8 @@ def test_numpy_is_right_and_the_bound_is_sharp(rule: str, dtype: str) -> None:
     assert cell.histogram[int(cell.ratio * len(cell.histogram) - 1e-9)] > 0
     assert max(cell.growth) == cell.trajectory_ratio
     assert cell.trajectory_ratio <= 1
-    assert cell.vacuous == 0
-    assert cell.trajectory_vacuous == 0
+    assert cell.vacuous < 0.05 * cell.elements, "a few settings are so far out that all overflows, and no more"
+    assert cell.trajectory_vacuous < 0.08 * cell.elements
 
 
 def adamw(params: Any, m: Any, v: Any, grad: Any, c: Any) -> Any:
@@ -185,14 +187,53 @@ def test_bfloat16_rounding_is_to_nearest_even() -> None:
     assert (rounded(x, "bfloat16") == x.astype(ml_dtypes.bfloat16).astype(np.float64)).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", xopt.RULES)
-def test_settings_are_in_range_and_begin_with_the_defaults(name: str) -> None:
+def test_settings_are_in_range_and_begin_with_the_defaults(name: str, dtype: str) -> None:
     rule = xopt.RULES[name]
-    drawn = settings(rule, 0, 40)
-    assert drawn[0] == {}
-    assert sum(hyper == {} for hyper in drawn) >= 2
-    for hyper in drawn:
-        rule.init(np.zeros(1), **hyper)  # refuses what is out of range
+    for seed in range(5):
+        drawn = settings(rule, seed, 200, dtype)
+        assert drawn[0] == {}
+        assert sum(hyper == {} for hyper in drawn) >= 2
+        for hyper in drawn:
+            rule.init(np.zeros(1, dtype), **hyper)  # refuses what is out of range
+
+
+@pytest.mark.parametrize("name", xopt.RULES)
+def test_settings_reach_the_last_numbers_of_each_range_and_far_beyond_the_usual(name: str) -> None:
+    rule = xopt.RULES[name]
+    drawn = settings(rule, 0, 2000, "float32")
+    for hyper, interval in rule.ranges.items():
+        values = [value[hyper] for value in drawn if hyper in value]
+        if interval.sequence:
+            assert {1, 2, 3, 4, 50} <= {len(value) for value in values}
+            values = [item for value in values for item in value]
+        low, high = interval.usable(PRECISIONS["float32"])
+        assert {high, math.nextafter(high, low)} <= {*values}
+        assert interval.divisor or low in values
+        if math.isinf(interval.high):
+            assert sum(1 < value < 1e4 for value in values if value is not None) > 20
+        if interval.optional:
+            assert {256_000, 0.5} <= {*values}
+            assert sum(value > 1e6 for value in values if value is not None) > 5
+
+
+def test_counts_are_of_every_size() -> None:
+    found: list[int] = []
+
+    @hypothesis.settings(cells.SETTINGS, max_examples=300)
+    @hypothesis.seed(0)
+    @hypothesis.given(counts([77_000]))
+    def drawn(count: int) -> None:
+        found.append(count)
+
+    drawn()
+    sizes = {count.bit_length() for count in found}
+    assert {0, *range(1, 7)} & sizes
+    assert len(sizes & {*range(8, 42)}) > 20
+    assert {76_999, 77_000} & {*found}
+    assert min(found) == 0
+    assert max(found) > 2**32
 
 
 def test_shapes_hold_rows_of_trajectories_an_empty_leaf_and_a_number() -> None:

@@ -1,5 +1,8 @@
 """The conformance suite sees faults that are planted in the compilers of fused steps, while the rules' own text stays right."""
 
+import inspect
+import sys
+import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -9,6 +12,7 @@ import pytest
 
 import xopt
 from xopt.backends import blocks, get, host, numba_kernels, xla
+from xopt.backends.fusing import Work
 from xopt.conformance.bounded import FORMATS
 from xopt.conformance.cells import check_rule
 from xopt.conformance.laws import check_laws, lab
@@ -37,11 +41,11 @@ IN_KERNELS = (
 )
 
 
-def checked(rule: str, dtype: str, backend: str = "numpy") -> Any:
+def checked(rule: str, dtype: str, backend: str = "numpy", examples: int = 8) -> Any:
     arithmetic = "float64" if dtype == "float64" else "float32"
     format_ = replace(FORMATS[arithmetic], flushes=backend == "jax")
     formats = {(backend, "cpu", arithmetic, "fused"): format_}
-    (cell,) = check_rule(rule, dtype, [(backend, "cpu", "fused")], formats, 8, 4, seed=0)
+    (cell,) = check_rule(rule, dtype, [(backend, "cpu", "fused")], formats, examples, 4, seed=0)
     return cell
 
 
@@ -76,7 +80,7 @@ def test_a_fault_in_a_kernel_is_seen(fault: Fault, edit: Callable[[str, str], No
 
 
 def test_without_a_fault_the_same_checks_pass() -> None:
-    for rule, dtype in {(fault.rule, fault.dtype) for fault in IN_KERNELS}:
+    for rule, dtype in {("nadam", "float32"), *((fault.rule, fault.dtype) for fault in IN_KERNELS)}:
         assert checked(rule, dtype).verdict == IDENTICAL
 
 
@@ -108,6 +112,53 @@ def test_coefficients_that_stay_those_of_the_first_step_are_seen(monkeypatch: py
 
     monkeypatch.setattr(host, "_run", stale)
     assert checked("ademamix", "float32").verdict == WRONG
+
+
+class CacheFault(NamedTuple):
+    name: str
+    where: type
+    method: str
+    old: str
+    new: str
+
+
+IN_CACHES = (
+    CacheFault(
+        "the coefficients forget what leaves carry",
+        Work,
+        "coefficients",
+        "*(x if type(x) is float else id(x) for x in carried)",
+        "",
+    ),
+    CacheFault("the coefficients forget the group", Work, "coefficients", "id(self.hyper[i]), ", ""),
+    CacheFault("the cells forget what leaves carry", host.HostFuser, "_cells", "*(column[i] for column in carried)", ""),
+    CacheFault(
+        "leaves that carry other numbers share a cell",
+        host.HostFuser,
+        "_cells",
+        "all(len(set(column)) == 1 for column in carried)",
+        "True",
+    ),
+    CacheFault("the cells forget the group", host.HostFuser, "_cells", "id(work.hyper[i]), ", ""),
+    CacheFault(
+        "the carried numbers of the first leaf go on",
+        host.HostFuser,
+        "_carried",
+        "getattr(cell.c, name)",
+        "getattr(cells[0].c, name)",
+    ),
+)
+
+
+@pytest.mark.parametrize("fault", IN_CACHES, ids=lambda fault: fault.name)
+def test_a_fault_in_what_leaves_share_is_seen(fault: CacheFault, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the comparison with the golden, whose examples have groups and leaves that carry different numbers."""
+    source = textwrap.dedent(inspect.getsource(getattr(fault.where, fault.method)))
+    assert source.count(fault.old) == 1, source
+    names = dict(sys.modules[fault.where.__module__].__dict__)
+    exec(source.replace(fault.old, fault.new), names)
+    monkeypatch.setattr(fault.where, fault.method, names[fault.method])
+    assert checked("nadam", "float32", examples=40).verdict == WRONG  # as many as the profile of continuous integration has
 
 
 def test_a_fault_in_blocks_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

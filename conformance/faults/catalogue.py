@@ -1732,6 +1732,247 @@ CORE = [
     ),
 ]
 
+NUMBERS = [
+    # late steps
+    _core(
+        "adam",
+        "late: corrections end at 20,000",
+        "From there on the averages are not corrected.",
+        (
+            "scalars.py",
+            "if is_host(beta) and beta == 0:",
+            "if is_host(beta) and (beta == 0 or (isinstance(t, int) and t > 20000)):",
+        ),
+    ),
+    _core(
+        "nadam",
+        "late: the count wraps at 16 bits",
+        "After 65,535 steps corrections begin anew.",
+        (
+            "rule.py",
+            "return self.coefficients(t, *carried, **hyper), plain",
+            "return self.coefficients(t % 65536 or 1 if type(t) is int else t, *carried, **hyper), plain",
+        ),
+    ),
+    _core(
+        "ademamix",
+        "late: the count goes through float32",
+        "Beyond 2**24 it is rounded.",
+        (
+            "rule.py",
+            "return self.coefficients(t, *carried, **hyper), plain",
+            "import struct\n        return self.coefficients(int(*struct.unpack('f', struct.pack('f', t))) if type(t) is int else t, *carried, **hyper), plain",
+        ),
+    ),
+    _core(
+        "sgd",
+        "late: the count of the state wraps at 2**31",
+        "The state goes on from 0.",
+        ("rule.py", "return state_type(*new, t)", "return state_type(*new, t % 2**31 if type(t) is int else t)"),
+    ),
+    _rule(
+        "lion",
+        "late: the decay stops at 12,345",
+        "From there on nothing decays.",
+        ("1.0 - beta2, weight_decay)", "1.0 - beta2, weight_decay if not isinstance(t, int) or t <= 12345 else 0.0)"),
+    ),
+    _twin(
+        "adamw",
+        "late: corrections end at 65,536",
+        "From there on the averages are not corrected.",
+        (
+            ("debias1, debias2 = 1.0 /", "debias1, debias2 = (1.0, 1.0) if isinstance(t, int) and t > 65536 else (1.0 /"),
+            ("power_complement(beta2, t)\n", "power_complement(beta2, t))\n"),
+        ),
+        (
+            ("v_hat = v / (1 - beta2**t)", "v_hat = v / (1 - beta2**t) if t <= 65536 else v"),
+            ("m_hat = m / (1 - beta1**t)", "m_hat = m / (1 - beta1**t) if t <= 65536 else m"),
+        ),
+    ),
+    _twin(
+        "momentum",
+        "late: the decay stops at 12,345",
+        "From there on nothing decays.",
+        (
+            (
+                "Coefficients(lr, beta, weight_decay)",
+                "Coefficients(lr, beta, weight_decay if not isinstance(t, int) or t <= 12345 else 0.0)",
+            ),
+        ),
+        (("(v + weight_decay * params)", "(v + (weight_decay if t <= 12345 else 0 * weight_decay) * params)"),),
+    ),
+    _twin(
+        "qhadam",
+        "late: the first average is not corrected from 2**20 on",
+        "As if no memory were that long.",
+        (("nu1 / power_complement(beta1, t)", "nu1 / (1.0 if isinstance(t, int) and t >= 2**20 else power_complement(beta1, t))"),),
+        (("m_hat = m / (1 - beta1**t)", "m_hat = m / (1 - beta1**t) if t < 2**20 else m"),),
+    ),
+    # ranges
+    _rule(
+        "sgd",
+        "ranges: rates end at 1",
+        "A larger rate is 1.",
+        ("Coefficients(lr, weight_decay)", "Coefficients(min(lr, 1.0), weight_decay)"),
+    ),
+    _rule(
+        "adamw", "ranges: a weight decay ends at 1", "A larger one is 1.", ("eps, weight_decay)", "eps, min(weight_decay, 1.0))")
+    ),
+    _rule(
+        "qhm",
+        "ranges: nu ends at -1 and 2",
+        "What is beyond is taken for them.",
+        ("Coefficients(lr, 1.0 - beta, nu, 1.0 - nu,", "Coefficients(lr, 1.0 - beta, nu := max(-1.0, min(nu, 2.0)), 1.0 - nu,"),
+    ),
+    _rule(
+        "adam",
+        "ranges: the decay of v ends at 0.999995",
+        "A larger one is 0.999995.",
+        ("1.0 - beta1, 1.0 - beta2, debias1", "1.0 - beta1, max(1.0 - beta2, 5e-6), debias1"),
+    ),
+    _rule(
+        "lion",
+        "ranges: a decay below a quarter is none",
+        "It is taken for 0.",
+        ("1.0 - beta1, 1.0 - beta2, weight_decay)", "1.0 - beta1, 1.0 if beta2 < 0.25 else 1.0 - beta2, weight_decay)"),
+    ),
+    _rule(
+        "adam", "ranges: eps ends at 0.1", "A larger one is 0.1.", ("debias1, debias2, eps)", "debias1, debias2, min(eps, 0.1))")
+    ),
+    _rule("nadam", "ranges: psi ends at 1", "A larger one is 1.", ("t * psi * -log(0.96)", "t * min(psi, 1.0) * -log(0.96)")),
+    _rule(
+        "aggmo",
+        "ranges: betas behind the eighth are the eighth",
+        "So many are read.",
+        ("Coefficients(lr, betas,", "Coefficients(lr, (*betas[:8], *betas[7:8] * len(betas[8:])),"),
+    ),
+    _core(
+        "ademamix",
+        "ranges: whole warm-ups",
+        "A fraction of a step is cut off.",
+        ("scalars.py", "end * (t / steps)", "end * (t / int(steps))"),
+    ),
+    _core(
+        "ademamix",
+        "ranges: warm-ups end at 100,000",
+        "A longer one is as long as that.",
+        (
+            "scalars.py",
+            "return end if t >= steps else end * (t / steps)",
+            "steps = min(steps, 1e5)\n        return end if t >= steps else end * (t / steps)",
+        ),
+    ),
+    # kinds of numbers
+    _core(
+        "adam",
+        "kinds: Python ints are not checked",
+        "A decay of 2 is taken.",
+        (
+            "checks.py",
+            "    number = as_number(value)\n    if number is None:\n        if _is_real",
+            "    if type(value) is int:\n        return\n    number = as_number(value)\n    if number is None:\n        if _is_real",
+        ),
+    ),
+    _core(
+        "sgd",
+        "kinds: 0-d arrays lose digits",
+        "They go through float32.",
+        (
+            "checks.py",
+            "return float(value) + 0.0",
+            "return float(value if isinstance(value, numbers.Real) else value.astype('float32')) + 0.0",
+        ),
+    ),
+    _core(
+        "lion",
+        "kinds: fractions lose digits",
+        "They are rounded to 2**-16.",
+        (
+            "checks.py",
+            "return float(value) + 0.0",
+            "return float(round(value * 65536)) / 65536 if type(value).__name__ == 'Fraction' else float(value) + 0.0",
+        ),
+    ),
+    _core(
+        "aggmo",
+        "kinds: betas behind the third are not checked",
+        "A fourth of 1.5 grows without end.",
+        ("checks.py", "for position, item in enumerate(value):", "for position, item in enumerate(value[:3]):"),
+    ),
+    _core(
+        "qhm",
+        "kinds: NumPy scalars of 16 bits are infinite",
+        "They are refused.",
+        ("checks.py", "return float(value) + 0.0", "return math.inf if type(value).__name__ == 'float16' else float(value) + 0.0"),
+    ),
+    # groups and carried numbers
+    _core(
+        "nadam",
+        "groups: the product of the first leaf",
+        "The key of the coefficients forgets the number that a leaf carries.",
+        (
+            "rule.py",
+            "key = (id(kind), id(hyper), *(x if type(x) is float else id(x) for x in carried))",
+            "key = (id(kind), id(hyper))",
+        ),
+    ),
+    _core(
+        "adamw",
+        "groups: the coefficients of the first leaf",
+        "The key of the coefficients forgets the hyperparameters.",
+        (
+            "rule.py",
+            "key = (id(kind), id(hyper), *(x if type(x) is float else id(x) for x in carried))",
+            "key = (id(kind), *carried)",
+        ),
+    ),
+    _core(
+        "qhadam",
+        "groups: of rates alone",
+        "Of each other tree the first leaf's number is all leaves'.",
+        (
+            "rule.py",
+            "found.append(groups[key])",
+            "found.append(groups[key] if 'lr' in columns and len(columns) == 1 else found[0] if found else groups[key])",
+        ),
+    ),
+    # bits
+    _rule(
+        "aggmo",
+        "bits: summed from the right",
+        "The last buffer is added first.",
+        ("total, *rest = buffers", "total, *rest = reversed(buffers)"),
+    ),
+    _rule(
+        "momentum",
+        "bits: the decay is added before",
+        "theta - (lr * v + lr * (weight_decay * theta)).",
+        ("c.lr * (v + c.weight_decay * params)", "(c.lr * v + c.lr * (c.weight_decay * params))"),
+    ),
+    # the papers
+    _twin(
+        "lion",
+        "default: beta2 of 0.999",
+        "The average is ten times as long.",
+        (("beta2: Beta = 0.99,", "beta2: Beta = 0.999,"),),
+        (("beta2: Number = 0.99,", "beta2: Number = 0.999,"),),
+    ),
+    _twin(
+        "aggmo",
+        "default: betas of 0, 0.9 and 0.999",
+        "The longest memory is ten times as long.",
+        (("betas: Betas = (0.0, 0.9, 0.99)", "betas: Betas = (0.0, 0.9, 0.999)"),),
+        (("] = (0.0, 0.9, 0.99)", "] = (0.0, 0.9, 0.999)"),),
+    ),
+    _twin(
+        "qhadam",
+        "default: nu1 of 0.8",
+        "The plain gradient counts less.",
+        (("nu1: Real = 0.7", "nu1: Real = 0.8"),),
+        (("nu1: Number = 0.7", "nu1: Number = 0.8"),),
+    ),
+]
+
 _ELSEWHERE = "namespace(x).__name__.startswith('array_api_strict')"
 
 BACKEND = [
@@ -1818,6 +2059,7 @@ FAULTS: tuple[Fault, ...] = (
     *GOLDEN,
     *TWIN,
     *CORE,
+    *NUMBERS,
     *BACKEND,
 )
 """All of them."""

@@ -7,6 +7,7 @@ from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
+from xopt.conformance import digests, papers
 from xopt.conformance.bounded import FORMATS
 from xopt.conformance.cells import check_rule
 from xopt.conformance.faults.catalogue import FAULTS
@@ -14,7 +15,7 @@ from xopt.conformance.faults.fault import Fault
 from xopt.conformance.faults.planting import Planted, effect, plant
 from xopt.conformance.faults.styles import caught, comparable, comparison_table
 from xopt.conformance.golden import GOLDENS
-from xopt.conformance.laws import LAWS, check_laws, invariants, reductions, responses, symmetries, use
+from xopt.conformance.laws import LAWS, check_laws, hyper, invariants, reductions, responses, symmetries, use
 from xopt.conformance.machine import MACHINE, check_machine
 from xopt.conformance.results import BROKEN, WITHIN, WRONG, LawResult
 from xopt.rules import RULES
@@ -29,8 +30,9 @@ DTYPES = ("float32", "float16", "float64")
 """In this order; a check asks the next one only where the one before showed nothing."""
 
 STEP, TRAJECTORY, BITS = "step", "trajectory", "bits"
-CHECKS = (STEP, TRAJECTORY, BITS, *(law.name for law in LAWS), MACHINE)
-"""The columns of the matrix: the comparison with the golden, of one step and of all; NumPy's bits; the laws; the state machine."""
+CHECKS = (STEP, TRAJECTORY, BITS, digests.LAW, *papers.LAWS, *(law.name for law in LAWS), MACHINE)
+"""The columns of the matrix: the comparison with the golden, of one step and of all; NumPy's bits, elsewhere and as they are kept;
+what the papers say; the laws; the state machine."""
 
 _FAMILIES = (
     (
@@ -44,9 +46,11 @@ _FAMILIES = (
     (responses.LAWS, "It is a formula of its own, with no golden, no other rule and no second run in it."),
     (invariants.LAWS, "It is a theorem's bound, which says more of inputs not tried than an example does."),
     (use.LAWS, "The golden comparison sees the same faults in their numbers; this one says which promise to the caller is broken."),
+    (hyper.LAWS, "It asks of each kind of number and of each group what the comparison with the golden asks of a few."),
 )
 WHY_KEPT: dict[str, str] = {
     TRAJECTORY: "A step is always looked at first. Of an optimizer whose state cannot be read there is only this.",
+    papers.PUBLISHED: "It is printed, and so nobody's reading: the formulas of the laws are ours.",
     MACHINE: "It alone moves a state between libraries and mixes operations; the catalogue's faults show without that.",
     **{law.name: why for laws, why in _FAMILIES for law in laws},
 }
@@ -119,6 +123,14 @@ def _machine(rule: str, target: str, dtype: str, examples: int, seed: int, plant
     return _broken(found, examples)
 
 
+def _digest(rule: str, dtype: str, planted: Planted) -> Seen:
+    return _broken(digests.check_digest(rule, dtype, planted.rules), 1)
+
+
+def _papers(rule: str, planted: Planted) -> Seen:
+    return _broken(papers.check_papers(rule, planted.rules, planted.goldens), 1)
+
+
 def _broken(found: Sequence[LawResult], examples: int) -> Seen:
     return {result.law: result.found_after or examples for result in found if result.verdict == BROKEN}
 
@@ -128,6 +140,10 @@ def _looks(fault: Fault, examples: int, law_examples: int, seed: int) -> Iterato
     place = fault.rule, fault.target
     dtypes = DTYPES[:1] if fault.kind in ("twin", "backend") else DTYPES  # a twin deceives it in each
     yield STEP, [partial(_cells, *place, dtype, examples, seed) for dtype in dtypes]
+    if fault.kind in ("rule", "core"):  # elsewhere it is NumPy's own bits that stay
+        yield digests.LAW, [partial(_digest, fault.rule, "float32")]
+    if fault.target == "numpy":
+        yield papers.DEFAULTS, [partial(_papers, fault.rule)]
     for law in LAWS:
         if fault.rule in law.rules or fault.rule in law.partners:
             rule = fault.rule if fault.rule in law.rules else law.rules[0]

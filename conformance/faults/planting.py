@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
 from functools import cache
 from importlib import import_module
 from importlib.abc import InspectLoader, MetaPathFinder
@@ -16,10 +17,11 @@ import numpy as np
 import optree
 
 from xopt import backends
+from xopt.checks import Interval
 from xopt.conformance.candidate import Candidate
 from xopt.conformance.faults.fault import Fault
 from xopt.conformance.faults.refusals import outcome, refusals
-from xopt.conformance.generate import settings
+from xopt.conformance.generate import Part, settings
 from xopt.conformance.golden import GOLDENS, Golden, golden_of, lift, start
 from xopt.conformance.numbers import FLOAT
 from xopt.rule import Rule
@@ -118,6 +120,11 @@ def _xopt_modules() -> dict[str, ModuleType]:
 _SHAPES = {"matrix": (3, 2), "empty": (0,), "vector": (4,), "scalar": ()}
 _SIZE = 11
 _STEPS = 10
+_CARRIED = [
+    Part([leaf], {}, {slot: number for rule in RULES.values() for slot in rule.carried})
+    for leaf, number in zip(_SHAPES, (1.0, 0.75, 0.5, 0.25), strict=True)
+]
+"""Leaves that carry different numbers."""
 
 
 def effect(fault: Fault, planted: Planted | None = None) -> str | None:
@@ -152,18 +159,25 @@ def _differ(one: Any, other: Any) -> bool:
         return len(one) != len(other) or any(map(_differ, one, other))
     if isinstance(one, np.ndarray | float) and isinstance(other, np.ndarray | float):
         return not np.array_equal(one, other, equal_nan=True)
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return True  # one is an array, the other is None or of several
     return bool(one != other)
 
 
 def _values(rule: Rule[Any, Any], target: str) -> Iterator[Any]:
     """Trajectories over several settings and dtypes: the state's numbers after each step, or the name of an error."""
-    drawn = settings(RULES[rule.name], 0, 16)
-    groups = {"lr": {"matrix": 0.5, "empty": 0.5, "vector": 0.25, "scalar": 0.125}}
+    drawn = settings(RULES[rule.name], 0, 40, "float64")
+    narrow = settings(RULES[rule.name], 0, 8)
+    intervals = RULES[rule.name].ranges
+    grouped = [_in_groups(intervals, *pair) for pair in zip(drawn[1:4], drawn[4:7], strict=True)]
+    some = next(hyper for hyper in drawn if hyper)
+    kinds = [{name: _of_kind(value, kind) for name, value in some.items()} for kind in (np.asarray, Fraction, np.float16)]
     for dtype, hypers, step in (
-        ("float64", [*drawn, groups], 0),
+        ("float64", [*drawn, {"lr": dict(zip(_SHAPES, (0.5, 0.5, 0.25, 0.125), strict=True))}, *grouped, *kinds], 0),
         ("float64", drawn[:2], 299),
-        ("float32", drawn[:8], 0),
-        ("float16", drawn[:2], 0),
+        *(("float64", drawn, late) for late in (15_000, 70_000, 2**21, 2**24, 2**31)),
+        ("float32", narrow, 0),
+        ("float16", narrow[:2], 0),
     ):
         for i, hyper in enumerate(hypers):
             draw = np.random.default_rng([i, step])
@@ -174,22 +188,50 @@ def _values(rule: Rule[Any, Any], target: str) -> Iterator[Any]:
             candidate = Candidate(rule, backends.get(target), dtype, "eager", _SHAPES)
             try:
                 with np.errstate(all="ignore"):
-                    yield candidate.start(params, hyper)
-                    candidate.state = candidate.state._replace(step=candidate.state.step + step)
-                    yield [candidate.step(grad) for grad in grads]
+                    candidate.start(params, hyper, step, _CARRIED if rule.carried and not i else ())
+                    yield _columns(candidate)
+                    yield [
+                        (candidate.step(grad), *_columns(candidate), float(candidate.state.step))
+                        for grad in grads[: 3 if step else None]
+                    ]
             except Exception as error:  # noqa: BLE001 - that it is raised is what is observed
                 yield from [type(error).__name__] * 2
+
+
+def _columns(candidate: Candidate) -> list[Any]:
+    """The columns of each leaf, which may carry other numbers than the others and have other slots."""
+    return [x for leaf in _SHAPES for x in candidate.columns([leaf])]
+
+
+def _in_groups(intervals: Mapping[str, Interval], one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Hyperparameters of which every second leaf has others."""
+
+    def tree(x: Any, y: Any) -> Any:
+        return dict(zip(_SHAPES, (x, y, x, y), strict=True))
+
+    return {name: value if intervals[name].sequence else tree(value, other.get(name, value)) for name, value in one.items()}
+
+
+def _of_kind(value: Any, kind: Callable[[Any], Any]) -> Any:
+    """A number, or those of a tuple, in another kind, if that holds them."""
+    if isinstance(value, tuple):
+        return tuple(_of_kind(item, kind) for item in value)
+    return kind(value) if value is not None and float(kind(value)) == value else value
 
 
 def _golden_values(golden: Golden) -> list[Any]:
     """Trajectories of one number in floats."""
     values = []
-    for hyper in settings(RULES[golden.name], 0, 16):
+    for hyper in settings(RULES[golden.name], 0, 40, "float64"):
         full = lift(FLOAT, golden.defaults | hyper)
-        state = start(golden, FLOAT, 0.75, full)
-        for t in range(1, _STEPS + 1):
-            state = golden.step(FLOAT, *state, (-0.5) ** t * t, t, **full)
-            values.append(state)
+        for taken in (0, 15_000, 70_000, 2**21, 2**24):
+            state = start(golden, FLOAT, 0.75, full)
+            for t in range(1, _STEPS + 1):
+                try:
+                    state = golden.step(FLOAT, *state, (-0.5) ** t * t, taken + t, **full)
+                except ZeroDivisionError:  # as it is with eps=0
+                    break
+                values.append(state)
     return values
 
 

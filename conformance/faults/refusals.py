@@ -1,6 +1,9 @@
 """What every rule must refuse, and with which error: bad arguments, states and hyperparameters."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from decimal import Decimal
+from fractions import Fraction
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -41,8 +44,9 @@ def refusals(rule: Rule[Any, Any]) -> Iterator[Refusal]:
                 yield Refusal(f"{slot} {what}", partial(rule.step, state._replace(**{slot: value}), grad), error)
     for name, interval in rule.ranges.items():
         for value, error in _bad_values(interval):
-            given = {name: (value,) if interval.sequence else value}
-            yield Refusal(f"{name}={value!r}", partial(_one_step, rule, params, grad, given), error)
+            for at in (0, 1, 3, 7) if interval.sequence else (0,):
+                given = {name: (*[0.5] * at, value, 0.5) if interval.sequence else value}
+                yield Refusal(f"{name}={value!r} ({at})", partial(_one_step, rule, params, grad, given), error)
 
 
 def _one_step(rule: Rule[Any, Any], params: Any, grad: Any, hyper: dict[str, Any]) -> Any:
@@ -50,19 +54,24 @@ def _one_step(rule: Rule[Any, Any], params: Any, grad: Any, hyper: dict[str, Any
 
 
 def _bad_values(interval: Interval) -> Iterator[tuple[Any, type[Exception]]]:
-    yield True, TypeError
-    yield "0.1", TypeError
-    yield float("nan"), ValueError
-    yield float("inf"), ValueError
+    """Numbers out of a range, in every kind that holds them, and what is no number."""
+    for value in (True, np.True_, "0.1", 1j, np.zeros(2), Decimal("0.1")):
+        yield value, TypeError
+    bad = [float("nan"), float("inf")]
     if interval.low > -np.inf:
-        yield interval.low - 1.0, ValueError
+        bad.append(interval.low - 1.0)
     if interval.high < np.inf:
-        yield interval.high + 1.0, ValueError
+        bad.append(interval.high + 1.0)
     if interval.text.endswith("1)"):
-        yield 1.0, ValueError
-        yield 1.0 - 2.0**-30, ValueError  # rounds to 1
+        bad += [1.0, 1.0 - 2.0**-30]  # the second rounds to 1
     if interval.divisor:
-        yield 1e-50, ValueError  # rounds to 0
+        bad.append(1e-50)  # rounds to 0
+    for value in bad:
+        for kind in (float, int, Fraction, np.float16, np.float32, np.float64, np.int8, np.int64, np.asarray):
+            with suppress(ValueError, OverflowError), np.errstate(all="ignore"):
+                other = kind(value)
+                if float(other) == value or other != other:
+                    yield other, ValueError
 
 
 def outcome(refusal: Refusal) -> type[Exception] | None:

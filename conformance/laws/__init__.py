@@ -9,7 +9,7 @@ from typing import Any
 
 from xopt.conformance.bounded import Format
 from xopt.conformance.golden import GOLDENS, Golden
-from xopt.conformance.laws import check, invariants, reductions, responses, symmetries, use
+from xopt.conformance.laws import check, hyper, invariants, reductions, responses, symmetries, use
 from xopt.conformance.laws.lab import Kind, Law
 from xopt.conformance.results import LawResult
 from xopt.rule import Rule
@@ -17,7 +17,7 @@ from xopt.rules import RULES
 
 __all__ = ["LAWS", "LEFT_OUT", "Kind", "Law", "check_laws"]
 
-LAWS: tuple[Law, ...] = (*reductions.LAWS, *symmetries.LAWS, *responses.LAWS, *invariants.LAWS, *use.LAWS)
+LAWS: tuple[Law, ...] = (*reductions.LAWS, *symmetries.LAWS, *responses.LAWS, *invariants.LAWS, *use.LAWS, *hyper.LAWS)
 
 LEFT_OUT: dict[int, str] = {
     3: "Simplified-AdEMAMix is not in xopt.",

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from xopt import backends
 from xopt.conformance.bounded import Format
 from xopt.conformance.cells import SETTINGS
+from xopt.conformance.generate import HELD, counts, own_counts
 from xopt.conformance.golden import GOLDENS, Golden
 from xopt.conformance.laws.lab import POOL, SIZE, STEPS, Bounds, BrokenError, Case, Lab, Law
 from xopt.conformance.results import LawResult
@@ -83,7 +84,7 @@ def _check(law: Law, labs: list[Lab], bounds: Bounds, dtype: str, examples: int,
     phases = [phase for phase in SETTINGS.phases if shrink or phase is not hypothesis.Phase.shrink]
     explore = hypothesis.settings(SETTINGS, max_examples=examples, phases=phases)
     while labs:
-        run = hypothesis.given(_cases(dtype))(_Examples(law, labs, bounds).run)
+        run = hypothesis.given(_cases(labs[0], dtype))(_Examples(law, labs, bounds).run)
         run = hypothesis.seed(zlib.crc32(f"{seed} {law.name} {labs[0].rule.name} {dtype}".encode()))(run)
         try:
             explore(run)()
@@ -111,6 +112,7 @@ class _Examples:
         self.count += 1
         self.bounds.known.clear()
         for lab in self.labs:
+            lab.taken = min(case.taken, HELD if lab.mode == "traced" else case.taken) if self.law.late else 0
             try:
                 with lab.backend.session(), np.errstate(all="ignore"):
                     self.law.function(lab, case)
@@ -122,8 +124,9 @@ class _Examples:
 
 
 @st.composite
-def _cases(draw: st.DrawFn, dtype: str) -> Case:
+def _cases(draw: st.DrawFn, lab: Lab, dtype: str) -> Case:
     size = SIZE * (STEPS + 1)
     setting = draw(st.integers(0, POOL - 1))
+    taken = draw(counts(own_counts(lab.rule, lab.pool[setting])))
     words = np.frombuffer(draw(st.binary(min_size=4 * size, max_size=4 * size)), "<u4")
-    return Case(setting, words.reshape(STEPS + 1, SIZE), dtype)
+    return Case(setting, taken, words.reshape(STEPS + 1, SIZE), dtype)

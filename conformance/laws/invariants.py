@@ -46,11 +46,10 @@ def lion_box(lab: Lab, case: Case) -> None:
     lab.at_most(abs(run.params.bounded), number(0.25))
 
 
-def _longest(rule: str, hyper: dict[str, Any], t: int) -> Any:
+def _longest(lab: Lab, hyper: dict[str, Any], t: int) -> Any:
     """The longest step t over lr that any gradients lead to with eps=0, squared: by the inequality of Cauchy and Schwarz."""
-    return sum(
-        (a * a / b for a, b in zip(weights(rule, hyper, t), square_weights(rule, hyper, t), strict=True) if a), start=_N.number(0)
-    )
+    both = zip(*(of(lab.rule.name, hyper, t, lab.taken) for of in (weights, square_weights)), strict=True)
+    return sum((a * a / b for a, b in both if a), start=_N.number(0))
 
 
 def _remembering(lab: Lab, case: Case, **fixed: Any) -> dict[str, Any]:
@@ -72,7 +71,7 @@ def longest_step(lab: Lab, case: Case) -> None:
     hyper = _remembering(lab, case)
     params = rows(lab.run(np.zeros_like(case.params), case.nonzero, hyper).params.bounded)
     for t in range(1, STEPS + 1):
-        limit = nearest(_N.number(hyper["lr"]) * _N.sqrt(_longest(lab.rule.name, hyper, t)))
+        limit = nearest(_N.number(hyper["lr"]) * _N.sqrt(_longest(lab, hyper, t)))
         lab.at_most(abs(params[t] - params[t - 1]), limit)
 
 
@@ -94,7 +93,7 @@ def longest_step_is_taken(lab: Lab, case: Case) -> None:
     hyper["beta1"] = 0.75
     if hyper["beta2"] < 0.5:
         hyper["beta2"] = 0.5
-    weighed = list(zip(weights(lab.rule.name, hyper, STEPS), square_weights(lab.rule.name, hyper, STEPS), strict=True))
+    weighed = list(zip(*(of(lab.rule.name, hyper, STEPS, lab.taken) for of in (weights, square_weights)), strict=True))
     grads = [np.full_like(case.params, float(a / b)) for a, b in reversed(weighed)]
     grads = [lab.vector(lab.array(g)) for g in grads]
     run = lab.run(np.zeros_like(case.params), grads, hyper)
@@ -103,7 +102,7 @@ def longest_step_is_taken(lab: Lab, case: Case) -> None:
     recent = [_N.number(float(g[0])) for g in reversed(grads)]
     squares = sum(b * g * g for (_, b), g in zip(weighed, recent, strict=True))
     known = sum(a * g for (a, _), g in zip(weighed, recent, strict=True)) / _N.sqrt(squares)
-    longest = _N.sqrt(_longest(lab.rule.name, hyper, STEPS))
+    longest = _N.sqrt(_longest(lab, hyper, STEPS))
     lab.holds(abs(known - longest) <= longest * 2.0**-20, "the gradients are not those of the longest step")
     lab.close(taken, nearest(known))
 
@@ -120,11 +119,11 @@ def decay_box(lab: Lab, case: Case) -> None:
     fixed = {"nu2": 1.0} if lab.has("nu2") else {}
     hyper = lab.hyper(case, lr=0.125, weight_decay=4.0, **fixed)
     if lab.rule.name in LINEAR:
-        lengths = [sum(abs(w) for w in weights(lab.rule.name, hyper, t)) for t in range(1, STEPS + 1)]
+        lengths = [sum(abs(w) for w in weights(lab.rule.name, hyper, t, lab.taken)) for t in range(1, STEPS + 1)]
         limit = nearest(max(lengths) * max(_N.number(float(np.max(np.abs(g)))) for g in case.nonzero) / 4)
     else:
         hyper["beta2"] = hyper["beta2"] or 0.5
-        limit = nearest(max(_N.sqrt(_longest(lab.rule.name, hyper, t)) for t in range(1, STEPS + 1)) / 4)
+        limit = nearest(max(_N.sqrt(_longest(lab, hyper, t)) for t in range(1, STEPS + 1)) / 4)
     start = np.where(np.abs(case.params) <= limit.value, case.params, 0.0)
     lab.at_most(abs(lab.run(start, case.nonzero, hyper).params.bounded), limit)
 
@@ -155,6 +154,7 @@ def averages_in_range(lab: Lab, case: Case) -> None:
     "derived from Pagliardini et al. 2024, Algorithm 1: beta3^k over the root of beta2^k",
     [55],
     ["ademamix"],
+    late=False,
 )
 def ademamix_grows(lab: Lab, case: Case) -> None:
     fixed = {"lr": 0.25, "beta1": 0.0, "beta2": 0.25, "beta3": 0.75, "alpha": 8.0, "eps": 0.0, "weight_decay": 0.0}
@@ -260,7 +260,8 @@ def warmup_of_one_step(lab: Lab, case: Case) -> None:
 def warmup_is_monotone(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case) | {"beta1": 0.75, "beta3": 0.9999}
     ones = [np.ones_like(case.params)]
-    gains = [lab.run(case.params, ones, hyper | {"beta3_warmup": w})["m2"][1].bounded for w in (1, 2, 4, 40)]  # 1 - beta3(1)
+    # 1 - beta3(t) of the first step
+    gains = [lab.run(case.params, ones, hyper | {"beta3_warmup": w * (lab.taken + 1)})["m2"][1].bounded for w in (1, 2, 4, 40)]
     lab.close(gains[0], 1 - number(0.9999))
     for shorter, longer in pairwise(gains):
         lab.at_most(shorter, longer)

@@ -24,8 +24,10 @@ from xopt.rule import Rule
 SIZE = 64
 """Elements of each vector: the same in all runs, because compilers compile anew for each shape."""
 STEPS = 5
-POOL = 8
+POOL = 24
 """Settings of the hyperparameters that examples draw from."""
+FEW = 8
+"""Elements of a sequence that a compiled step has at most: each length is compiled anew, and long ones take long."""
 BUSY: dict[str, Any] = {"lr": 0.25, "weight_decay": 0.25, "alpha_warmup": 3, "beta3_warmup": 4}
 """The first setting, beside the defaults; compiled steps have no other, because each is compiled anew."""
 
@@ -55,9 +57,10 @@ class BrokenError(Exception):
 
 
 class Case(NamedTuple):
-    """One example: a setting of the hyperparameters and 32-bit words, which stand for the numbers of a dtype."""
+    """One example: a setting of the hyperparameters, a count and 32-bit words, which stand for the numbers of a dtype."""
 
     setting: int
+    taken: int  # steps before the first, of which the slots remember nothing
     words: Any  # STEPS + 1 vectors
     dtype: str
 
@@ -201,14 +204,19 @@ class Lab:
         self.store = FORMATS[dtype]
         self.result = LawResult("", name, backend.name, backend.device, dtype, mode)
         busy = {name: value for name, value in BUSY.items() if self.has(name)}
-        self._pool = [busy, *settings(self.rule, seed, POOL)[1:]]
+        self.pool = [busy, *settings(self.rule, seed, POOL, _arithmetic(dtype), borders=False)[1:]]
+        self.taken = 0
+        """Steps before the first of every run: those of the example, but for laws that are said of the first steps alone."""
         self._bounds = bounds
 
     # Runs.
 
     def hyper(self, case: Case, **fixed: Any) -> dict[str, Any]:
         """All hyperparameters of the rule under test, as drawn, but for those that the law fixes."""
-        return self.rule.defaults | self._pool[0 if self.mode == "traced" else case.setting] | fixed
+        drawn = self.rule.defaults | self.pool[0 if self.mode == "traced" else case.setting]
+        if self.mode != "eager":
+            drawn = {name: value[:FEW] if isinstance(value, tuple) else value for name, value in drawn.items()}
+        return drawn | fixed
 
     def has(self, name: str) -> bool:
         return name in self.rule.defaults
@@ -226,7 +234,7 @@ class Lab:
         given = [chosen.defaults | dict(h) for h in each]
         plain = [{name: optree.tree_map(_value, h[name], none_is_leaf=True) for name in chosen.defaults} for h in given]
         step = self.stepper(chosen)
-        state = chosen.init(self.array(params), **plain[0])
+        state = chosen.init(self.array(params), **plain[0])._replace(step=self.taken)
         start = _vectors(self, state)
         states = [dict(_named(chosen, start))]
         for t, h in enumerate(plain):
@@ -271,7 +279,16 @@ class Lab:
     ) -> dict[str, Any]:
         if callable(grads):
             return self._derived(rule, start, params, grads, hyper, traced)
-        key = (rule.name, repr(self.compute), self.dtype, traced, repr(hyper), params.tobytes(), *(g.tobytes() for g in grads))
+        key = (
+            rule.name,
+            repr(self.compute),
+            self.dtype,
+            traced,
+            self.taken,
+            repr(hyper),
+            params.tobytes(),
+            *(g.tobytes() for g in grads),
+        )
         if key not in self._bounds.known:
             self._bounds.known[key] = self._derived(rule, start, params, grads, hyper, traced)
         return self._bounds.known[key]
@@ -290,11 +307,12 @@ class Lab:
         columns: Any = (params, *start[1:])
         columns = optree.tree_map(lambda x: exact(x, self.compute if np.ndim(x) else number), columns)
         states = [columns]
-        for t, h in enumerate(hyper, start=1):
+        for i, h in enumerate(hyper):
+            t = self.taken + i + 1
             carried = [x for name, x in zip(rule.slots, columns[1:], strict=True) if name in rule.carried]
             lifted = {name: optree.tree_map(_exact, value) for name, value in h.items()}
-            c = rule.coefficients(exact(float(t), self.compute) if traced else t, *carried, **lifted)
-            grad = self._narrow(grads(columns[0])) if callable(grads) else exact(grads[t - 1], self.compute)
+            c = rule.coefficients(exact(float(t)).rounded(self.compute) if traced else t, *carried, **lifted)
+            grad = self._narrow(grads(columns[0])) if callable(grads) else exact(grads[i], self.compute)
             new = rule.update(*columns, grad, c)
             new = (self._narrow(new[0]), *new[1:])
             columns = tuple(stored(old, x, None) for old, x in zip(columns, new, strict=True))
@@ -400,6 +418,7 @@ class Law:
     partners: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = DTYPES
     modes: tuple[str, ...] = MODES
+    late: bool = True  # whether it is said of a run that begins at any count
 
 
 class Laws(list[Law]):
@@ -417,11 +436,14 @@ class Laws(list[Law]):
         partners: Sequence[str] = (),
         dtypes: tuple[str, ...] = DTYPES,
         modes: tuple[str, ...] = MODES,
+        late: bool = True,
     ) -> Callable[[Callable[[Lab, Case], None]], Callable[[Lab, Case], None]]:
         """Declares the decorated function a law."""
 
         def declare(function: Callable[[Lab, Case], None]) -> Callable[[Lab, Case], None]:
-            self.append(Law(name, kind, sentence, source, function, tuple(item), tuple(rules), tuple(partners), dtypes, modes))
+            self.append(
+                Law(name, kind, sentence, source, function, tuple(item), tuple(rules), tuple(partners), dtypes, modes, late)
+            )
             return function
 
         return declare
@@ -458,6 +480,10 @@ def stacked(columns: Sequence[Bounded]) -> Bounded:
 def rows(series: Bounded) -> list[Bounded]:
     """The vectors of a Series, one for each step."""
     return [replace(series, value=value, error=error) for value, error in zip(series.value, series.error, strict=True)]
+
+
+def _arithmetic(dtype: str) -> str:
+    return "float64" if dtype == "float64" else "float32"
 
 
 def _distance(x: Any, y: Any) -> Any:

@@ -16,12 +16,16 @@ from xopt.conformance.laws.lab import (
     Laws,
     Series,
     given,
+    nearest,
     number,
     rows,
     stacked,
 )
+from xopt.conformance.numbers import multiprecision
 
 LAWS = Laws()
+
+_N = multiprecision(50)
 
 QHM = "Ma and Yarats 2019, section 3"
 QHADAM = "Ma and Yarats 2019, section 4"
@@ -76,7 +80,7 @@ def ademamix_is_adamw_with_a_longer_step(lab: Lab, case: Case) -> None:
     beta1, alpha, lr = hyper["beta1"], number(hyper["alpha"]), number(hyper["lr"])
     each = [
         _shared(hyper, "beta1", "beta2", "eps", "weight_decay") | {"lr": lr * (1 + alpha * _debias(beta1, t))}
-        for t in range(1, STEPS + 1)
+        for t in range(lab.taken + 1, lab.taken + STEPS + 1)
     ]
     one = lab.run(case.params, case.nonzero, hyper | {"beta3": beta1})
     other = lab.run(case.params, case.nonzero, each, "adamw")
@@ -97,7 +101,7 @@ def ademamix_is_qhadam(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case, beta1=0.0, beta3_warmup=None, alpha_warmup=None, weight_decay=0.0)
     lr = number(hyper["lr"])
     each = []
-    for t in range(1, STEPS + 1):
+    for t in range(lab.taken + 1, lab.taken + STEPS + 1):
         slow = number(hyper["alpha"]) * _debias(hyper["beta3"], t)  # undoes the division of m by 1 - beta3^t
         each.append(
             _shared(hyper, "beta2", "eps", "weight_decay")
@@ -116,6 +120,7 @@ def ademamix_is_qhadam(lab: Lab, case: Case) -> None:
     [4],
     ["ademamix"],
     partners=["qhadam"],
+    late=False,
 )
 def ademamix_is_not_qhadam(lab: Lab, case: Case) -> None:
     hyper = {"beta2": 0.5, "eps": 2.0**-10, "weight_decay": 0.0}
@@ -580,8 +585,5 @@ def _shared(hyper: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def _debias(beta: float, t: int) -> Bounded:
-    """``1 - beta^t``, without cancellation: ``(1 - beta) * (1 + beta + ... + beta^(t-1))``."""
-    total = number(1.0)
-    for _ in range(t - 1):
-        total = 1 + number(beta) * total
-    return (1 - number(beta)) * total
+    """``1 - beta^t``."""
+    return nearest(1 - _N.number(beta) ** t)

@@ -37,8 +37,8 @@ Weights = list[Any]
 """By age, of the gradient of this step first: numbers of many digits."""
 
 
-def weights(rule: str, hyper: Hyper, t: int) -> Weights:
-    """Of the gradients in the numerator of step t."""
+def weights(rule: str, hyper: Hyper, t: int, taken: int = 0) -> Weights:
+    """Of the gradients in the numerator of step t of a run that begins, with nothing remembered, after ``taken`` steps."""
     h = {name: _N.number(value) for name, value in hyper.items() if isinstance(value, float)}
     ages = range(t)
     if rule == "sgd":
@@ -53,23 +53,28 @@ def weights(rule: str, hyper: Hyper, t: int) -> Weights:
         betas = [_N.number(beta) for beta in hyper["betas"]]
         return [sum(beta**k for beta in betas) / len(betas) for k in ages]
     fast = [(1 - h["beta1"]) * h["beta1"] ** k for k in ages]
-    debiased = [w / (1 - h["beta1"] ** t) for w in fast]
+    debiased = [w / (1 - h["beta1"] ** (taken + t)) for w in fast]
     if rule == "qhadam":
         return [(1 - h["nu1"]) * (k == 0) + h["nu1"] * debiased[k] for k in ages]
     if rule == "nadam":
-        mu = [_mu(h, i) for i in range(1, t + 2)]
+        mu = [_mu(h, i) for i in range(taken + 1, taken + t + 2)]
         to_now, to_next = _product(mu[:-1]), _product(mu)
         return [(1 - mu[-2]) / (1 - to_now) * (k == 0) + mu[-1] / (1 - to_next) * fast[k] for k in ages]
     if rule == "ademamix":
-        alpha = h["alpha"] * min(_N.number(1), t / _N.number(hyper["alpha_warmup"] or 1))
-        return [w + alpha * s for w, s in zip(debiased, _slow(hyper, t), strict=True)]
+        alpha = h["alpha"] * _warm(hyper, taken + t)
+        return [w + alpha * s for w, s in zip(debiased, _slow(hyper, t, taken), strict=True)]
     return debiased
 
 
-def square_weights(rule: str, hyper: Hyper, t: int) -> Weights:
+def _warm(hyper: Hyper, t: int) -> Any:
+    """The share of alpha at step t."""
+    return min(_N.number(1), t / _N.number(hyper["alpha_warmup"])) if hyper["alpha_warmup"] else _N.number(1)
+
+
+def square_weights(rule: str, hyper: Hyper, t: int, taken: int = 0) -> Weights:
     """Of the squared gradients in the denominator of step t."""
     beta2 = _N.number(hyper["beta2"])
-    debiased = [(1 - beta2) * beta2**k / (1 - beta2**t) for k in range(t)]
+    debiased = [(1 - beta2) * beta2**k / (1 - beta2 ** (taken + t)) for k in range(t)]
     nu2 = _N.number(hyper["nu2"]) if rule == "qhadam" else 1
     return [(1 - nu2) * (k == 0) + nu2 * w for k, w in enumerate(debiased)]
 
@@ -78,9 +83,9 @@ def _mu(h: dict[str, Any], t: int) -> Any:
     return h["beta1"] * (1 - _N.exp(t * h["psi"] * _N.log(_N.number(0.96))) / 2)
 
 
-def _slow(hyper: Hyper, t: int) -> Weights:
+def _slow(hyper: Hyper, t: int, taken: int) -> Weights:
     """Of the slow average of AdEMAMix, whose decay at each step is that of the scheduler."""
-    decays = [beta3(hyper, i) for i in range(1, t + 1)]
+    decays = [beta3(hyper, i) for i in range(taken + 1, taken + t + 1)]
     return [(1 - decays[t - 1 - k]) * _product(decays[t - k :]) for k in range(t)]
 
 
@@ -112,14 +117,15 @@ def _total(terms: Sequence[Bounded]) -> Bounded:
     return total
 
 
-def steps(rule: str, hyper: Hyper, grads: Sequence[Any]) -> list[Bounded]:
+def steps(rule: str, hyper: Hyper, grads: Sequence[Any], taken: int = 0) -> list[Bounded]:
     """What each step subtracts, over lr and without weight decay, in closed form."""
     found = []
     for t in range(1, len(grads) + 1):
         recent = [given(g) for g in grads[t - 1 :: -1]]
-        u = _total([nearest(w) * g for w, g in zip(weights(rule, hyper, t), recent, strict=True)])
+        u = _total([nearest(w) * g for w, g in zip(weights(rule, hyper, t, taken), recent, strict=True)])
         if rule in ADAPTIVE:
-            squares = _total([nearest(w) * (g * g) for w, g in zip(square_weights(rule, hyper, t), recent, strict=True)])
+            of_squares = square_weights(rule, hyper, t, taken)
+            squares = _total([nearest(w) * (g * g) for w, g in zip(of_squares, recent, strict=True)])
             u = u / (Namespace.sqrt(squares) + number(hyper["eps"]))
         found.append(u)
     return found
@@ -130,7 +136,7 @@ def _follows(lab: Lab, case: Case, grads: Sequence[Any], hyper: dict[str, Any]) 
     if lab.has("weight_decay"):
         hyper["weight_decay"] = 0.0
     params = [given(np.zeros_like(case.params))]
-    for u in steps(lab.rule.name, hyper, grads):
+    for u in steps(lab.rule.name, hyper, grads, lab.taken):
         params.append(params[-1] - number(hyper["lr"]) * u)
     run = lab.run(np.zeros_like(case.params), grads, hyper)
     lab.close(run.params.bounded, stacked(params))
@@ -233,25 +239,39 @@ def _geometric(lab: Lab, found: list[Bounded], decay: float, share: Any, now: An
     ["ademamix"],
 )
 def mass_of_a_scheduled_average(lab: Lab, case: Case) -> None:
-    hyper = lab.hyper(case) | {"beta1": 0.5, "beta3": 0.9999, "beta3_warmup": 4}
+    hyper = lab.hyper(case) | {"beta1": 0.5, "beta3": 0.9999, "beta3_warmup": lab.taken + 4}
     run = lab.run(case.params, [case.nonzero[0]] * STEPS, hyper)
-    decays = [beta3(hyper, t) for t in range(1, STEPS + 1)]
+    decays = [beta3(hyper, t) for t in range(lab.taken + 1, lab.taken + STEPS + 1)]
     masses = [nearest(1 - _product(decays[:t])) * given(case.nonzero[0]) for t in range(1, STEPS + 1)]
     lab.close(run["m2"][1:].bounded, stacked(masses))
 
 
-def _on_constants(rule: str, hyper: Hyper) -> list[Any]:
-    """The sum of the weights at each step, in closed form: how long the steps on a constant gradient are."""
+def _on_constants(rule: str, hyper: Hyper, taken: int) -> list[tuple[Any, Any]]:
+    """The sums of the weights at each step, in closed form, of gradients and of their squares: how long the steps are."""
     h = {name: _N.number(value) for name, value in hyper.items() if isinstance(value, float)}
-    n = range(1, STEPS + 1)
+
+    def mass(beta: Any, t: int) -> Any:
+        """Of an average, corrected: 1 where the run begins with the first step."""
+        return (1 - beta**t) / (1 - beta ** (taken + t))
+
     lengths: dict[str, Callable[[int], Any]] = {
+        "sgd": lambda _: _N.number(1),
+        "lion": lambda _: _N.number(1),
         "momentum": lambda t: _geometric_sum(h["beta"], t),
         "nesterov": lambda t: 1 + h["beta"] * _geometric_sum(h["beta"], t),
         "qhm": lambda t: 1 - h["nu"] * h["beta"] ** t,
         "aggmo": lambda t: sum(_geometric_sum(_N.number(b), t) for b in hyper["betas"]) / len(hyper["betas"]),
-        "ademamix": lambda t: 1 + h["alpha"] * (1 - h["beta3"] ** t),
+        "qhadam": lambda t: 1 - h["nu1"] + h["nu1"] * mass(h["beta1"], t),
+        "ademamix": lambda t: mass(h["beta1"], t) + h["alpha"] * (1 - h["beta3"] ** t),
     }
-    return [lengths[rule](t) if rule in lengths else _N.number(1) for t in n]
+
+    def squares(t: int) -> Any:
+        if rule not in ADAPTIVE:
+            return _N.number(1)
+        return 1 - h["nu2"] + h["nu2"] * mass(h["beta2"], t) if rule == "qhadam" else mass(h["beta2"], t)
+
+    length = lengths.get(rule, lambda t: mass(h["beta1"], t))
+    return [(length(t), squares(t)) for t in range(1, STEPS + 1)]
 
 
 def _geometric_sum(beta: Any, t: int) -> Any:
@@ -261,7 +281,8 @@ def _geometric_sum(beta: Any, t: int) -> Any:
 @LAWS.add(
     "constant gradient",
     Kind.BOUND,
-    "On a constant gradient g every step of Adam is lr * g / (|g| + eps), every step of Lion lr * sign(g), and momentum speeds up.",
+    "On a constant gradient g every step of Adam is lr * g / (|g| + eps), every step of Lion lr * sign(g), and momentum speeds up; "
+    "a run that begins at a later count has corrections as small as that count says.",
     "Kingma and Ba 2015, section 2.1, and the papers of the other rules",
     [48],
     [*LINEAR, "adam", "adamw", "qhadam", "ademamix", "lion"],
@@ -271,14 +292,13 @@ def constant_gradient(lab: Lab, case: Case) -> None:
     for name, value in {"weight_decay": 0.0, "alpha_warmup": None, "beta3_warmup": None}.items():
         if lab.has(name):
             hyper[name] = value
-    grad = given(case.nonzero[0])
-    if lab.rule.name == "lion":
-        grad = given(np.sign(case.nonzero[0]))
-    elif lab.rule.name in ADAPTIVE:
-        grad = grad / (abs(grad) + number(hyper["eps"]))
+    grad = given(np.sign(case.nonzero[0]) if lab.rule.name == "lion" else case.nonzero[0])
     params = [given(np.zeros_like(case.params))]
-    for length in _on_constants(lab.rule.name, hyper):
-        params.append(params[-1] - number(hyper["lr"]) * (nearest(length) * grad))
+    for length, squares in _on_constants(lab.rule.name, hyper, lab.taken):
+        u = nearest(length) * grad
+        if lab.rule.name in ADAPTIVE:
+            u = u / (nearest(_N.sqrt(squares)) * abs(grad) + number(hyper["eps"]))
+        params.append(params[-1] - number(hyper["lr"]) * u)
     run = lab.run(np.zeros_like(case.params), [case.nonzero[0]] * STEPS, hyper)
     lab.close(run.params.bounded, stacked(params))
 
@@ -286,7 +306,8 @@ def constant_gradient(lab: Lab, case: Case) -> None:
 @LAWS.add(
     "first step",
     Kind.BOUND,
-    "The first step from anywhere, with its weight decay, is that of the closed form: for Adam lr * g / (|g| + eps).",
+    "The first step from anywhere and at any count, with its weight decay, is that of the closed form: for Adam at 1 "
+    "lr * g / (|g| + eps).",
     "the papers of the rules at t = 1",
     [49],
     [*LINEAR, *ADAPTIVE, "lion"],
@@ -297,26 +318,29 @@ def first_step(lab: Lab, case: Case) -> None:
     if lab.rule.name == "lion":
         u = given(np.sign(case.nonzero[0]))
     else:
-        scale = abs(grad) + number(hyper["eps"]) if lab.rule.name in ADAPTIVE else number(1.0)
-        u = nearest(_first(lab.rule.name, hyper)) * grad / scale
+        length, squares = _first(lab.rule.name, hyper, lab.taken + 1)
+        scale = nearest(_N.sqrt(squares)) * abs(grad) + number(hyper["eps"]) if lab.rule.name in ADAPTIVE else number(1.0)
+        u = nearest(length) * grad / scale
     decay = number(hyper.get("weight_decay", 0.0))
     run = lab.run(case.params, case.nonzero[:1], hyper)
     lab.close(run.params[1].bounded, start - number(hyper["lr"]) * (u + decay * start))
 
 
-def _first(rule: str, hyper: Hyper) -> Any:
-    """How long the first step is: the weight of its only gradient."""
+def _first(rule: str, hyper: Hyper, t: int) -> tuple[Any, Any]:
+    """The weight of the only gradient of a run whose first step has the number t, and of its square."""
     h = {name: _N.number(value) for name, value in hyper.items() if isinstance(value, float)}
-    if rule == "nesterov":
-        return 1 + h["beta"]
-    if rule == "qhm":
-        return 1 - h["nu"] * h["beta"]
-    if rule == "nadam":
-        mu1, mu2 = _mu(h, 1), _mu(h, 2)
-        return 1 + mu2 * (1 - h["beta1"]) / (1 - mu1 * mu2)
+    if rule in LINEAR:
+        of_linear = {"nesterov": lambda: 1 + h["beta"], "qhm": lambda: 1 - h["nu"] * h["beta"]}
+        return of_linear.get(rule, lambda: _N.number(1))(), _N.number(1)
+    fast, squares = ((1 - h[beta]) / (1 - h[beta] ** t) for beta in ("beta1", "beta2"))
+    if rule == "qhadam":
+        return 1 - h["nu1"] + h["nu1"] * fast, 1 - h["nu2"] + h["nu2"] * squares
+    if rule == "nadam":  # no mu of the steps before is in the product
+        mu1, mu2 = _mu(h, t), _mu(h, t + 1)
+        return 1 + mu2 * (1 - h["beta1"]) / (1 - mu1 * mu2), squares
     if rule == "ademamix":
-        return 1 + h["alpha"] / (hyper["alpha_warmup"] or 1) * (1 - beta3(hyper, 1))
-    return 1
+        return fast + h["alpha"] * _warm(hyper, t) * (1 - beta3(hyper, t)), squares
+    return fast, squares
 
 
 @LAWS.add(

@@ -1,5 +1,7 @@
 """Symmetries: what happens to a trajectory when its input is scaled, negated, moved, permuted, added or delayed."""
 
+from typing import Any
+
 import numpy as np
 
 from xopt.conformance.laws.lab import NOT_TRACED, SIZE, Case, Kind, Lab, Laws, Run, Series, fit, rows
@@ -84,7 +86,7 @@ def eps_scale(lab: Lab, case: Case) -> None:
     ADAPTIVE,
 )
 def eps_unscaled(lab: Lab, case: Case) -> None:
-    hyper = lab.hyper(case, lr=0.25, eps=2.0**-4, beta2=0.5)
+    hyper = lab.rule.defaults | {"lr": 0.25, "eps": 2.0**-4, "beta2": 0.5}  # where it shows: it need not everywhere
     start = np.zeros_like(case.params)
     one = lab.run(start, case.nonzero, hyper)
     other = lab.run(start, [8 * g for g in case.nonzero], hyper)
@@ -222,7 +224,7 @@ def translation(lab: Lab, case: Case) -> None:
     LINEAR,
 )
 def additivity(lab: Lab, case: Case) -> None:
-    one, other, both = _added(lab, case)
+    one, other, both = _added(lab, case, lab.hyper(case))
     for name in one.columns:
         lab.close(one[name].bounded + other[name].bounded, both[name].bounded)
 
@@ -236,12 +238,11 @@ def additivity(lab: Lab, case: Case) -> None:
     [*ADAPTIVE, "lion"],
 )
 def no_additivity(lab: Lab, case: Case) -> None:
-    one, other, both = _added(lab, case, lr=0.25)
+    one, other, both = _added(lab, case, lab.rule.defaults | {"lr": 0.25})
     lab.apart(one.params.bounded + other.params.bounded, both.params.bounded)
 
 
-def _added(lab: Lab, case: Case, **fixed: float) -> tuple[Run, Run, Run]:
-    hyper = lab.hyper(case, **fixed)
+def _added(lab: Lab, case: Case, hyper: dict[str, Any]) -> tuple[Run, Run, Run]:
     if lab.has("weight_decay"):
         hyper["weight_decay"] = 0.0
     start = np.zeros_like(case.params)
@@ -273,6 +274,7 @@ def delay(lab: Lab, case: Case) -> None:
     "Kingma and Ba 2015, section 3",
     [38],
     ADAPTIVE,
+    late=False,
 )
 def no_delay(lab: Lab, case: Case) -> None:
     fixed = {"lr": 0.25, "beta1": 0.5, "beta2": 0.875, "eps": 2.0**-10, "weight_decay": 0.0, "nu1": 1.0, "nu2": 1.0, "alpha": 0.0}
@@ -333,7 +335,7 @@ def each_element_for_itself(lab: Lab, case: Case) -> None:
     RULES,
 )
 def each_element_feels_its_gradient(lab: Lab, case: Case) -> None:
-    hyper = lab.hyper(case, lr=0.25)
+    hyper = lab.rule.defaults | {"lr": 0.25}
     start = np.zeros_like(case.params)
     one = lab.run(start, case.nonzero, hyper)
     other = lab.run(start, [-g for g in case.nonzero], hyper)
