@@ -11,6 +11,7 @@ import numpy as np
 from xopt import backends
 from xopt.conformance.bounded import FORMATS, Format
 from xopt.conformance.candidate import BFloat16OnNumPy, Candidate, Shapes
+from xopt.conformance.census import look_at, saw
 from xopt.conformance.generate import COMPILED, SHAPES, Trajectory, rounded, settings, trajectories
 from xopt.conformance.golden import GOLDENS, Golden
 from xopt.conformance.reference import Columns, Comparison, Reference
@@ -27,6 +28,10 @@ SETTINGS = hypothesis.settings(
     suppress_health_check=list(hypothesis.HealthCheck),
     phases=(hypothesis.Phase.generate, hypothesis.Phase.target, hypothesis.Phase.shrink),
 )
+
+
+LATE = (1, 255, 4096, 65536, 2**31)
+"""Steps after which examples that begin are counted: bias corrections and counts are to be right late, too."""
 
 
 class WrongError(Exception):
@@ -95,7 +100,10 @@ class Summary:
 class Check:
     """Runs examples on NumPy and on every subject, and notes in each cell how they compare."""
 
-    def __init__(self, rule: Rule[Any, Any], golden: Golden, dtype: str, subjects: list[Subject], shapes: Shapes) -> None:
+    def __init__(
+        self, rule: Rule[Any, Any], golden: Golden, dtype: str, subjects: list[Subject], shapes: Shapes, name: str = "cells"
+    ) -> None:
+        self.name = name  # in the census
         self.rule = rule
         self.golden = golden
         self.dtype = dtype
@@ -118,6 +126,7 @@ class Check:
         self.examples += 1
         with np.errstate(all="ignore"):
             base, grads = self._baseline(case)
+        self._look_at(case, grads)
         results = self._compare(case, self.compute, False, base, grads)
         summary = Summary(results)
         touched = np.logical_or.accumulate(
@@ -137,9 +146,30 @@ class Check:
             own = summary
             if not (same and subject.plain):
                 own = Summary(self._compare(case, subject.compute, subject.candidate.traced, states, grads))
-            self._note(subject.cell, own, differ, touched, states, case, grads)
+            self._saw(subject.cell, own, differ, touched, states, case, grads)
             largest = max(largest, own.ratio)
         return largest
+
+    def _look_at(self, case: Trajectory, grads: list[Any]) -> None:
+        """For the census: what this example is."""
+        look_at(self.name, self.rule, case.hyper)
+        saw(f"{self.name}: examples")
+        saw(f"{self.name}: examples in {self.dtype}")
+        saw(f"{self.name}: examples of more than one step", len(grads) > 1)
+        for late in LATE:
+            saw(f"{self.name}: examples that begin after {late:,} steps", case.taken >= late)
+        saw(f"{self.name}: parameters", case.params.size)
+        saw(f"{self.name}: parameters of 0", np.sum(case.params == 0))
+        for drawn, grad in zip(case.grads, grads, strict=True):
+            saw(f"{self.name}: gradients", grad.size)
+            saw(f"{self.name}: gradients of 0", np.sum(grad == 0))
+            saw(
+                f"{self.name}: gradients beyond 2**-12 ... 2**12",
+                np.sum((np.abs(grad) > 2**12) | ((grad != 0) & (np.abs(grad) < 2**-12))),
+            )
+            if self.rule.memory:
+                saw(f"{self.name}: gradients of rules with a memory", grad.size)
+                saw(f"{self.name}: gradients that cancel it", np.sum((grad != drawn) & (grad != 0)))
 
     def _baseline(self, case: Trajectory) -> tuple[list[Columns], list[Any]]:
         states = [self.baseline.start(case.params, case.hyper, case.taken)]
@@ -175,7 +205,7 @@ class Check:
             results.append((local.step(grad, t, after), whole.step(grad, t, after)))
         return results
 
-    def _note(
+    def _saw(
         self,
         cell: Cell,
         found: Summary,
@@ -201,6 +231,7 @@ class Check:
         cell.trajectory_ratio = max(cell.growth)
         cell.vacuous += found.vacuous
         cell.trajectory_vacuous += found.trajectory_vacuous
+        saw(f"{self.name}: numbers compared", sum(np.size(mask) for masks in differ for mask in masks))
         cell.examples += 1
         cell.trajectories += case.rows
         cell.steps += case.rows * len(grads)

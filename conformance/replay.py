@@ -54,7 +54,7 @@ def replay_rule(rule_name: str, targets: list[tuple[str, str, str]], formats: di
         subject = Subject(rule, backend, "float32", mode, digits.SHAPES, formats[name, device, "float32", mode])
         cell = subject.cell
         try:
-            Check(rule, GOLDENS[rule_name], "float32", [subject], digits.SHAPES).example(case)
+            Check(rule, GOLDENS[rule_name], "float32", [subject], digits.SHAPES, "digits").example(case)
         except WrongError as error:
             cell.wrong = error.details
         replay = Replay(rule_name, name, device, mode, cell.to_dict())

@@ -4,6 +4,7 @@ import datetime
 import os
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field, replace
@@ -16,6 +17,7 @@ from xopt.backends.probes import Probes, probe
 from xopt.conformance import ledger
 from xopt.conformance.bounded import FORMATS, Format
 from xopt.conformance.cells import check_rule
+from xopt.conformance.census import Row, counted, take_census
 from xopt.conformance.laws import LAWS, check_laws
 from xopt.conformance.ledger import Judgement
 from xopt.conformance.machine import check_machine
@@ -73,6 +75,7 @@ class Report:
     replays: list[Replay]
     laws: list[LawResult] = field(default_factory=list)
     ledger: Judgement = field(default_factory=Judgement)
+    census: list[Row] = field(default_factory=list)  # what was drawn and compared
     faults: dict[str, Any] | None = None  # what planting them showed, where that was asked for
     evidence: list[dict[str, Any]] = field(default_factory=list)  # records of other machines
 
@@ -92,12 +95,13 @@ class Report:
             for r in checks
             if r.verdict == NOT_RUN and r.reason is None
         ]
-        return wrong + silent + self.ledger.problems
+        scarce = [row.problem for row in self.census if row.problem]
+        return wrong + silent + scarce + self.ledger.problems
 
     def to_dict(self) -> dict[str, Any]:
         """As in ``schema.json``."""
         return {
-            "schema": "xopt-conformance-2",
+            "schema": "xopt-conformance-3",
             "about": self.about,
             "backends": [asdict(backend) for backend in self.backends],
             "cells": [cell.to_dict() for cell in self.cells],
@@ -114,6 +118,7 @@ class Report:
             ],
             "laws": [law.to_dict() for law in self.laws],
             "replays": [replay.to_dict() for replay in self.replays],
+            "census": [row._asdict() for row in self.census],
             "ledger": self.ledger.to_dict(),
             "faults": self.faults,
             "evidence": self.evidence,
@@ -184,10 +189,12 @@ def conform(
         events.planned(len(tasks))
         laws: list[LawResult] = []
         replays: list[Replay] = []
+        counts: Counter[str] = Counter()
         kept: dict[type, list[Any]] = {Cell: cells, LawResult: laws, Replay: replays}
         for task in _as_completed(tasks):
             rule, what = tasks[task]
-            results = task.result()
+            results, seen = task.result()
+            counts += seen
             for result in results:
                 if not isinstance(result, LawResult):
                     _explain(result, found)
@@ -209,7 +216,8 @@ def conform(
         "seed": seed,
         "seconds": round(time.monotonic() - started, 1),
     }
-    return Report(about, found, cells, replays, laws, ledger.judge(cells, laws, ledger.read(), today, platform.machine()))
+    judgement = ledger.judge(cells, laws, ledger.read(), today, platform.machine())
+    return Report(about, found, cells, replays, laws, judgement, take_census(counts, set(rules) == set(RULES)))
 
 
 def _chosen(what: str, names: Sequence[str] | None, known: Sequence[str] | dict[str, Any]) -> list[str]:
@@ -278,9 +286,10 @@ def _plan(
                         cells.append(Cell(rule, backend.name, backend.device, dtype, mode, reason))
             if targets:
                 examples = plan.examples // 2 if dtype == "float64" else plan.examples  # its truth, in multiprecision, is slow
-                tasks[submit(check_rule, rule, dtype, targets, formats, examples, plan.pool, seed)] = rule, dtype
-                tasks[submit(check_laws, rule, dtype, targets, formats, plan.laws, seed)] = rule, f"{dtype} laws"
-                tasks[submit(check_machine, rule, dtype, targets, formats, plan.operations, seed)] = rule, f"{dtype} operations"
+                where = rule, dtype, targets, formats
+                tasks[submit(counted, check_rule, *where, examples, plan.pool, seed)] = rule, dtype
+                tasks[submit(counted, check_laws, *where, plan.laws, seed)] = rule, f"{dtype} laws"
+                tasks[submit(counted, check_machine, *where, plan.operations, seed)] = rule, f"{dtype} operations"
         targets = [
             (b.name, b.device, mode)
             for b in found
@@ -288,7 +297,7 @@ def _plan(
             if "float32" in dtypes and not _why_not(b, "float32", mode, plan)
         ]
         if targets:
-            tasks[submit(replay_rule, rule, targets, formats, plan.training)] = rule, "digits"
+            tasks[submit(counted, replay_rule, rule, targets, formats, plan.training)] = rule, "digits"
     return cells, tasks
 
 

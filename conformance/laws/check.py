@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from xopt import backends
 from xopt.conformance.bounded import Format
 from xopt.conformance.cells import SETTINGS
+from xopt.conformance.census import saw
 from xopt.conformance.golden import GOLDENS, Golden
 from xopt.conformance.laws.lab import POOL, SIZE, STEPS, Bounds, BrokenError, Case, Lab, Law
 from xopt.conformance.results import LawResult
@@ -109,16 +110,27 @@ class _Examples:
 
     def run(self, case: Case) -> None:
         self.count += 1
+        self._look_at(case)
         self.bounds.known.clear()
         for lab in self.labs:
             try:
                 with lab.backend.session(), np.errstate(all="ignore"):
+                    before = lab.result.numbers
                     self.law.function(lab, case)
+                    saw("laws: numbers compared", lab.result.numbers - before)
             except Exception as error:
                 lab.result.found_after = lab.result.found_after or self.count
                 details = error.details if isinstance(error, BrokenError) else {"raised": f"{type(error).__name__}: {error}"}
                 raise _Broken(lab, details) from error
             lab.result.examples += 1
+
+    def _look_at(self, case: Case) -> None:
+        """For the census: what this example is."""
+        grads = np.stack(case.grads)
+        saw("laws: examples")
+        saw(f"laws: examples in {case.dtype}")
+        saw("laws: gradients", grads.size)
+        saw("laws: gradients of 0", np.sum(grads == 0))
 
 
 @st.composite

@@ -15,6 +15,7 @@ from xopt import backends
 from xopt.backends import Backend
 from xopt.conformance.bounded import FORMATS, HOST, Bounded, Format, exact, inflate
 from xopt.conformance.candidate import stepper
+from xopt.conformance.census import look_at
 from xopt.conformance.generate import decode, rounded, settings
 from xopt.conformance.golden import Golden
 from xopt.conformance.results import DTYPES, MODES, LawResult
@@ -208,7 +209,9 @@ class Lab:
 
     def hyper(self, case: Case, **fixed: Any) -> dict[str, Any]:
         """All hyperparameters of the rule under test, as drawn, but for those that the law fixes."""
-        return self.rule.defaults | self._pool[0 if self.mode == "traced" else case.setting] | fixed
+        drawn = self._pool[0 if self.mode == "traced" else case.setting]
+        look_at("laws", self.rule, drawn)
+        return self.rule.defaults | drawn | fixed
 
     def has(self, name: str) -> bool:
         return name in self.rule.defaults
