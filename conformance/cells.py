@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import hypothesis
 import numpy as np
+import optree
 
 from xopt import backends
 from xopt.conformance.bounded import FORMATS, Format
@@ -116,14 +117,18 @@ class Check:
         self.store = FORMATS[dtype]
         self.compute = FORMATS["float64" if dtype == "float64" else "float32"]
         self.examples = 0
+        self.case: Trajectory | None = None
+        self.found: WrongError | None = None  # the first
 
     def run(self, case: Trajectory) -> None:
         """One example for Hypothesis, which climbs to the largest error/bound."""
-        hypothesis.target(self.example(case), label="error/bound")
+        if self.found is None or not self.found.details["again"]:  # else there is nothing to shrink
+            hypothesis.target(self.example(case), label="error/bound")
 
     def example(self, case: Trajectory) -> float:
         """Returns the largest error/bound that it saw. Raises WrongError where a subject leaves its bound."""
         self.examples += 1
+        self.case = case
         with np.errstate(all="ignore"):
             base, grads = self._baseline(case)
         self._look_at(case, grads)
@@ -136,19 +141,46 @@ class Check:
         for subject in self.subjects:
             if subject.candidate.backend.compiles_each(subject.cell.mode) and case.setting >= COMPILED:
                 continue
+            states = None
             try:
-                with subject.candidate.backend.session(), np.errstate(all="ignore"):
-                    states = subject.candidate.run(case.params, grads, case.hyper, case.taken)
-            except Exception as error:
-                raise self._wrong(subject.cell, self._raised(error, case, grads)) from error
-            differ = [_differ(a, b) for a, b in zip(states[1:], base[1:], strict=True)]
-            same = not any(np.any(d) for step in differ for d in step)
-            own = summary
-            if not (same and subject.plain):
-                own = Summary(self._compare(case, subject.compute, subject.candidate.traced, states, grads))
-            self._saw(subject.cell, own, differ, touched, states, case, grads)
-            largest = max(largest, own.ratio)
+                states = self._run(subject, case, grads)
+                differ = [_differ(a, b) for a, b in zip(states[1:], base[1:], strict=True)]
+                same = not any(np.any(d) for step in differ for d in step)
+                own = summary
+                if not (same and subject.plain):
+                    own = Summary(self._compare(case, subject.compute, subject.candidate.traced, states, grads))
+                if own.wrong is None:
+                    self._note(subject.cell, own, differ, touched, states, case, grads)
+                    largest = max(largest, own.ratio)
+                    continue
+                details = self._details(own.wrong, states, case, grads)
+            except Exception as error:  # noqa: BLE001 - whatever a backend raises, or a state that cannot be compared
+                details = raised(error, case, self.shapes, grads)
+            details["again"] = self._again(subject, case, grads, states)
+            subject.cell.found_after = subject.cell.found_after or self.examples
+            wrong = WrongError(subject.cell, details)
+            self.found = self.found or wrong
+            raise wrong
         return largest
+
+    def _run(self, subject: Subject, case: Trajectory, grads: list[Any]) -> list[Columns]:
+        with subject.candidate.backend.session(), np.errstate(all="ignore"):
+            return subject.candidate.run(case.params, grads, case.hyper, case.taken)
+
+    def _again(self, subject: Subject, case: Trajectory, grads: list[Any], states: list[Columns] | None) -> str | None:
+        """What a wrong input gives once more, where that is something else: there is a race, or a state that nobody sees."""
+        try:
+            again = self._run(subject, case, grads)
+        except Exception as error:  # noqa: BLE001 - whatever a backend raises
+            return brief(error) if states else None
+        if states is None:
+            return "nothing is raised"
+        for t, (one, other) in enumerate(zip(states, again, strict=True)):
+            for mask, x, y in zip(_differ(one, other), optree.tree_leaves(one), optree.tree_leaves(other), strict=True):
+                if np.any(mask):
+                    at = int(np.argmax(mask))
+                    return f"after step {t} a number is {np.ravel(y)[at]!r}, and was {np.ravel(x)[at]!r}"
+        return None
 
     def _look_at(self, case: Trajectory, grads: list[Any]) -> None:
         """For the census: what this example is."""
@@ -205,7 +237,7 @@ class Check:
             results.append((local.step(grad, t, after), whole.step(grad, t, after)))
         return results
 
-    def _saw(
+    def _note(
         self,
         cell: Cell,
         found: Summary,
@@ -215,8 +247,6 @@ class Check:
         case: Trajectory,
         grads: list[Any],
     ) -> None:
-        if found.wrong is not None:
-            raise self._wrong(cell, self._details(found.wrong, states, case, grads))
         for masks, excuse in zip(differ, touched, strict=True):
             for mask in masks:
                 excused = excuse if np.ndim(mask) else np.any(excuse)
@@ -236,10 +266,6 @@ class Check:
         cell.trajectories += case.rows
         cell.steps += case.rows * len(grads)
 
-    def _wrong(self, cell: Cell, details: dict[str, Any]) -> WrongError:
-        cell.found_after = cell.found_after or self.examples
-        return WrongError(cell, details)
-
     def _details(self, place: Place, states: list[Columns], case: Trajectory, grads: list[Any]) -> dict[str, Any]:
         kind, t, comparison, at = place
         leaf, element = _place(at, self.shapes)
@@ -257,25 +283,33 @@ class Check:
             "grads": [float(g[at]) for g in grads[:t]],
             "got": _finite(states[t][0][at]),
             "message": None,
+            "again": None,
         }
 
-    def _raised(self, error: Exception, case: Trajectory, grads: list[Any]) -> dict[str, Any]:
-        """The same, of a backend that failed: there is no number to point at, so that the first stands for all."""
-        return {
-            "mode": "raised",
-            "step": len(grads),
-            "column": "",
-            "leaf": next(iter(self.shapes)),
-            "element": [],
-            "error": None,
-            "bound": 0.0,
-            "hyper": case.hyper,
-            "taken": case.taken,
-            "params": float(case.params[0]),
-            "grads": [float(g[0]) for g in grads],
-            "got": None,
-            "message": f"{type(error).__name__}: {error}".splitlines()[0],
-        }
+
+def raised(error: BaseException, case: Trajectory | None, shapes: Shapes, grads: Sequence[Any] = ()) -> dict[str, Any]:
+    """What is wrong where something failed: there is no number to point at, so that the first stands for all."""
+    return {
+        "mode": "raised",
+        "step": len(grads),
+        "column": "",
+        "leaf": next(iter(shapes)),
+        "element": [],
+        "error": None,
+        "bound": 0.0,
+        "hyper": case.hyper if case else {},
+        "taken": case.taken if case else 0,
+        "params": float(case.params[0]) if case else 0.0,
+        "grads": [float(g[0]) for g in grads],
+        "got": None,
+        "message": brief(error),
+        "again": None,
+    }
+
+
+def brief(error: BaseException) -> str:
+    """An exception in one line."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _finite(x: Any) -> float | None:
@@ -323,11 +357,17 @@ def check_rule(
     """
     rule = rules[rule_name]
     arithmetic = "float64" if dtype == "float64" else "float32"
-    subjects = [
-        Subject(rule, backends.get(name, device), dtype, mode, SHAPES, formats[name, device, arithmetic, mode])
-        for name, device, mode in targets
-    ]
-    cells = [subject.cell for subject in subjects]
+    cells, subjects = [], []
+    for name, device, mode in targets:
+        cell = Cell(rule_name, name, device, dtype, mode)
+        try:
+            subject = Subject(rule, backends.get(name, device), dtype, mode, SHAPES, formats[name, device, arithmetic, mode])
+        except Exception as error:  # noqa: BLE001 - there is no step to check
+            cell.wrong = raised(error, None, SHAPES)
+        else:
+            cell = subject.cell
+            subjects.append(subject)
+        cells.append(cell)
     drawn = settings(rule, seed, pool)
     phases = [phase for phase in SETTINGS.phases if shrink or phase is not hypothesis.Phase.shrink]
     explore = hypothesis.settings(SETTINGS, max_examples=examples, phases=phases)
@@ -338,11 +378,24 @@ def check_rule(
         run = hypothesis.seed(zlib.crc32(f"{seed} {rule_name} {dtype}".encode()))(run)
         try:
             explore(run)()
-        except WrongError as error:  # the other cells go on without this one
-            error.cell.wrong = error.details
-            subjects = [subject for subject in subjects if subject.cell is not error.cell]
+        except Exception as error:  # noqa: BLE001 - one check that fails must not lose the others
+            wrong = _wrong(error, check)
+            if wrong is None:  # it is not a subject that failed, but what they are all held against
+                for subject in subjects:
+                    subject.cell.wrong = raised(error, check.case, SHAPES)
+                break
+            wrong.cell.wrong = wrong.details  # the other cells go on without this one
+            subjects = [subject for subject in subjects if subject.cell is not wrong.cell]
             for subject in subjects:
                 subject.cell.reset()
         else:
             break
     return cells
+
+
+def _wrong(error: Exception, check: Check) -> WrongError | None:
+    """What was found: where Hypothesis does not see it again, and says so in errors of its own, what was found first."""
+    if isinstance(error, WrongError) or check.found is None:
+        return error if isinstance(error, WrongError) else None
+    check.found.details["again"] = check.found.details["again"] or "the same input gives what is right"
+    return check.found

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from xopt import backends
 from xopt.backends import Backend
 from xopt.conformance.bounded import FORMATS, Format
-from xopt.conformance.cells import SETTINGS
+from xopt.conformance.cells import SETTINGS, brief
 from xopt.conformance.census import look_at, saw
 from xopt.conformance.generate import decode, settings
 from xopt.conformance.golden import GOLDENS, Golden
@@ -438,6 +438,8 @@ def _explore(setup: Setup, examples: int, seed: int, shrink: bool) -> None:
     explore = hypothesis.settings(SETTINGS, max_examples=examples, phases=phases, stateful_step_count=OPERATIONS)
     try:
         stateful.run_state_machine_as_test(program, settings=explore)  # type: ignore[arg-type]  # a function will do
-    except Exception:
-        if result.broken is None:  # it is not the program that failed
-            raise
+    except Exception as error:  # noqa: BLE001 - one check that fails must not lose the others
+        if result.broken is None:  # it is not a program that failed
+            result.broken = {"program": "", "reason": brief(error)}
+        elif isinstance(error, hypothesis.errors.Flaky):
+            result.broken["again"] = "it holds when the same program is run again: it is not reproducible"
