@@ -85,7 +85,7 @@ class Square(NamedTuple):
 def _page(report: Json) -> Json:
     """All that the template lays out."""
     cells, replays, results = report["cells"], report["replays"], report.get("laws", [])
-    columns = _columns(report["backends"], cells)
+    columns = _columns(report["backends"], [*cells, *results, *replays])
     faults = _faults(report.get("faults"))
     laws = _laws(report.get("law_texts", []), results, columns)
     findings = _findings(cells, replays, columns)
@@ -108,6 +108,7 @@ def _page(report: Json) -> Json:
         "law_columns": [column for column in columns if column.of(results)],
         "broken": [r | {"where": _where(r, columns)} for r in results if r["verdict"] == BROKEN],
         "faults": faults,
+        "census": _grouped(report.get("census", []), lambda row: row["what"].partition(": ")[0]),
         "ledger": report.get("ledger", []),
         "evidence": report.get("evidence", []),
         "not_run": _not_run(cells, results, report["backends"]),
@@ -141,7 +142,7 @@ def _and(parts: Sequence[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
-def _columns(backends: list[Json], cells: list[Json]) -> list[Column]:
+def _columns(backends: list[Json], results: list[Json]) -> list[Column]:
     """What ran or could have: a backend without a compiler has no compiled column, and one that nothing fuses no fused one."""
     tracers = {(b["name"], b["device"]): b["tracer"] for b in backends}
     can = {
@@ -150,7 +151,7 @@ def _columns(backends: list[Json], cells: list[Json]) -> list[Column]:
         "fused": {(b["name"], b["device"]): b["compiler"] for b in backends},
     }
     found = [(b["name"], b["device"], mode) for b in backends for mode in MODES]
-    known = {(c["backend"], c["device"], c["mode"]) for c in cells}
+    known = {(r["backend"], r["device"], r["mode"]) for r in results}
     return [Column(*key, heading(*key, tracers[key[:2]])) for key in found if key in known and can[key[2]][key[:2]]]
 
 
@@ -177,10 +178,12 @@ def _verdict(report: Json, laws: list[Json], faults: Json | None) -> Square:
     ]
     if bad:
         return Square("wrong", f"{_and(bad)}.", "")
+    if not ran:
+        return Square("wrong", "Nothing was checked.", "")
     if report.get("problems"):
         return Square("wrong", "No number is wrong, but the run fails.", "")
-    text = _and(good) if ran else "nothing was compared, as no backend ran"
-    return Square("same" if ran else "none", f"{text[0].upper()}{text[1:]}.", "")
+    text = _and(good)
+    return Square("same", f"{text[0].upper()}{text[1:]}.", "")
 
 
 def _figures(cells: list[Json], laws: list[Json], faults: Json | None) -> list[tuple[str, str, str]]:

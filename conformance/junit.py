@@ -30,7 +30,7 @@ def write_junit(report: dict[str, Any], path: Path) -> None:
 
     A backend on a device and in a mode is a test suite; a cell, a law and a replay are test cases in it. What is wrong or broken
     is a failure, with the program that shows it; what did not run is skipped, with the reason. A row of the ledger that fails the
-    run is a failure in a suite of its own.
+    run is a failure in a suite of its own, and the run as a whole is a test case that fails with all of its problems.
     """
     suites: dict[str, list[_Case]] = {}
     for case in (*_cells(report), *_laws(report), *_replays(report)):
@@ -41,6 +41,7 @@ def write_junit(report: dict[str, Any], path: Path) -> None:
         for case in cases:
             _add(suite, case)
     _add_ledger(root, report)
+    _add_run(root, report)
     for suite in root:
         _count(suite)
     _count(root)
@@ -98,6 +99,14 @@ def _add_ledger(root: ElementTree.Element, report: dict[str, Any]) -> None:
             ElementTree.SubElement(element, "skipped", message=_text(row["says"]))
         elif row["state"] != "accepted":
             _fail(element, f"{row['state']}: {row['says']}", row["reason"])
+
+
+def _add_run(root: ElementTree.Element, report: dict[str, Any]) -> None:
+    """So that nothing that fails a run passes here: what was not checked, or not drawn, has no test case of its own."""
+    suite = ElementTree.SubElement(root, "testsuite", name="run", timestamp=report["about"]["date"])
+    element = ElementTree.SubElement(suite, "testcase", classname="run", name="the run has no problems", time="0")
+    if report["problems"]:
+        _fail(element, report["problems"][0], "\n".join(report["problems"]))
 
 
 def _fail(element: ElementTree.Element, message: str, details: str) -> None:

@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from xopt import backends
 from xopt.backends import Backend
 from xopt.conformance.bounded import FORMATS, Format
-from xopt.conformance.cells import SETTINGS
+from xopt.conformance.cells import SETTINGS, brief
+from xopt.conformance.census import look_at, saw
 from xopt.conformance.generate import decode, settings
 from xopt.conformance.golden import GOLDENS, Golden
 from xopt.conformance.reference import Columns, Reference
@@ -106,6 +107,7 @@ class Run:
 
     def load(self, host: Any, backend: Backend) -> None:
         """Takes what ``host`` gave to a backend."""
+        saw("programs: states moved to another library", backend is not self.backend)
         self.state, self.backend = host, backend
         self.state = self._mapped(backend.asarray)
 
@@ -189,6 +191,7 @@ def operation(kind: Callable[..., Any] = stateful.rule, /, **draws: Any) -> Call
         def watched(self: "Machine", grads: list[list[float]], **drawn: Any) -> None:
             arguments = ", ".join(f"{name}={value!r}" for name, value in drawn.items())
             self.program.append(f"{function.__name__}({arguments})")
+            saw(f"programs: {function.__name__.replace('_', ' ')}")
             try:
                 function(self, **drawn)
                 self.look()
@@ -229,6 +232,9 @@ class Machine(stateful.RuleBasedStateMachine):
     def step(self, grad: Any) -> None:
         """Of all runs: the state that is known from here on."""
         self.t += 1
+        look_at("programs", self.setup.rule, self.hyper)
+        saw("programs: steps")
+        saw("programs: steps beside the original of a copy", self.left is not None)
         runs = [self.main, self.plain, *filter(None, [self.left])]
         for run in runs:
             run.step(grad, self.hyper)
@@ -334,6 +340,7 @@ class Machine(stateful.RuleBasedStateMachine):
             msg = f"after step {self.t} {np.sum(mask)} of {mask.size} numbers have other bits {what}"
             raise BrokenError(msg)
         self.setup.result.numbers += mask.size
+        saw("programs: numbers compared", mask.size)
         self.setup.result.differ += int(np.sum(mask))
 
 
@@ -431,6 +438,8 @@ def _explore(setup: Setup, examples: int, seed: int, shrink: bool) -> None:
     explore = hypothesis.settings(SETTINGS, max_examples=examples, phases=phases, stateful_step_count=OPERATIONS)
     try:
         stateful.run_state_machine_as_test(program, settings=explore)  # type: ignore[arg-type]  # a function will do
-    except Exception:
-        if result.broken is None:  # it is not the program that failed
-            raise
+    except Exception as error:  # noqa: BLE001 - one check that fails must not lose the others
+        if result.broken is None:  # it is not a program that failed
+            result.broken = {"program": "", "reason": brief(error)}
+        elif isinstance(error, hypothesis.errors.Flaky):
+            result.broken["again"] = "it holds when the same program is run again: it is not reproducible"

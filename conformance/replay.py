@@ -8,9 +8,10 @@ import numpy as np
 from xopt import backends
 from xopt.conformance import digits
 from xopt.conformance.bounded import Format
-from xopt.conformance.cells import Check, Subject, WrongError
+from xopt.conformance.cells import Check, Subject, WrongError, raised
 from xopt.conformance.generate import Trajectory
 from xopt.conformance.golden import GOLDENS
+from xopt.conformance.results import Cell
 from xopt.rules import RULES
 
 
@@ -50,19 +51,21 @@ def replay_rule(rule_name: str, targets: list[tuple[str, str, str]], formats: di
     case = Trajectory(0, {}, digits.start(), recorded.grads, [np.False_] * steps)
     replays = []
     for name, device, mode in targets:
-        backend = backends.get(name, device)
-        subject = Subject(rule, backend, "float32", mode, digits.SHAPES, formats[name, device, "float32", mode])
-        cell = subject.cell
+        cell, losses, distances = Cell(rule_name, name, device, "float32", mode), [], []
         try:
-            Check(rule, GOLDENS[rule_name], "float32", [subject], digits.SHAPES).example(case)
+            backend = backends.get(name, device)
+            subject = Subject(rule, backend, "float32", mode, digits.SHAPES, formats[name, device, "float32", mode])
+            cell = subject.cell
+            Check(rule, GOLDENS[rule_name], "float32", [subject], digits.SHAPES, "digits").example(case)
+            if mode == "eager":
+                native = digits.train(rule, backend, steps)
+                losses = native.losses
+                distances = [
+                    float(np.max(np.abs(a - b)) / np.max(np.abs(b))) for a, b in zip(native.params, recorded.params, strict=True)
+                ]
         except WrongError as error:
             cell.wrong = error.details
-        replay = Replay(rule_name, name, device, mode, cell.to_dict())
-        if mode == "eager":
-            native = digits.train(rule, backend, steps)
-            replay.losses = native.losses
-            replay.distances = [
-                float(np.max(np.abs(a - b)) / np.max(np.abs(b))) for a, b in zip(native.params, recorded.params, strict=True)
-            ]
-        replays.append(replay)
+        except Exception as error:  # noqa: BLE001 - whatever a backend raises
+            cell.wrong = raised(error, case, digits.SHAPES, recorded.grads)
+        replays.append(Replay(rule_name, name, device, mode, cell.to_dict(), losses, distances))
     return replays

@@ -199,6 +199,12 @@ def _show_totals(console: Console, report: Report) -> None:
         f"Seed {report.about['seed']}, {report.about['seconds']} s.",
         highlight=False,
     )
+    asked = [row for row in report.census if row.floor]
+    if asked:
+        console.print(
+            f"census: {len(report.census)} counts; {sum(not row.problem for row in asked)} of {len(asked)} floors reached",
+            highlight=False,
+        )
     reasons: dict[str, int] = {}
     checks: list[Cell | LawResult] = [*report.cells, *report.laws]
     for cell in checks:
@@ -216,6 +222,7 @@ def script(cell: dict[str, Any], which: str = "wrong") -> str:
     step = f"xopt.{rule}_step"
     step = {"traced": f"backend.trace({step})", "fused": f"backends.fuse({step})"}.get(cell["mode"], step)
     where = f"{found['column']} after step {found['step']}, leaf {found['leaf']}{found['element']}:"
+    again = f"\n# not reproducible: {found['again']}" if found["again"] else ""
     what = found["message"] or f"{where}\n# off by {_number(found['error'])} where {found['bound']:.3g} is allowed"
 
     def array(x: str) -> str:
@@ -242,7 +249,7 @@ def script(cell: dict[str, Any], which: str = "wrong") -> str:
     changes = ", ".join(f"{name}={value!r}" for name, value in state.items() if value is not None)
     changed = f"._replace({changes})" if changes else ""
     return f"""\
-# {what}
+# {what}{again}
 import xopt
 from xopt import backends
 

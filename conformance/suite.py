@@ -4,22 +4,27 @@ import datetime
 import os
 import platform
 import time
+import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from xopt import backends
 from xopt.backends.probes import Probes, probe
 from xopt.conformance import ledger
 from xopt.conformance.bounded import FORMATS, Format
-from xopt.conformance.cells import check_rule
+from xopt.conformance.cells import brief, check_rule
+from xopt.conformance.census import Row, counted, take_census
 from xopt.conformance.digests import check_digest
 from xopt.conformance.laws import LAWS, check_laws
 from xopt.conformance.ledger import Judgement
-from xopt.conformance.machine import check_machine
+from xopt.conformance.machine import MACHINE, check_machine
 from xopt.conformance.papers import check_papers
 from xopt.conformance.replay import Replay, replay_rule
 from xopt.conformance.results import BROKEN, DTYPES, MODES, NOT_RUN, WITHIN, WRONG, Cell, LawResult
@@ -40,6 +45,16 @@ class Profile(NamedTuple):
     operations: int  # runs of the state machine
     training: int  # steps of the training on digits
     modes: tuple[str, ...]
+
+    def cells(self, dtype: str) -> int:
+        """Examples of a cell: half as many in float64, whose truth, in multiprecision, is slow."""
+        return self.examples // 2 if dtype == "float64" else self.examples
+
+    def asked(self, result: Cell | LawResult) -> int:
+        """Examples that a result must rest on."""
+        if isinstance(result, Cell):
+            return self.cells(result.dtype)
+        return self.operations if result.law == MACHINE else self.laws
 
 
 PROFILES = {
@@ -75,6 +90,8 @@ class Report:
     replays: list[Replay]
     laws: list[LawResult] = field(default_factory=list)
     ledger: Judgement = field(default_factory=Judgement)
+    census: list[Row] = field(default_factory=list)  # what was drawn and compared
+    failures: list[str] = field(default_factory=list)  # checks that failed themselves, so that nothing is known of their results
     faults: dict[str, Any] | None = None  # what planting them showed, where that was asked for
     evidence: list[dict[str, Any]] = field(default_factory=list)  # records of other machines
 
@@ -87,19 +104,47 @@ class Report:
     @property
     def problems(self) -> list[str]:
         """Why the run as a whole fails, each with what to do; empty where it does not."""
-        wrong = [f"{r.rule} on {r.backend} {r.device}, {r.dtype}, {r.mode}: {_what(r)} is {r.verdict}" for r in self.wrong]
+        wrong = [f"{r.rule} on {r.backend} {r.device}, {r.dtype}, {r.mode}: {_what(r)} is {_verdict(r)}" for r in self.wrong]
         checks: list[Cell | LawResult] = [*self.cells, *self.laws]
         silent = [
             f"{r.rule} on {r.backend} {r.device}, {r.dtype}, {r.mode}: {_what(r)} compared nothing, and gave no reason"
             for r in checks
             if r.verdict == NOT_RUN and r.reason is None
         ]
-        return wrong + silent + self.ledger.problems
+        scarce = [row.problem for row in self.census if row.problem] + self._short
+        if wrong or self.failures:
+            scarce = []  # what was found wrong ends its check early
+        return wrong + self.failures + self._unchecked + silent + scarce + self.ledger.problems
+
+    @property
+    def _unchecked(self) -> list[str]:
+        """What was asked for, by name or at all, and compared with nothing: that is no pass."""
+        ran = [cell for cell in self.cells if cell.verdict != NOT_RUN]
+        if not ran:
+            return [f"Nothing was checked: {_reasons(self.cells)}."]
+        problems = []
+        for what, names in self.about.get("asked", {}).items():
+            for name in names:
+                own = [cell for cell in self.cells if name in _names(cell)[what]]
+                if not any(cell.verdict != NOT_RUN for cell in own):
+                    problems.append(f"The {what} {name} was asked for, and nothing of it was checked: {_reasons(own)}.")
+        return problems
+
+    @property
+    def _short(self) -> list[str]:
+        """Plain steps that ran on fewer examples than the profile says; of compiled ones each example may be compiled anew."""
+        plan = PROFILES.get(self.about.get("profile", ""))
+        checks: list[Cell | LawResult] = [*self.cells, *self.laws] if plan else []
+        return [
+            f"{r.rule} on {r.backend} {r.device}, {r.dtype}, {r.mode}: {_what(r)} ran on {r.examples} examples of {plan.asked(r)}"
+            for r in checks
+            if plan and r.mode == "eager" and r.verdict not in (NOT_RUN, WRONG, BROKEN) and r.examples < plan.asked(r)
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """As in ``schema.json``."""
         return {
-            "schema": "xopt-conformance-2",
+            "schema": "xopt-conformance-3",
             "about": self.about,
             "backends": [asdict(backend) for backend in self.backends],
             "cells": [cell.to_dict() for cell in self.cells],
@@ -116,11 +161,29 @@ class Report:
             ],
             "laws": [law.to_dict() for law in self.laws],
             "replays": [replay.to_dict() for replay in self.replays],
+            "census": [row._asdict() for row in self.census],
             "ledger": self.ledger.to_dict(),
             "faults": self.faults,
             "evidence": self.evidence,
             "problems": self.problems,
         }
+
+
+def _names(cell: Cell) -> dict[str, tuple[str, ...]]:
+    """By which names a cell can be asked for."""
+    return {"backend": (cell.backend, f"{cell.backend}:{cell.device}"), "rule": (cell.rule,), "dtype": (cell.dtype,)}
+
+
+def _reasons(cells: Sequence[Cell]) -> str:
+    return "; ".join(dict.fromkeys(f"{cell.backend}: {cell.reason or 'no reason is given'}" for cell in cells)) or "it has no cell"
+
+
+def _verdict(result: Result) -> str:
+    """In words, with what it gave once more where that was something else."""
+    found = (
+        result.broken if isinstance(result, LawResult) else result.wrong if isinstance(result, Cell) else result.replayed["wrong"]
+    )
+    return f"{result.verdict}: not reproducible" if found and found.get("again") else result.verdict
 
 
 def _what(result: Result) -> str:
@@ -173,28 +236,35 @@ def conform(
     """
     started = time.monotonic()
     events = events or Events()
+    asked = {what: list(names) for what, names in (("backend", backends), ("rule", rules), ("dtype", dtypes)) if names}
+    rows = ledger.read()
     plan = PROFILES[_chosen("profile", [profile], PROFILES)[0]]
     rules = _chosen("rule", rules, RULES)
     dtypes = _chosen("dtype", dtypes, DTYPES)
     with workers(jobs) as submit:
         targets = submit(_targets, backends).result()
         probing = [submit(_probe, name, device, "traced" in plan.modes) for name, device in targets]
-        found = [task.result() for task in probing]
+        failures: list[str] = []
+        found = [_probed(task, target, failures) for task, target in zip(probing, targets, strict=True)]
         for backend in found:
             events.probed(backend)
-        cells, tasks = _plan(found, rules, dtypes, plan, seed, submit)
+        cells, tasks = _plan(found, rules, dtypes, plan, seed)
         events.planned(len(tasks))
         laws: list[LawResult] = []
         replays: list[Replay] = []
+        counts: Counter[str] = Counter()
         kept: dict[type, list[Any]] = {Cell: cells, LawResult: laws, Replay: replays}
-        for task in _as_completed(tasks):
-            rule, what = tasks[task]
-            results = task.result()
+        submitted = {submit(_attempted, task): task for task in tasks}
+        for future in _as_completed(submitted):
+            task = submitted[future]
+            results, seen, failure = _outcome(future, task)
+            failures += filter(None, [failure])
+            counts += seen
             for result in results:
                 if not isinstance(result, LawResult):
                     _explain(result, found)
                 kept[type(result)].append(result)
-            events.finished(rule, what, results)
+            events.finished(task.rule, task.what, results)
     order = {name: i for i, name in enumerate(RULES)}
     places = {law.name: i for i, law in enumerate(LAWS)}
     cells.sort(key=lambda c: (order[c.rule], DTYPES.index(c.dtype)))
@@ -206,12 +276,68 @@ def conform(
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
         "date": today.isoformat(),
-        "command": f"xopt conform --profile {profile} --seed {seed}",
+        "command": _command(profile, seed, asked),
+        "asked": asked,
         "profile": profile,
         "seed": seed,
         "seconds": round(time.monotonic() - started, 1),
     }
-    return Report(about, found, cells, replays, laws, ledger.judge(cells, laws, ledger.read(), today, platform.machine()))
+    judgement = ledger.judge(cells, laws, rows, today, platform.machine())
+    return Report(about, found, cells, replays, laws, judgement, take_census(counts, set(rules) == set(RULES)), failures)
+
+
+def _command(profile: str, seed: int, asked: dict[str, list[str]]) -> str:
+    options = [f"--{what} {name}" for what, names in asked.items() for name in names]
+    return " ".join(["xopt conform", *options, f"--profile {profile} --seed {seed}"])
+
+
+class Task(NamedTuple):
+    """One check: a call in a process of its own."""
+
+    rule: str
+    what: str
+    function: Callable[..., list[Any]]
+    arguments: tuple[Any, ...]
+
+
+Outcome = tuple[list[Any], Counter[str], str | None]
+"""Results, what was counted, and why there is neither where the check itself failed."""
+
+
+def _attempted(task: Task) -> Outcome:
+    try:
+        return *counted(task.function, *task.arguments), None
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other checks go on
+        return [], Counter(), _failure(f"{task.rule} {task.what}", error)
+
+
+def _outcome(future: "Future[Outcome]", task: Task) -> Outcome:
+    """Of a task. Where a process has died, nobody knows of which: each that was not done runs once more, alone."""
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        with _pool(1) as alone:
+            try:
+                return alone.submit(_attempted, task).result()
+            except BrokenProcessPool:
+                return [], Counter(), f"{task.rule} {task.what}: the process died: a library crashed, or the memory was full"
+
+
+def _failure(what: str, error: BaseException) -> str:
+    """A check that failed itself, with the place."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{what}: the check itself failed, at {place.name} in {Path(place.filename).name}:{place.lineno}: {brief(error)}"
+
+
+def _probed(task: "Future[Any]", target: tuple[str, str | None], failures: list[str]) -> BackendReport:
+    """What the probes found. Where they fail the backend does not run, and the run fails."""
+    try:
+        found: BackendReport = task.result()
+    except Exception as error:  # noqa: BLE001 - whatever a library raises
+        name, device = target
+        failures.append(_failure(f"{name} {device}", error))
+        return BackendReport(name, device or "", None, f"its probes failed: {brief(error)}")
+    return found
 
 
 def _chosen(what: str, names: Sequence[str] | None, known: Sequence[str] | dict[str, Any]) -> list[str]:
@@ -262,11 +388,11 @@ def _probe(name: str, device: str | None, compiled: bool) -> BackendReport:
 
 
 def _plan(
-    found: list[BackendReport], rules: list[str], dtypes: list[str], plan: Profile, seed: int, submit: "Submit"
-) -> tuple[list[Cell], dict["Future[Any]", tuple[str, str]]]:
+    found: list[BackendReport], rules: list[str], dtypes: list[str], plan: Profile, seed: int
+) -> tuple[list[Cell], list[Task]]:
     """The cells that cannot run, with the reason, and the tasks for those that can."""
     cells: list[Cell] = []
-    tasks: dict[Future[Any], tuple[str, str]] = {}
+    tasks: list[Task] = []
     formats = formats_of(found)
     for rule in rules:
         for dtype in dtypes:
@@ -279,14 +405,16 @@ def _plan(
                     else:
                         cells.append(Cell(rule, backend.name, backend.device, dtype, mode, reason))
             if targets:
-                examples = plan.examples // 2 if dtype == "float64" else plan.examples  # its truth, in multiprecision, is slow
-                tasks[submit(check_rule, rule, dtype, targets, formats, examples, plan.pool, seed)] = rule, dtype
-                tasks[submit(check_laws, rule, dtype, targets, formats, plan.laws, seed)] = rule, f"{dtype} laws"
-                tasks[submit(check_machine, rule, dtype, targets, formats, plan.operations, seed)] = rule, f"{dtype} operations"
+                where = rule, dtype, targets, formats
+                tasks += [
+                    Task(rule, dtype, check_rule, (*where, plan.cells(dtype), plan.pool, seed)),
+                    Task(rule, f"{dtype} laws", check_laws, (*where, plan.laws, seed)),
+                    Task(rule, f"{dtype} operations", check_machine, (*where, plan.operations, seed)),
+                ]
             if ("numpy", "cpu", "eager") in targets:
-                tasks[submit(check_digest, rule, dtype)] = rule, f"{dtype} digest"
+                tasks.append(Task(rule, f"{dtype} digest", check_digest, (rule, dtype)))
         if "float64" in dtypes and any(b.name == "numpy" and b.reason is None for b in found):
-            tasks[submit(check_papers, rule)] = rule, "papers"
+            tasks.append(Task(rule, "papers", check_papers, (rule,)))
         targets = [
             (b.name, b.device, mode)
             for b in found
@@ -294,7 +422,7 @@ def _plan(
             if "float32" in dtypes and not _why_not(b, "float32", mode, plan)
         ]
         if targets:
-            tasks[submit(replay_rule, rule, targets, formats, plan.training)] = rule, "digits"
+            tasks.append(Task(rule, "digits", replay_rule, (rule, targets, formats, plan.training)))
     return cells, tasks
 
 

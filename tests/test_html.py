@@ -47,6 +47,7 @@ def witness(mode: str = "step", message: str | None = None) -> dict[str, Any]:
         "grads": [0.25, -0.0167, 1e-30],
         "got": 1.001,
         "message": message,
+        "again": None,
     }
 
 
@@ -406,8 +407,20 @@ def test_where_nothing_ran(tmp_path: Path) -> None:
     report["cells"] = [c for c in report["cells"] if c["verdict"] == NOT_RUN]
     report["replays"] = []
     page = Page(written(report, tmp_path))
-    assert "Nothing was compared, as no backend ran." in page.text
+    assert "Nothing was checked." in page.text
+    assert '<h1 class="wrong">Nothing was checked.' in written(report, tmp_path)
     assert {"same", "within", "wrong"}.isdisjoint(page.classes)
+
+
+def test_the_census_marks_what_is_below_its_floor(tmp_path: Path) -> None:
+    counts = [
+        {"what": "cells: zeros", "count": 3, "of": "cells: numbers", "opportunities": 90, "floor": 9},
+        {"what": "laws: numbers", "count": 7, "of": None, "opportunities": 0, "floor": 0},
+    ]
+    page = Page(written(bare() | {"census": counts}, tmp_path))
+    assert page.classes["num wrong"] == ["3"]
+    assert "cells 1 counts, 1 with a floor" in " ".join(page.text.split())
+    assert "90 numbers" in page.text
 
 
 def test_problems_are_named(tmp_path: Path) -> None:

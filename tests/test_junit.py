@@ -24,6 +24,7 @@ WRONG = {
     "grads": [2.0],
     "got": 3.0,
     "message": None,
+    "again": None,
 }
 
 
@@ -58,6 +59,7 @@ def report() -> dict[str, Any]:
         "laws": [law("negation"), law(NASTY, broken={"program": NASTY}), law("delay", numbers=0, reason="one dtype only")],
         "replays": [replay("bit-identical", cell("adam")), replay("wrong", cell("adam", wrong=WRONG))],
         "ledger": [row("accepted"), row("stale"), row("not judged")],
+        "problems": ["lion is wrong", NASTY],
     }
 
 
@@ -79,8 +81,9 @@ def test_suites_and_totals(report: dict[str, Any], tmp_path: Path) -> None:
         "torch cpu eager": (9, 3, 2, 0),
         "torch cpu traced": (1, 0, 0, 0),
         "ledger": (3, 1, 1, 0),
+        "run": (1, 1, 0, 0),
     }
-    assert numbers(root) == (13, 4, 3, 0)
+    assert numbers(root) == (14, 5, 3, 0)
     assert float(root.attrib["time"]) == 12.5
     for suite in root:
         cases = suite.findall("testcase")
@@ -91,13 +94,21 @@ def test_suites_and_totals(report: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_a_failure_shows_the_program(report: dict[str, Any], tmp_path: Path) -> None:
-    wrong, broken, replayed, stale = parsed(report, tmp_path).iter("failure")
+    wrong, broken, replayed, stale, run = parsed(report, tmp_path).iter("failure")
     assert wrong.attrib["message"] == "wrong: lion float32 bits and bound on torch cpu eager"
     assert "xopt.lion_init(" in str(wrong.text)
     assert "broken: adam float32 a<b" in broken.attrib["message"]
     assert '"program"' in str(broken.text)
     assert "xopt.adam_init(" in str(replayed.text)
     assert stale.attrib["message"] == "stale: It is stale."
+    assert run.attrib["message"] == "lion is wrong"
+    assert str(run.text).startswith("lion is wrong\na<b")
+
+
+def test_a_run_without_problems_passes(report: dict[str, Any], tmp_path: Path) -> None:
+    suite = parsed(report | {"problems": []}, tmp_path).find("testsuite[@name='run']")
+    assert suite is not None
+    assert numbers(suite) == (1, 0, 0, 0)
 
 
 def test_what_did_not_run_has_its_reason(report: dict[str, Any], tmp_path: Path) -> None:
@@ -118,7 +129,7 @@ def test_properties_hold_the_ratio(report: dict[str, Any], tmp_path: Path) -> No
 
 def test_older_reports_have_no_laws_and_no_ledger(report: dict[str, Any], tmp_path: Path) -> None:
     del report["laws"], report["ledger"]
-    assert numbers(parsed(report, tmp_path)) == (7, 2, 1, 0)
+    assert numbers(parsed(report, tmp_path)) == (8, 3, 1, 0)
     del report["replays"]
     with pytest.raises(KeyError, match="replays"):
         parsed(report, tmp_path)

@@ -15,6 +15,7 @@ from xopt import backends
 from xopt.backends import Backend
 from xopt.conformance.bounded import FORMATS, HOST, Bounded, Format, exact, inflate
 from xopt.conformance.candidate import stepper
+from xopt.conformance.census import look_at
 from xopt.conformance.generate import decode, rounded, settings
 from xopt.conformance.golden import Golden
 from xopt.conformance.results import DTYPES, MODES, LawResult
@@ -216,6 +217,7 @@ class Lab:
         drawn = self.rule.defaults | self.pool[0 if self.mode == "traced" else case.setting]
         if self.mode != "eager":
             drawn = {name: value[:FEW] if isinstance(value, tuple) else value for name, value in drawn.items()}
+        look_at("laws", self.rule, drawn)
         return drawn | fixed
 
     def has(self, name: str) -> bool:
