@@ -129,6 +129,7 @@ class Check:
         self.compute = FORMATS["float64" if dtype == "float64" else "float32"]
         self.examples = 0
         self.found: WrongError | None = None  # the first
+        self.largest = 0.0  # error/bound of an example
 
     def run(self, case: Trajectory) -> None:
         """One example for Hypothesis, which climbs to the largest error/bound."""
