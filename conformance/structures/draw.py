@@ -221,6 +221,11 @@ class Draft:
         left = list(items)
         return [left.pop(self.choose(len(left))) for _ in items]
 
+    @property
+    def saved(self) -> bool:
+        """Whether pickle keeps the state as it is: NumPy's gives the machine's byte order back."""
+        return self.library != "array_api_strict" and not any(leaf.layout in (*SPECIAL, "byte-swapped") for leaf in self.leaves)
+
     def note(self, *features: str) -> None:
         self.features += [feature for feature in features if feature not in self.features]
 
@@ -461,10 +466,10 @@ class Draft:
             grad = self._gradient_text(lambda i: self._plain_gradient(i, 50 + i), 50)
             self.changes.append(f"state = xopt.{rule}_step(state, {grad}, **hyper)._replace(params=params)")
         kind = self.pick((None, None, None, "pickled", "copied", "relaid", "other container", "placed"))
-        if kind == "pickled" and not any(leaf.layout in SPECIAL for leaf in self.leaves) and self.library != "array_api_strict":
+        if kind == "pickled" and self.saved:
             self.changes.append("state = pickle.loads(pickle.dumps(state))")
             self.note("pickled state")
-        elif kind == "copied" and not self.graph and self.library != "array_api_strict":
+        elif kind == "copied" and self.saved and not self.graph:
             self.changes.append("state = copy.deepcopy(state)")
             self.note("copied state")
         elif kind == "relaid" and self.views:
@@ -626,7 +631,6 @@ class Draft:
         """What happens to a state between two steps."""
         kind = self.pick(("nothing", "turned", "pickled", "copied", "ordered"))
         mapping = self.tree[0] in MAPPINGS
-        safe = not any(leaf.layout in SPECIAL for leaf in self.leaves) and not self.graph and self.library != "array_api_strict"
         if kind == "turned" and mapping:
             self.note("another order at the next step")
             return ["state = state._replace(params=dict(reversed(state.params.items())))"]
@@ -634,10 +638,10 @@ class Draft:
             self.note("another container at the next step")
             turned = [f"{name}=OrderedDict(reversed(state.{name}.items()))" for name in ("params", *self.rule.slots)]
             return [f"state = state._replace({', '.join(turned)})"]
-        if kind == "pickled" and safe:
+        if kind == "pickled" and self.saved and not self.graph:
             self.note("pickled between steps")
             return ["state = pickle.loads(pickle.dumps(state))"]
-        if kind == "copied" and safe:
+        if kind == "copied" and self.saved and not self.graph:
             self.note("copied between steps")
             return ["state = copy.deepcopy(state)"]
         return []

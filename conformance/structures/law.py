@@ -164,7 +164,9 @@ class Play:
 
     def _numpy(self, x: Any) -> Any:
         """The numbers, in the machine's byte order, in memory of their own."""
-        x = np.asarray(x) if isinstance(x, np.ndarray | np.generic) else self.backend.to_numpy(x)
+        if not isinstance(x, np.ndarray | np.generic):
+            x = self.backend.to_numpy(x.detach().resolve_neg() if hasattr(x, "resolve_neg") else x)
+        x = np.asarray(x)
         return np.array(x, x.dtype.newbyteorder("="), order="C")
 
     def _expected(self, situation: Situation, leaf: Leaf, t: int) -> list[Any]:
