@@ -23,9 +23,13 @@ from xopt.conformance.machine import check_machine
 from xopt.conformance.papers import check_papers
 from xopt.conformance.replay import Replay, replay_rule
 from xopt.conformance.results import BROKEN, DTYPES, MODES, NOT_RUN, WITHIN, WRONG, Cell, LawResult
+from xopt.conformance.structures import check_structures
 from xopt.rules import RULES
 
 Result = Cell | LawResult | Replay
+
+TURNS = 4
+"""One rule in so many has situations compiled by torch.compile, which takes seconds for each."""
 
 EXACT = ("numba", "blocks")
 """Compilers that compute as NumPy does, on whatever library's arrays."""
@@ -38,14 +42,16 @@ class Profile(NamedTuple):
     pool: int  # settings of the hyperparameters that they draw from
     laws: int  # examples drawn for a law
     operations: int  # runs of the state machine
+    situations: int  # of structure, of NumPy; others get fewer
+    compiled: int  # of them for torch.compile, of every fourth rule
     training: int  # steps of the training on digits
     modes: tuple[str, ...]
 
 
 PROFILES = {
-    "quick": Profile(examples=10, pool=4, laws=2, operations=3, training=20, modes=("eager",)),
-    "ci": Profile(examples=40, pool=8, laws=3, operations=5, training=40, modes=MODES),
-    "nightly": Profile(examples=1000, pool=40, laws=60, operations=200, training=200, modes=MODES),
+    "quick": Profile(examples=10, pool=4, laws=2, operations=3, situations=4, compiled=0, training=20, modes=("eager",)),
+    "ci": Profile(examples=40, pool=8, laws=3, operations=5, situations=20, compiled=1, training=40, modes=MODES),
+    "nightly": Profile(examples=1000, pool=40, laws=60, operations=200, situations=600, compiled=4, training=200, modes=MODES),
 }
 
 
@@ -283,6 +289,14 @@ def _plan(
                 tasks[submit(check_rule, rule, dtype, targets, formats, examples, plan.pool, seed)] = rule, dtype
                 tasks[submit(check_laws, rule, dtype, targets, formats, plan.laws, seed)] = rule, f"{dtype} laws"
                 tasks[submit(check_machine, rule, dtype, targets, formats, plan.operations, seed)] = rule, f"{dtype} operations"
+                turn = (list(RULES).index(rule) + seed) % TURNS == 0 and dtype == "float32"
+                played = plan.situations, seed, None, plan.compiled * turn
+                if "fused" in plan.modes:
+                    tasks[submit(check_structures, rule, dtype, targets, formats, *played)] = rule, f"{dtype} structures"
+                else:  # blocks alone compile nothing
+                    fused = [("numpy", device, "fused") for name, device, _ in targets if name == "numpy"]
+                    places = [*targets, *fused]
+                    tasks[submit(check_structures, rule, dtype, places, formats, *played, ("blocks",))] = rule, f"{dtype} structures"
             if ("numpy", "cpu", "eager") in targets:
                 tasks[submit(check_digest, rule, dtype)] = rule, f"{dtype} digest"
         if "float64" in dtypes and any(b.name == "numpy" and b.reason is None for b in found):

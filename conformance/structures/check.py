@@ -51,7 +51,6 @@ class _Examples:
                 self._play(result, situation, mode._replace(refusals=slow and not compiles))
             tally = self.play.tally
             result.numbers += tally.numbers
-            result.differ += tally.differ
             result.ratio = max(result.ratio, tally.ratio)
             result.examples += 1
             self.play.tally = type(tally)()
@@ -74,6 +73,7 @@ def check_structures(
     seed: int,
     product: Product | None = None,
     compiled: int = 0,
+    compilers: Sequence[str] | None = None,
     shrink: bool = True,
     wide: bool = False,
 ) -> list[LawResult]:
@@ -89,6 +89,8 @@ def check_structures(
         May be a copy of xopt with something planted.
     compiled
         How many of them torch.compile may compile, which takes seconds for each; of the others it gets what is to be refused.
+    compilers
+        Of fused steps. Default: all that are there.
     shrink
         Report the smallest situation that breaks the law; else the first.
     wide
@@ -107,7 +109,8 @@ def check_structures(
             elif mode == "traced" and name == "torch" and not compiled:
                 result.reason = f"{backend.tracer} compiles each situation for seconds: a few rules take turns, in float32"
             else:
-                rows.append((result, modes_of(backend, mode)))
+                modes = modes_of(backend, mode)
+                rows.append((result, [one for one in modes if not compilers or not one.compiler or one.compiler in compilers]))
         own = {f"{key[2]} {key[3]}": value for key, value in formats.items() if key[:2] == (name, device)}
         drawn = situations(RULES[rule_name], name, dtype, backend.dtypes(), device, _devices(backend), wide)
         count = max(1, int(examples * SHARES.get(name, 1.0) * (1.0 if dtype == "float32" or name != "jax" else 0.3)))

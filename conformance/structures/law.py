@@ -50,7 +50,6 @@ class Tally:
     """What was compared."""
 
     numbers: int = 0
-    differ: int = 0
     ratio: float = 0.0
 
 
@@ -357,7 +356,6 @@ class Play:
             if ratio > 1:
                 _fail(f"{broken} to within {ratio:.3g} of the bound")
             self.tally.ratio = max(self.tally.ratio, ratio)
-        self.tally.differ += 1
 
     def _in_place(self, leaves: list[Leaf], new: Any) -> None:
         """Whether a donated state was written over, not copied."""
