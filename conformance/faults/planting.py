@@ -77,7 +77,7 @@ def _module(name: str, text: str) -> ModuleType:
     return module
 
 
-class _Edited(MetaPathFinder, InspectLoader):
+class Edited(MetaPathFinder, InspectLoader):
     """Imports modules from texts in memory."""
 
     def __init__(self, texts: Mapping[str, str]) -> None:
@@ -96,7 +96,7 @@ class _Edited(MetaPathFinder, InspectLoader):
 def _private_copy(texts: Mapping[str, str]) -> Mapping[str, Rule[Any, Any]]:
     """The rules of a fresh import of xopt, with the given texts of some of its modules."""
     ours = _xopt_modules()
-    finder = _Edited(texts)
+    finder = Edited(texts)
     for name in ours:
         del sys.modules[name]
     sys.meta_path.insert(0, finder)

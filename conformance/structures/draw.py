@@ -78,10 +78,22 @@ COUNTS = {
     "cupy": ("5", "np.int64(5)", "cupy.asarray(5)"),
     "array_api_strict": ("5", "np.int64(5)"),
 }
-WRONG_COUNTS = ("-3", "float('nan')", "5.7", "5.0", "None", "'5'", "True", "np.array([1, 2, 3])", "np.array([5])", "np.array(5.0)")
+WRONG_COUNTS = (
+    "-1",
+    "-3",
+    "float('nan')",
+    "5.7",
+    "5.0",
+    "None",
+    "'5'",
+    "True",
+    "np.array([1, 2, 3])",
+    "np.array([5])",
+    "np.array(5.0)",
+)
 WRONG_COUNTS_OF = {
-    "torch": ("torch.tensor([1, 2, 3])", "torch.tensor(5, dtype=torch.uint8)", "torch.tensor(5.0, dtype=torch.bfloat16)"),
-    "jax": ("jax.numpy.asarray([1, 2, 3])", "jax.numpy.asarray(5, 'uint8')", "jax.numpy.asarray(5, 'bfloat16')"),
+    "torch": ("torch.tensor([1, 2, 3])", "torch.tensor(5.0, dtype=torch.bfloat16)"),
+    "jax": ("jax.numpy.asarray([1, 2, 3])", "jax.numpy.asarray(5, 'bfloat16')"),
 }
 CARRIED = ("0.5", "np.float64(0.25)", "np.array(0.125)", "0.75")
 WRONG_CARRIED = ("float('nan')", "None", "[0.5]", "'0.5'", "-0.5", "2.0", "np.array([0.5, 0.5])")
@@ -91,6 +103,8 @@ KINDS_OF = {
     "torch": ("torch.tensor({})", "torch.tensor({}, dtype=torch.float64)"),
     "jax": ("jax.numpy.asarray({})", "jax.numpy.asarray({}, 'float32')"),
 }
+FOLLOWED = ("lr", "weight_decay")
+"""Hyperparameters that meet arrays as they are: what is computed of others in arrays is rounded more often."""
 WRONG_NUMBERS = (
     "Decimal('0.5')",
     "'0.5'",
@@ -380,6 +394,8 @@ class Draft:
             "parameter": f"torch.nn.Parameter({made(shape)})",
             "requires grad": f"{made(shape)}.requires_grad_()",
         }
+        if layout == "masked" and not shape:  # NumPy has one masked number, in float64
+            return None, shape
         if layout in simple:
             return simple[layout], shape
         if layout == "scalar":
@@ -415,9 +431,9 @@ class Draft:
 
     def _shared(self) -> None:
         """Makes two leaves share memory, sometimes."""
-        if not self.views or len(self.leaves) < 2 or not self.one_in(4):
+        if self.library not in ("numpy", "torch", "jax") or len(self.leaves) < 2 or not self.one_in(4):
             return
-        how = self.pick(SHARED)
+        how = self.pick(SHARED if self.views else ("tied",))
         (i, one), (j, _) = ((i, self.leaves[i]) for i in self.turned(range(len(self.leaves)))[:2])
         if i > j:
             i, j = j, i
@@ -541,6 +557,10 @@ class Draft:
             self.note(f"groups of {name}")
             return self._prefix(self.tree, self.turned(values))
         value, kind = self.pick(values), "{}"
+        if self.library == "torch" and name in FOLLOWED and self.one_in(8):
+            self.note("number that requires a gradient")
+            self.graph = True
+            return f"torch.tensor({value}, requires_grad=True)"
         if value != "None" and self.one_in(2):
             kind = self.pick((*KINDS, *KINDS_OF.get(self.library, ())))
             self.note(f"number as {kind.format('x')}")
@@ -602,7 +622,7 @@ class Draft:
         if kind == "spiked" and self.views and self.library != "cupy":
             self.note("gradient with NaN")
             return f"spiked({self._make(leaf.shape, k, leaf.dtype)})"
-        if kind == "own" and stage == 0 and self.views and leaf.layout != "scalar":
+        if kind == "own" and stage == 0 and self.library in ("numpy", "torch", "jax") and leaf.layout != "scalar":
             self.note("gradient that is the leaf")
             return f"w{i}"
         if kind == "of another leaf" and stage == 0 and self.views:

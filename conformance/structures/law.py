@@ -81,7 +81,7 @@ class Play:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._session(situation))
             stack.enter_context(np.errstate(all="ignore"))
-            stack.enter_context(_constants(self.product, situation.constants))
+            stack.enter_context(_constants(self.product, situation))
             names = self._start(situation)
             self._check_start(situation, names)
             for line in (*situation.changes, situation.step(mode)):
@@ -507,10 +507,14 @@ def _short(x: Any) -> str:
 
 
 @contextlib.contextmanager
-def _constants(product: Product, which: str) -> Iterator[None]:
-    """The product with smaller blocks, shares or launches."""
-    modules = [(product.module(module), name, value) for module, name, value in CONSTANTS[which]]
+def _constants(product: Product, situation: Situation) -> Iterator[None]:
+    """The product with smaller blocks, shares or launches, and the rule without the kernels that it has of others."""
+    modules = [(product.module(module), name, value) for module, name, value in CONSTANTS[situation.constants]]
     before = [getattr(module, name) for module, name, _ in modules]
+    rule = getattr(product.xopt, situation.rule)
+    compiled = rule.compiled
+    if situation.constants == "small kernels":
+        rule.compiled = {}
     try:
         for module, name, value in modules:
             setattr(module, name, value)
@@ -518,6 +522,7 @@ def _constants(product: Product, which: str) -> Iterator[None]:
     finally:
         for (module, name, _), value in zip(modules, before, strict=True):
             setattr(module, name, value)
+        rule.compiled = compiled
 
 
 def _in_product(frame: FrameType) -> bool:

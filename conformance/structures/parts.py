@@ -136,14 +136,22 @@ def on_disk(x: Any) -> Any:
 
 
 def tagged(x: Any) -> Any:
-    """A tensor of a subclass that adds nothing."""
+    """A tensor of a subclass that adds nothing, and is not written to through a mask, as those of several devices are not."""
     torch = import_module("torch")
     return x.as_subclass(_tagged_tensor(torch))
 
 
 @functools.cache
 def _tagged_tensor(torch: Any) -> type:
-    return type("TaggedTensor", (torch.Tensor,), {"__module__": __name__})
+    class TaggedTensor(torch.Tensor):  # type: ignore[misc, name-defined]
+        @classmethod
+        def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if function is torch.Tensor.__setitem__:
+                msg = "it is not written to"
+                raise RuntimeError(msg)
+            return super().__torch_function__(function, types, args, kwargs or {})
+
+    return TaggedTensor
 
 
 def imaginary(x: Any) -> Any:
