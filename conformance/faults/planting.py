@@ -80,11 +80,17 @@ def _module(name: str, text: str) -> ModuleType:
 class Edited(MetaPathFinder, InspectLoader):
     """Imports modules from texts in memory."""
 
-    def __init__(self, texts: Mapping[str, str]) -> None:
+    def __init__(self, texts: Mapping[str, str], files: Mapping[str, str] | None = None) -> None:
         self.texts = texts
+        self.files = files or {}  # where a module believes that it is
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:  # noqa: ARG002 - as importlib calls it
-        return spec_from_loader(fullname, self) if fullname in self.texts else None
+        if fullname not in self.texts:
+            return None
+        spec = spec_from_loader(fullname, self, origin=self.files.get(fullname))
+        assert spec is not None
+        spec.has_location = spec.origin is not None
+        return spec
 
     def get_source(self, fullname: str) -> str:
         return self.texts[fullname]

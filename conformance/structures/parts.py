@@ -180,6 +180,7 @@ def _laid(x: Any, how: str) -> Any:
     else:
         order = tuple(reversed(range(x.ndim)))
         place = x.new_zeros(x.shape[::-1]).permute(order) if how == "transposed" else x.new_zeros((*x.shape, 2))[..., 0]
+        return place.copy_(x)
     place[...] = x
     return place
 
