@@ -43,7 +43,7 @@ class _Examples:
 
     def run(self, situation: Situation) -> None:
         self.count += 1
-        compiles = self.compiled > 0 and len(situation.setup) <= SMALL and not situation.trouble
+        compiles = self.compiled > 0 and len(situation.setup) <= SMALL and not situation.troubles
         self.compiled -= compiles
         for result, modes in self.rows:
             for mode in modes:
@@ -56,11 +56,14 @@ class _Examples:
             self.play.tally = type(tally)()
 
     def _play(self, result: LawResult, situation: Situation, mode: Mode) -> None:
+        self.play.trouble = None
         try:
             self.play.run(situation, mode)
         except Exception as error:
             result.found_after = result.found_after or self.count
             reason = f"{type(error).__name__}: {error}"
+            if self.play.trouble:
+                situation = situation._replace(troubles=(self.play.trouble,))
             raise _Broken(result, {"program": situation.program(mode), "mode": str(mode), "reason": reason}) from error
 
 

@@ -1,5 +1,6 @@
 """The strategy: draws a situation piece by piece, each piece as the text that makes it."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -27,6 +28,9 @@ SIZES = (1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 40)
 SHAPES = ((3,), (), (2, 3), (0,), (4, 4), (0, 3), (2, 3, 2), (2, 1, 2, 3), (1,))
 FEW_SHAPES = ((3,), (), (2, 3), (0,), (8,), (2, 1, 2, 3))
 """Of libraries that compile anew for each."""
+TROUBLES = 4
+"""Kinds of what must be refused that a situation has at most."""
+
 MAKERS = {"numpy": "numbers", "torch": "tensor", "jax": "jax_array", "cupy": "cupy_array", "array_api_strict": "strict_array"}
 """What makes an array of a library."""
 
@@ -134,7 +138,7 @@ SECTIONS = {
     "state": (24, 1),
     "hyper": (10, 26),
     "gradient": (4, 16),
-    "rest": (24, 1),
+    "rest": (64, 1),
 }
 """The bytes that are chosen with: how many for each part of a situation, and for how many such parts."""
 CHOICES = sum(size * count for size, count in SECTIONS.values())
@@ -249,7 +253,7 @@ class Draft:
 
     def _situation(self) -> Situation:
         self.usable = self.dtypes if self.one_in(2) else (self.dtype,)
-        trouble = self.pick(TROUBLES) if self.one_in(3) else None
+        troubled = self.one_in(3)
         with self.section("tree"):
             self.tree = self._tree()
             self._shared()
@@ -257,22 +261,25 @@ class Draft:
             self.hyper = self._hyper()
             self._state()
         before = self._before()
-        stages = [self._stage(0, trouble)]
-        if trouble is None and self.one_in(3):
-            stages.append(self._stage(1, None))
-        if stages[-1][-1] == "":  # there is no place for this trouble here
-            trouble, stages[-1] = None, stages[-1][:-1]
+        stages = [self._stage(0)]
+        troubles: list[tuple[str, str]] = []
+        if troubled:
+            with self.section("rest"):
+                for what in self.turned(list(TROUBLE))[:TROUBLES]:
+                    found = [(what, code) for code in TROUBLE[what](self)]
+                    self.note(*(f"trouble: {what}" for _ in found[:1]))
+                    troubles += found
+        elif self.one_in(3):
+            stages.append(self._stage(1))
         special = any(leaf.layout in SPECIAL for leaf in self.leaves)
         constants = self._constants()
-        threads = self.views and trouble is None and not self.graph and not special and self.one_in(8)
+        threads = self.views and not troubles and not self.graph and not special and self.one_in(8)
         interrupt = None
-        if self.views and trouble is None and not threads and self.one_in(8):
+        if self.views and not troubles and not threads and self.one_in(8):
             interrupt = (1 + self.choose(99)) / 100
             self.note("interrupted")
         if threads:
             self.note("threads")
-        if trouble:
-            self.note(f"trouble: {trouble}")
         return Situation(
             self.library,
             self.rule.name,
@@ -281,7 +288,7 @@ class Draft:
             tuple(before),
             tuple(tuple(stage) for stage in stages),
             tuple(self.features),
-            trouble,
+            tuple(troubles),
             self.graph,
             special,
             self.traced,
@@ -632,7 +639,7 @@ class Draft:
                 return f"w{like[0]}"
         return self._make(leaf.shape, k, leaf.dtype)
 
-    def _stage(self, stage: int, trouble: str | None) -> list[str]:
+    def _stage(self, stage: int) -> list[str]:
         lines = []
         if stage:
             lines += self._between()
@@ -642,9 +649,6 @@ class Draft:
             self.note("gradient in another container")
         if stage:
             lines.append(f"hyper = hyper | {self._hyper(again=True)}")
-        if trouble is not None:
-            with self.section("rest"):
-                lines += TROUBLE[trouble](self)
         return lines
 
     def _between(self) -> list[str]:
@@ -698,9 +702,10 @@ class Draft:
             self.note(chosen)
         return str(chosen)
 
-    def some_leaf(self) -> int | None:
-        """The number of a leaf, where there is one."""
-        return self.pick(range(len(self.leaves))) if self.leaves else None
+    @property
+    def idle(self) -> bool:
+        """Whether some slots may be None by right."""
+        return "a decay of 0" in self.features or "betas" in self.rule.memory.values()
 
 
 def _wrapped(kind: str, items: Sequence[tuple[Any, str]]) -> str:
@@ -729,161 +734,140 @@ def _values(interval: Interval) -> tuple[str, ...]:
     return "0.5", "0.25", "0.125"
 
 
-# What all steps must refuse. Each gives the lines that bring it about; [""] where it has no place in this situation.
+# What all steps must refuse. Each gives programs that bring it about, one after the other; none where it has no place here.
 
 Trouble = Callable[[Draft], list[str]]
 
 
 def _surplus(draft: Draft) -> list[str]:
-    if draft.tree[0] not in (*MAPPINGS, "list"):
-        return [""]
     extra = draft._make((3,), 40, draft.dtype)
-    return [f"grad.append({extra})"] if draft.tree[0] == "list" else [f"grad['zz'] = {extra}"]
+    if draft.tree[0] in MAPPINGS:
+        return [f"grad = copy.copy(grad); grad['zz'] = {extra}"]
+    return [f"grad = [*grad, {extra}]"] if draft.tree[0] == "list" else []
 
 
 def _missing(draft: Draft) -> list[str]:
     if draft.tree[0] not in (*MAPPINGS, "list") or not draft.tree[1]:
-        return [""]
+        return []
     key = draft.pick([key for key, node in draft.tree[1]])
-    return [f"del grad[{key!r}]"]
+    return [f"grad = copy.copy(grad); del grad[{key!r}]"]
 
 
 def _other_kind(draft: Draft) -> list[str]:
     turned = {"list": "tuple(grad)", "tuple": "list(grad)", "Pair": "tuple(grad)", "dict": "list(grad.values())"}
-    return [f"grad = {turned[draft.tree[0]]}"] if draft.tree[0] in turned else [""]
+    return [f"grad = {turned[draft.tree[0]]}"] if draft.tree[0] in turned else []
 
 
-def _replaced(draft: Draft, what: Callable[[Drawn], str | None]) -> list[str]:
+def _replaced(draft: Draft, what: Callable[[Drawn], Sequence[str]]) -> list[str]:
     """The gradient with another array at one leaf."""
-    i = draft.some_leaf()
-    text = None if i is None else what(draft.leaves[i])
-    if text is None:
-        return [""]
-    own = {j: draft._plain_gradient(j, 30 + j) for j in range(len(draft.leaves))} | {i: text}
-    return [f"grad = {draft._gradient_text(own.__getitem__, 7)}"]
+    if not draft.leaves:
+        return []
+    i = draft.choose(len(draft.leaves))
+    own = {j: draft._plain_gradient(j, 30 + j) for j in range(len(draft.leaves))}
+    return [f"grad = {draft._gradient_text((own | {i: text}).__getitem__, 7)}" for text in what(draft.leaves[i])]
 
 
 def _other_shape(draft: Draft) -> list[str]:
-    def text(leaf: Drawn) -> str | None:
-        n = 1
-        for size in leaf.shape:
-            n *= size
-        shape = (n, 1) if len(leaf.shape) == 1 else (n,)
-        return draft._make(shape, 41, leaf.dtype) if leaf.layout != "byte-swapped" else None
+    def texts(leaf: Drawn) -> list[str]:
+        n = math.prod(leaf.shape)
+        shapes = {(n,), (n, 1), leaf.shape[::-1], *([()] if n == 1 else [])} - {leaf.shape}
+        return [draft._make(shape, 41, leaf.dtype) for shape in sorted(shapes)] if leaf.layout != "byte-swapped" else []
 
-    return _replaced(draft, text)
+    return _replaced(draft, texts)
 
 
 def _broadcastable(draft: Draft) -> list[str]:
-    return _replaced(draft, lambda leaf: draft._make((), 42, leaf.dtype) if leaf.shape else None)
+    return _replaced(draft, lambda leaf: [draft._make((), 42, leaf.dtype)] if leaf.shape else [])
 
 
 def _other_dtype(draft: Draft) -> list[str]:
     others = list(draft.dtypes)
-
-    def text(leaf: Drawn) -> str | None:
-        other = [d for d in others if d != leaf.dtype]
-        return draft._make(leaf.shape, 43, draft.pick(other)) if other else None
-
-    return _replaced(draft, text)
+    return _replaced(draft, lambda leaf: [draft._make(leaf.shape, 43, d) for d in others if d != leaf.dtype])
 
 
-def _native_order(draft: Draft) -> list[str]:
-    return _replaced(draft, lambda leaf: draft._make(leaf.shape, 44, leaf.dtype) if leaf.layout == "byte-swapped" else None)
+def _other_order(draft: Draft) -> list[str]:
+    def texts(leaf: Drawn) -> list[str]:
+        plain = draft._make(leaf.shape, 44, leaf.dtype)
+        return [plain if leaf.layout == "byte-swapped" else f"{plain}.astype(np.dtype({leaf.dtype!r}).newbyteorder())"]
 
-
-def _swapped_order(draft: Draft) -> list[str]:
-    def text(leaf: Drawn) -> str | None:
-        if draft.library != "numpy" or leaf.layout == "byte-swapped":
-            return None
-        return f"{draft._make(leaf.shape, 44, leaf.dtype)}.astype(np.dtype({leaf.dtype!r}).newbyteorder())"
-
-    return _replaced(draft, text)
+    return _replaced(draft, texts) if draft.library == "numpy" else []
 
 
 def _no_array(draft: Draft) -> list[str]:
-    return _replaced(draft, lambda _: draft.pick(("0.5", "None", "[0.5]", "'0.5'")))
+    return _replaced(draft, lambda _: ("0.5", "None", "[0.5]", "'0.5'"))
 
 
 def _other_library(draft: Draft) -> list[str]:
-    return _replaced(draft, lambda leaf: f"numbers({leaf.shape!r}, 45)" if draft.library in ("torch", "array_api_strict") else None)
+    return _replaced(draft, lambda leaf: [f"numbers({leaf.shape!r}, 45)"]) if draft.library in ("torch", "array_api_strict") else []
 
 
 def _other_rule(draft: Draft) -> list[str]:
-    alike = ALIKE.get(draft.rule.name, ())
-    if alike and draft.one_in(2):
-        return [f"state = xopt.{draft.pick(alike)}.state(*state)"]
-    return ["state = fields_like(state)"]
+    return ["state = fields_like(state)", *(f"state = xopt.{rule}.state(*state)" for rule in ALIKE.get(draft.rule.name, ()))]
 
 
 def _slot(draft: Draft, change: str) -> list[str]:
-    if not draft.rule.memory or not draft.leaves:
-        return [""]
-    slot = draft.pick(list(draft.rule.memory))
-    return [change.format(slot)]
+    return [change.format(slot) for slot in draft.rule.memory] if draft.leaves else []
 
 
 def _slot_keys(draft: Draft) -> list[str]:
-    if draft.tree[0] not in MAPPINGS:
-        return [""]
-    return _slot(draft, "state = state._replace({0}=dict(state.{0}, zz=None))")
+    return _slot(draft, "state = state._replace({0}=dict(state.{0}, zz=None))") if draft.tree[0] in MAPPINGS else []
 
 
 def _slot_dtype(draft: Draft) -> list[str]:
-    if draft.library not in ("numpy", "jax") or draft.many or len(draft.leaves) != 1:
-        return [""]
+    if draft.library not in ("numpy", "jax") or draft.many or len(draft.leaves) != 1 or draft.idle:
+        return []
     other = "float64" if draft.dtype != "float64" else "float32"
-    change = f"state = state._replace({{0}}=optree.tree_map(lambda x: x.astype({other!r}), state.{{0}}))"
-    return [*_slot(draft, change), f"assert any(x.dtype == {other!r} for x in optree.tree_leaves(tuple(state[1:-1])))"]
+    return _slot(draft, f"state = state._replace({{0}}=optree.tree_map(lambda x: x.astype({other!r}), state.{{0}}))")
 
 
 def _slot_lost(draft: Draft) -> list[str]:
-    if "a decay of 0" in draft.features or "betas" in draft.rule.memory.values():
-        return [""]
-    return _slot(draft, "state = state._replace({0}=optree.tree_map(lambda _: None, state.{0}))")
+    return [] if draft.idle else _slot(draft, "state = state._replace({0}=optree.tree_map(lambda _: None, state.{0}))")
 
 
 def _count(draft: Draft) -> list[str]:
-    if not draft.leaves:
-        return [""]
-    return [f"state = state._replace(step={draft.pick((*WRONG_COUNTS, *WRONG_COUNTS_OF.get(draft.library, ())))})"]
+    wrong = (*WRONG_COUNTS, *WRONG_COUNTS_OF.get(draft.library, ())) if draft.leaves else ()
+    return [f"state = state._replace(step={count})" for count in wrong]
 
 
 def _carried(draft: Draft) -> list[str]:
     if not draft.rule.carried or not draft.leaves:
-        return [""]
-    slot, wrong, at = next(iter(draft.rule.carried)), draft.pick(WRONG_CARRIED), draft.some_leaf()
-    tree = draft._text(draft.tree, lambda i: wrong if i == at else "0.5", lambda: draft._few(("0.5", "0.5")))
-    return [f"state = state._replace({slot}={tree})"]
+        return []
+    slot, at = next(iter(draft.rule.carried)), draft.choose(len(draft.leaves))
+
+    def tree(wrong: str) -> str:
+        return draft._text(draft.tree, lambda i: wrong if i == at else "0.5", lambda: draft._few(("0.5", "0.5")))
+
+    return [f"state = state._replace({slot}={tree(wrong)})" for wrong in WRONG_CARRIED]
 
 
 def _wrong_number(draft: Draft) -> list[str]:
     if not draft.leaves:
-        return [""]
-    names = [name for name, interval in draft.rule.ranges.items() if not interval.sequence]
-    name, value = draft.pick(names), draft.pick(WRONG_NUMBERS)
-    if draft.rule.ranges[name].optional and value == "None":
-        return [""]
-    if draft.tree[0] != "leaf" and draft.one_in(2):
-        at = draft.some_leaf()
-        good = _values(draft.rule.ranges[name])[0]
-        few = draft._few((good, good))
-        return [f"hyper[{name!r}] = {draft._text(draft.tree, lambda i: value if i == at else good, lambda: few)}"]
-    return [f"hyper[{name!r}] = {value}"]
+        return []
+    name = draft.pick([name for name, interval in draft.rule.ranges.items() if not interval.sequence])
+    wrong = [value for value in WRONG_NUMBERS if value != "None" or not draft.rule.ranges[name].optional]
+    if draft.tree[0] == "leaf" or not draft.one_in(2):
+        return [f"hyper = hyper | {{{name!r}: {value}}}" for value in wrong]
+    at, good = draft.choose(len(draft.leaves)), _values(draft.rule.ranges[name])[0]
+
+    def tree(value: str) -> str:
+        return draft._text(draft.tree, lambda i: value if i == at else good, lambda: draft._few((good, good)))
+
+    return [f"hyper = hyper | {{{name!r}: {tree(value)}}}" for value in wrong]
 
 
 def _wrong_prefix(draft: Draft) -> list[str]:
     kind = draft.tree[0]
     if kind == "leaf" or not draft.tree[1]:
-        return [""]
+        return []
     items = [(key, "0.5") for key, _ in draft.tree[1]]
     if kind in MAPPINGS:
-        wrong = draft.pick(([*items, ("zz", "0.5")], items[1:], [("zz", "0.5"), *items[1:]]))
-        return [f"hyper['lr'] = {_wrapped(draft.pick(MAPPINGS), wrong)}"]
-    if kind in SEQUENCES:
-        other = draft.pick(((kind, [*items, ("", "0.5")]), ({"list": "tuple", "tuple": "list"}[kind], items)))
-        return [f"hyper['lr'] = {_wrapped(*other)}"]
-    return [f"hyper['lr'] = {draft.pick(('[0.5, 0.5]', '(0.5, 0.5)'))}"]
+        wrong = [[*items, ("zz", "0.5")], items[1:], [("zz", "0.5"), *items[1:]]]
+        trees = [_wrapped(draft.pick(MAPPINGS), one) for one in wrong]
+    elif kind in SEQUENCES:
+        trees = [_wrapped(kind, [*items, ("", "0.5")]), _wrapped({"list": "tuple", "tuple": "list"}[kind], items)]
+    else:
+        trees = ["[0.5, 0.5]", "(0.5, 0.5)"]
+    return [f"hyper = hyper | dict(lr={tree})" for tree in trees]
 
 
 TROUBLE: dict[str, Trouble] = {
@@ -893,8 +877,7 @@ TROUBLE: dict[str, Trouble] = {
     "a gradient of the same size and another shape": _other_shape,
     "a gradient that would be broadcast": _broadcastable,
     "a gradient of another dtype": _other_dtype,
-    "a gradient of the machine's byte order": _native_order,
-    "a gradient of another byte order": _swapped_order,
+    "a gradient of another byte order": _other_order,
     "a gradient that is no array": _no_array,
     "a gradient of another library": _other_library,
     "the state of another rule": _other_rule,
@@ -906,4 +889,3 @@ TROUBLE: dict[str, Trouble] = {
     "a hyperparameter that is no number": _wrong_number,
     "a prefix that is none": _wrong_prefix,
 }
-TROUBLES = list(TROUBLE)

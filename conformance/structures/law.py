@@ -75,6 +75,7 @@ class Play:
         self.backend = backend
         self.formats = formats  # by dtype of the arithmetic and mode, "float32 fused"
         self.tally = Tally()
+        self.trouble: tuple[str, str] | None = None  # what is being refused
 
     def run(self, situation: Situation, mode: Mode) -> None:
         """Raises BrokenError, with what is wrong, or whatever is raised that must not be."""
@@ -94,11 +95,13 @@ class Play:
             for i, stage in enumerate(situation.stages):
                 for line in stage:
                     exec(line, names)
-                last = i + 1 == len(situation.stages)
+                if situation.troubles and i + 1 == len(situation.stages):
+                    self._troubled(situation, names)
+                    return
                 if i == 0 and situation.interrupt is not None and mode.mode != "traced" and not mode.refusals:
                     self._interrupted(situation, mode, names)
                     return
-                if not self._stage(situation, mode, names, situation.trouble if last else None):
+                if not self._stage(situation, mode, names):
                     return
 
     def _session(self, situation: Situation) -> contextlib.AbstractContextManager[Any]:
@@ -181,15 +184,23 @@ class Play:
 
     # A step.
 
-    def _stage(self, situation: Situation, mode: Mode, names: Names, trouble: str | None) -> bool:
+    def _troubled(self, situation: Situation, names: Names) -> None:
+        """What must be refused is, one after the other, by one state."""
+        for trouble in situation.troubles:
+            self.trouble = trouble
+            own = dict(names)
+            exec(trouble[1], own)
+            arrays = list(_arrays((*own["state"][:-1], own["grad"])))
+            memory, values = Snapshot(arrays), [self._seen(x) for x in arrays]
+            self._refuses(situation, lambda own=own: own["step"](own["state"], own["grad"], **own["hyper"]), trouble[0])
+            _unchanged(memory.changed() or self._changed(arrays, values), "a refused step")
+        self.trouble = None
+
+    def _stage(self, situation: Situation, mode: Mode, names: Names) -> bool:
         """Takes a step and judges it. Whether there is a state to go on with."""
         state, grad, hyper, step = (names[name] for name in ("state", "grad", "hyper", "step"))
         arrays = list(_arrays((*state[:-1], grad)))
         memory, values = Snapshot(arrays), [self._seen(x) for x in arrays]
-        if trouble is not None:
-            self._refuses(situation, lambda: step(state, grad, **hyper), trouble)
-            _unchanged(memory.changed() or self._changed(arrays, values), "a refused step")
-            return False
         leaves = self._leaves(state, grad, hyper)
         t = int(state.step)
         why = self._why_refused(situation, mode, leaves)
@@ -388,7 +399,7 @@ class Play:
                 with self._session(situation), np.errstate(all="ignore"):
                     ready.wait()
                     for _ in range(3):
-                        if not self._stage(situation, mode, own, None):
+                        if not self._stage(situation, mode, own):
                             break
             except BaseException as error:  # noqa: BLE001 - raised again where the others are waited for
                 errors.append(error)
@@ -431,7 +442,7 @@ class Play:
             return
         if not memory.changed():
             try:
-                self._stage(situation, mode, names, None)
+                self._stage(situation, mode, names)
             except ValueError as error:
                 _ours(situation, error)
             return

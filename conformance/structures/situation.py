@@ -44,7 +44,7 @@ class Situation(NamedTuple):
     before: tuple[str, ...]  # what ``step`` does first
     stages: tuple[tuple[str, ...], ...]
     features: tuple[str, ...]  # what is out of the ordinary, in words
-    trouble: str | None = None  # what all steps must refuse, in the last stage
+    troubles: tuple[tuple[str, str], ...] = ()  # what all steps must refuse: in words, and as what comes on top of the last stage
     graph: bool = False  # whether autograd records
     special: bool = False  # whether arrays have rules of their own
     traced: bool = False  # whether the coefficients are computed in arrays
@@ -63,8 +63,8 @@ class Situation(NamedTuple):
             return f"step = torch.compile({name})"
         return f"step = lambda state, grad, **hyper: jax.jit(functools.partial({name}, **hyper))(state, grad)"
 
-    def program(self, mode: Mode, stages: int | None = None) -> str:
-        """The whole, to be pasted and run, as far as the stage that matters."""
+    def program(self, mode: Mode) -> str:
+        """The whole, to be pasted and run; of what must be refused, the first."""
         lines = [f"import {self.library}", "import xopt", "from xopt.backends import fuse", PARTS, ""]
         lines.remove("import numpy") if self.library == "numpy" else None
         if self.library == "jax":
@@ -74,9 +74,9 @@ class Situation(NamedTuple):
         for module, name, value in CONSTANTS[self.constants]:
             lines.append(f"import xopt.backends.{module}; xopt.backends.{module}.{name} = {value}")
         lines += [*self.setup, *self.changes, self.step(mode), *self.before]
-        taken = self.stages[:stages]
-        for i, stage in enumerate(taken):
-            lines += [*stage, "state = step(state, grad, **hyper)" if i + 1 < len(taken) else "new = step(state, grad, **hyper)"]
+        for stage in self.stages[:-1]:
+            lines += [*stage, "state = step(state, grad, **hyper)"]
+        lines += [*self.stages[-1], *(code for _, code in self.troubles[:1]), "new = step(state, grad, **hyper)"]
         return "\n".join([*lines, "print(new)"])
 
     def __repr__(self) -> str:
