@@ -10,7 +10,8 @@ import multiprocessing
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib import import_module
 from importlib.resources import files
 from types import ModuleType
@@ -37,6 +38,12 @@ class Structural(NamedTuple):
     libraries: tuple[str, ...] = ("numpy",)  # where it shows
     rules: tuple[str, ...] = ()  # those asked first
     crashes: bool = False  # whether it may end the process, so that another one must play
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The packages without which it does not show."""
+        kernels = any(edit.file.startswith(("backends/host", "backends/numba")) for edit in self.edits)
+        return (*self.libraries, *(["numba"] if kernels else []))
 
 
 class Found(NamedTuple):
@@ -102,13 +109,13 @@ def _find(fault: Structural, examples: int, seed: int) -> Found | None:
         for rule in dict.fromkeys((*fault.rules, "lion", "nadam", "aggmo", *RULES)):
             for library in fault.libraries:
                 for dtype in ("float32", "float16", "float64"):
-                    found = _played(product, rule, library, dtype, examples, seed)
+                    found = played(product, rule, library, dtype, examples, seed)
                     if found is not None:
                         return found
     return None
 
 
-def _played(product: Product, rule: str, library: str, dtype: str, examples: int, seed: int) -> Found | None:
+def played(product: Product, rule: str, library: str, dtype: str, examples: int, seed: int) -> Found | None:
     modes = ("eager", "fused")
     formats = {(library, "cpu", name, mode): FORMATS[name] for name in ("float32", "float64") for mode in modes}
     targets = [(library, "cpu", mode) for mode in modes]
@@ -136,6 +143,19 @@ def _in_another(fault: Structural, examples: int, seed: int) -> Found | None:
 
 def _give(give: Any, fault: Structural, examples: int, seed: int) -> None:
     give.send(_find(fault, examples, seed))
+
+
+def run(faults: Sequence[Structural] = (), jobs: int = 2, progress: Callable[[str], None] | None = None) -> dict[str, Found | None]:
+    """Plants each fault, default all, in so many new processes. Where each was found first, by name."""
+    chosen = list(faults or STRUCTURAL)
+    found: dict[str, Found | None] = {}
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        tasks = {pool.submit(find, fault): fault.name for fault in chosen}
+        for task in as_completed(tasks):
+            found[tasks[task]] = task.result()
+            if progress:
+                progress(tasks[task])
+    return {fault.name: found[fault.name] for fault in chosen}
 
 
 def _modules() -> dict[str, ModuleType]:

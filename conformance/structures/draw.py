@@ -269,7 +269,7 @@ class Draft:
                     found = [(what, code) for code in TROUBLE[what](self)]
                     self.note(*(f"trouble: {what}" for _ in found[:1]))
                     troubles += found
-        elif self.one_in(3):
+        elif self.one_in(2):
             stages.append(self._stage(1))
         special = any(leaf.layout in SPECIAL for leaf in self.leaves)
         constants = self._constants()
@@ -653,7 +653,7 @@ class Draft:
 
     def _between(self) -> list[str]:
         """What happens to a state between two steps."""
-        kind = self.pick(("nothing", "turned", "pickled", "copied", "ordered"))
+        kind = self.pick(("nothing", "turned", "ordered", "pickled", "copied"))
         mapping = self.tree[0] in MAPPINGS
         if kind == "turned" and mapping:
             self.note("another order at the next step")
@@ -674,7 +674,7 @@ class Draft:
 
     def _before(self) -> list[str]:
         """Steps that the same function takes first."""
-        kind = self.pick(("nothing", "nothing", "other leaves", "other numbers", "another order"))
+        kind = self.pick(("nothing", "another order", "another order", "other leaves", "other numbers"))
         init = f"xopt.{self.rule.name}_init"
         if kind == "other leaves":
             self.note("other leaves before")
