@@ -181,7 +181,7 @@ def _app() -> Any:
         Exit status: 0 all found, 1 one survived, 2 bad usage.
         """
         console = Console()
-        known = {name for one in planted.FAULTS for name in (one.name, one.rule)}
+        known = {name for one in planted.FAULTS for name in (one.name, one.rule)} | {one.name for one in planted.STRUCTURAL}
         for name in fault or ():
             if name not in known:
                 msg = f"unknown fault {name!r}; the docs list them, or name a rule"
@@ -190,12 +190,17 @@ def _app() -> Any:
         must_hold(table, [views.mark(name) for name in planted.TABLES], "--table")
         found = plant(console, fault or (), jobs, seed)
         views.show_faults(console, found)
+        structural = [one for one in planted.STRUCTURAL if not fault or one.name in fault]
+        places = planted.run_structural(structural, jobs or min(4, _cores()), seed) if structural else {}
+        for name, place in places.items():
+            where = f"{place.rule} on {place.library}, {place.mode}" if place else "not found"
+            console.print(f"  {name:60} {where}", style=None if place else "bold red", highlight=False, soft_wrap=True)
         if json is not None:
             views.write_json(found, json)
         if table is not None:
             for name, text in planted.TABLES.items():
                 views.put_between(table, name, text(found))
-        raise typer.Exit(1 if found.survivors else 0)
+        raise typer.Exit(1 if found.survivors or None in places.values() else 0)
 
     @app.command()
     def evidence(

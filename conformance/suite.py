@@ -28,9 +28,15 @@ from xopt.conformance.machine import MACHINE, check_machine
 from xopt.conformance.papers import check_papers
 from xopt.conformance.replay import Replay, replay_rule
 from xopt.conformance.results import BROKEN, DTYPES, MODES, NOT_RUN, WITHIN, WRONG, Cell, LawResult
+from xopt.conformance.structures import check_structures
 from xopt.rules import RULES
 
 Result = Cell | LawResult | Replay
+
+NAMES = frozenset(law.name for law in LAWS)
+
+TURNS = 4
+"""One rule in so many has situations compiled by torch.compile, which takes seconds for each."""
 
 EXACT = ("numba", "blocks")
 """Compilers that compute as NumPy does, on whatever library's arrays."""
@@ -43,6 +49,8 @@ class Profile(NamedTuple):
     pool: int  # settings of the hyperparameters that they draw from
     laws: int  # examples drawn for a law
     operations: int  # runs of the state machine
+    situations: int  # of structure, of NumPy; others get fewer
+    compiled: int  # of them for torch.compile, of every fourth rule
     training: int  # steps of the training on digits
     modes: tuple[str, ...]
 
@@ -54,13 +62,15 @@ class Profile(NamedTuple):
         """Examples that a result must rest on."""
         if isinstance(result, Cell):
             return self.cells(result.dtype)
-        return self.operations if result.law == MACHINE else self.laws
+        if result.law == MACHINE:
+            return self.operations
+        return self.laws if result.law in NAMES else 1
 
 
 PROFILES = {
-    "quick": Profile(examples=10, pool=4, laws=2, operations=3, training=20, modes=("eager",)),
-    "ci": Profile(examples=40, pool=8, laws=3, operations=5, training=40, modes=MODES),
-    "nightly": Profile(examples=1000, pool=40, laws=60, operations=200, training=200, modes=MODES),
+    "quick": Profile(examples=10, pool=4, laws=2, operations=3, situations=4, compiled=0, training=20, modes=("eager",)),
+    "ci": Profile(examples=40, pool=8, laws=3, operations=5, situations=20, compiled=1, training=40, modes=MODES),
+    "nightly": Profile(examples=1000, pool=40, laws=60, operations=200, situations=600, compiled=4, training=200, modes=MODES),
 }
 
 
@@ -411,6 +421,13 @@ def _plan(
                     Task(rule, f"{dtype} laws", check_laws, (*where, plan.laws, seed)),
                     Task(rule, f"{dtype} operations", check_machine, (*where, plan.operations, seed)),
                 ]
+                turn = (list(RULES).index(rule) + seed) % TURNS == 0 and dtype == "float32"
+                played = plan.situations, seed, None, plan.compiled * turn
+                places, ways = targets, ()
+                if "fused" not in plan.modes:  # blocks alone compile nothing
+                    places = [*targets, *(("numpy", device, "fused") for name, device, _ in targets if name == "numpy")]
+                    ways = (("blocks",),)
+                tasks.append(Task(rule, f"{dtype} structures", check_structures, (rule, dtype, places, formats, *played, *ways)))
             if ("numpy", "cpu", "eager") in targets:
                 tasks.append(Task(rule, f"{dtype} digest", check_digest, (rule, dtype)))
         if "float64" in dtypes and any(b.name == "numpy" and b.reason is None for b in found):

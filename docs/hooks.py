@@ -13,7 +13,7 @@ from typing import Any
 
 from xopt import RULES, Rule
 from xopt.conformance import ledger
-from xopt.conformance.faults import FAULTS
+from xopt.conformance.faults import FAULTS, STRUCTURAL
 from xopt.conformance.laws import LAWS, LEFT_OUT
 
 _ROOT = Path(__file__).parents[1]
@@ -82,10 +82,9 @@ def laws_left_out() -> str:
 
 def catalogue() -> str:
     """All planted faults."""
-    return _rows(
-        "where | fault | what is computed instead | seen in",
-        ((f.kind, _escape(f.name), _escape(f"{f.sentence} {f.equivalent}".strip()), _escape(f.seen) or "-") for f in FAULTS),
-    )
+    faults = [(f.kind, _escape(f.name), _escape(f"{f.sentence} {f.equivalent}".strip()), _escape(f.seen) or "-") for f in FAULTS]
+    structural = [("structure", _escape(f.name), _escape(f.sentence), "-") for f in STRUCTURAL]
+    return _rows("where | fault | what is computed instead | seen in", [*faults, *structural])
 
 
 def ledger_table() -> str:

@@ -159,7 +159,7 @@ class Rule(Generic[S, P]):
             for i, (leaf, g, *old) in enumerate(zip(leaves, *columns, strict=True))
         ]
         if not results:
-            return params, *slots
+            return [spec.unflatten([]) for _ in range(1 + len(slots))]
         return [spec.unflatten(column) for column in zip(*results, strict=True)]
 
     def flatten(self, spec: optree.PyTreeSpec, grad: Tree, slots: Sequence[Tree]) -> list[list[Any]]:

@@ -3,6 +3,8 @@
 from xopt.conformance.faults.catalogue import FAULTS
 from xopt.conformance.faults.fault import Edit, Fault
 from xopt.conformance.faults.matrix import FaultReport, run
+from xopt.conformance.faults.structural import STRUCTURAL, Structural
+from xopt.conformance.faults.structural import run as run_structural
 from xopt.conformance.faults.tables import TABLES
 
-__all__ = ["FAULTS", "TABLES", "Edit", "Fault", "FaultReport", "run"]
+__all__ = ["FAULTS", "STRUCTURAL", "TABLES", "Edit", "Fault", "FaultReport", "Structural", "run", "run_structural"]

@@ -77,14 +77,20 @@ def _module(name: str, text: str) -> ModuleType:
     return module
 
 
-class _Edited(MetaPathFinder, InspectLoader):
+class Edited(MetaPathFinder, InspectLoader):
     """Imports modules from texts in memory."""
 
-    def __init__(self, texts: Mapping[str, str]) -> None:
+    def __init__(self, texts: Mapping[str, str], files: Mapping[str, str] | None = None) -> None:
         self.texts = texts
+        self.files = files or {}  # where a module believes that it is
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:  # noqa: ARG002 - as importlib calls it
-        return spec_from_loader(fullname, self) if fullname in self.texts else None
+        if fullname not in self.texts:
+            return None
+        spec = spec_from_loader(fullname, self, origin=self.files.get(fullname))
+        assert spec is not None
+        spec.has_location = spec.origin is not None
+        return spec
 
     def get_source(self, fullname: str) -> str:
         return self.texts[fullname]
@@ -96,7 +102,7 @@ class _Edited(MetaPathFinder, InspectLoader):
 def _private_copy(texts: Mapping[str, str]) -> Mapping[str, Rule[Any, Any]]:
     """The rules of a fresh import of xopt, with the given texts of some of its modules."""
     ours = _xopt_modules()
-    finder = _Edited(texts)
+    finder = Edited(texts)
     for name in ours:
         del sys.modules[name]
     sys.meta_path.insert(0, finder)

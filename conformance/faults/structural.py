@@ -1,0 +1,564 @@
+# ruff: noqa: E501 - an edit's text is one string
+"""Faults in what stands around the formulas: how trees are paired, memory is read and given away, and input is checked.
+
+Each is an edit of ``xopt`` or ``xopt.backends``, planted in a private copy of both, and must be found by the drawn structures:
+no check that knows its case is asked.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from importlib import import_module
+from importlib.resources import files
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from xopt.conformance.bounded import FORMATS, Format
+from xopt.conformance.faults.fault import Edit
+from xopt.conformance.faults.planting import Edited
+from xopt.conformance.results import BROKEN
+from xopt.conformance.structures.check import check_structures
+from xopt.conformance.structures.law import Product
+from xopt.rules import RULES
+
+EXAMPLES = 20
+"""Situations of a rule in one dtype, as a run for continuous integration draws them."""
+
+
+class Structural(NamedTuple):
+    """A wrong text of the package that no formula shows."""
+
+    name: str
+    edits: tuple[Edit, ...]
+    sentence: str  # what it does instead
+    libraries: tuple[str, ...] = ("numpy",)  # where it shows
+    rules: tuple[str, ...] = ()  # those asked first
+    crashes: bool = False  # whether it may end the process, so that another one must play
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The packages without which it does not show."""
+        kernels = any(edit.file.startswith(("backends/host", "backends/numba")) for edit in self.edits)
+        return (*self.libraries, *(["numba"] if kernels else []))
+
+
+class Found(NamedTuple):
+    """Where a fault was seen first."""
+
+    rule: str
+    library: str
+    dtype: str
+    mode: str
+    examples: int  # of that rule, library and dtype, until then
+    reason: str
+
+
+@contextlib.contextmanager
+def planted(fault: Structural) -> Iterator[Product]:
+    """A private copy of xopt and its backends with the fault in it. While it is there, what xopt imports late is the copy's too."""
+    texts = edited(fault)
+    ours = _modules()
+    finder = Edited(texts, {name: str(files("xopt.backends").joinpath(f"{name.rpartition('.')[2]}.py")) for name in texts})
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        if any(name.endswith(("numba_kernels", "program")) for name in texts):  # whose kernels are no one else's
+            stack.enter_context(_variable("XOPT_CACHE_DIR", folder))
+        for name in ours:
+            if name != KEPT or KEPT in texts:
+                del sys.modules[name]
+        sys.meta_path.insert(0, finder)
+        try:
+            yield Product(import_module("xopt"), import_module("xopt.backends"))
+        finally:
+            sys.meta_path.remove(finder)
+            for name in _modules():
+                del sys.modules[name]
+            sys.modules.update(ours)
+
+
+KEPT = "xopt.backends.numba_runtime"
+"""What takes long to import and imports nothing of xopt."""
+
+
+def edited(fault: Structural) -> dict[str, str]:
+    """The new texts of the modules that a fault edits, by name. Raises ValueError for an edit that does not apply."""
+    texts: dict[str, str] = {}
+    for file, old, new in fault.edits:
+        name = "xopt." + file.removesuffix(".py").replace("/", ".")
+        package = "xopt.backends" if file.startswith("backends/") else "xopt"
+        text = texts.get(name) or files(package).joinpath(file.removeprefix("backends/")).read_text(encoding="utf-8")
+        if text.count(old) != 1:
+            msg = f"{fault.name}: {old!r} must stand in {file} exactly once, not {text.count(old)} times"
+            raise ValueError(msg)
+        texts[name] = text.replace(old, new)
+    return texts
+
+
+def find(fault: Structural, examples: int = EXAMPLES, seed: int = 0) -> Found | None:
+    """Plays situations as a run of all rules does, beginning with those that show it soonest, until one shows the fault."""
+    if fault.crashes:
+        return _in_another(fault, examples, seed)
+    return _find(fault, examples, seed)
+
+
+def _find(fault: Structural, examples: int, seed: int) -> Found | None:
+    with planted(fault) as product:
+        for rule in dict.fromkeys((*fault.rules, "lion", "nadam", "aggmo", *RULES)):
+            for library in fault.libraries:
+                for dtype in ("float32", "float16", "float64"):
+                    found = played(product, rule, library, dtype, examples, seed)
+                    if found is not None:
+                        return found
+    return None
+
+
+def played(product: Product, rule: str, library: str, dtype: str, examples: int, seed: int) -> Found | None:
+    modes = ("eager", "fused")
+    formats = {(library, "cpu", name, mode): _format(library, name) for name in ("float32", "float64") for mode in modes}
+    targets = [(library, "cpu", mode) for mode in modes]
+    results = check_structures(rule, dtype, targets, formats, examples, seed, product, shrink=False)
+    for result in results:
+        if result.verdict == BROKEN and result.broken:
+            return Found(rule, library, dtype, result.broken["mode"], result.found_after or examples, result.broken["reason"])
+    return None
+
+
+def _format(library: str, name: str) -> Format:
+    """As the probes find it: torch does not round each root correctly, and JAX flushes subnormal numbers."""
+    return replace(FORMATS[name], ulps={"sqrt": 1.0} if library == "torch" else {}, flushes=library == "jax")
+
+
+def _in_another(fault: Structural, examples: int, seed: int) -> Found | None:
+    """In another process: where that ends without an answer, the fault was found."""
+    context = multiprocessing.get_context("spawn")
+    answer, give = context.Pipe(duplex=False)
+    process = context.Process(target=_give, args=(give, fault, examples, seed))
+    process.start()
+    give.close()
+    try:
+        found: Found | None = answer.recv()
+    except EOFError:
+        found = Found("", "", "", "", 0, "the process ended")
+    process.join()
+    return found
+
+
+def _give(give: Any, fault: Structural, examples: int, seed: int) -> None:
+    give.send(_find(fault, examples, seed))
+
+
+def run(faults: Sequence[Structural] = (), jobs: int = 2, seed: int = 0) -> dict[str, Found | None]:
+    """Plants each fault, default all, in so many new processes. Where each was found first, by name."""
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        tasks = {fault.name: pool.submit(find, fault, EXAMPLES, seed) for fault in faults or STRUCTURAL}
+        return {name: task.result() for name, task in tasks.items()}
+
+
+def _modules() -> dict[str, ModuleType]:
+    def own(name: str) -> bool:
+        return name == "xopt" or (name.startswith("xopt.") and not name.startswith("xopt.conformance"))
+
+    return {name: module for name, module in sys.modules.items() if own(name)}
+
+
+@contextlib.contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _fault(name: str, sentence: str, *edits: tuple[str, str, str], **more: Any) -> Structural:
+    return Structural(name, tuple(Edit(*edit) for edit in edits), sentence, **more)
+
+
+_BLOCKS, _DONATION, _FUSING, _HOST, _TORCH, _TREES, _XLA = (
+    f"backends/{name}.py" for name in ("blocks", "donation", "fusing", "host", "_torch", "trees", "xla")
+)
+_KERNELS, _FORMS, _INDUCTOR = (f"backends/{name}.py" for name in ("numba_kernels", "forms", "inductor"))
+
+TREES = (
+    _fault(
+        "groups: paired by position",
+        "The numbers of a prefix tree are taken in its own order.",
+        ("leaves.py", "return spec.flatten_up_to(value)", "return optree.tree_leaves(value, none_is_leaf=True)"),
+    ),
+    _fault(
+        "groups: paired by position where they end early",
+        "A prefix tree that ends above a leaf is taken in its own order.",
+        (
+            "leaves.py",
+            "zip(spec.one_level().flatten_up_to(value), spec.children(), strict=True)",
+            "zip(list(value.values()) if isinstance(value, dict) else spec.one_level().flatten_up_to(value), spec.children(), strict=True)",
+        ),
+    ),
+    _fault(
+        "groups: all leaves get the first one's",
+        "Leaves with equal numbers of the first hyperparameter that is a tree share all.",
+        ("rule.py", "for x in values])\n", "for x in values[:1]])\n"),
+    ),
+    _fault(
+        "groups: a surplus key is dropped",
+        "A prefix tree may have keys that params do not have.",
+        (
+            "leaves.py",
+            "    with suppress(ValueError):  # the whole tree",
+            (
+                "    if isinstance(value, dict):\n        value = {key: x for key, x in value.items() if key in spec.entries()}\n"
+                "    with suppress(ValueError):  # the whole tree"
+            ),
+        ),
+    ),
+    _fault(
+        "groups: None is an empty tree",
+        "A warm-up that is off for some leaves is no number.",
+        ("leaves.py", "return x is None or optree.tree_is_leaf(x)", "return optree.tree_is_leaf(x)"),
+        rules=("ademamix",),
+    ),
+    _fault(
+        "init: groups of the first leaf",
+        "The first leaf's decays decide which slots there are.",
+        ("rule.py", "rule.defaults | own[i])", "rule.defaults | own[0])"),
+    ),
+    _fault(
+        "init: slots in plain dicts",
+        "Slots are in a dict whatever params are in.",
+        (
+            "rule.py",
+            "[params, *map(spec.unflatten, columns), 0]",
+            "[params, *(dict(x) if isinstance(x, dict) else x for x in map(spec.unflatten, columns)), 0]",
+        ),
+    ),
+    _fault(
+        "gradient: paired by position",
+        "The leaves of the gradient and of the slots are taken in their own order.",
+        (
+            "leaves.py",
+            "return spec.flatten_up_to(tree)",
+            (
+                "found = list(tree.values()) if isinstance(tree, dict) else []\n"
+                "        return found if len(found) == spec.num_leaves else spec.flatten_up_to(tree)"
+            ),
+        ),
+    ),
+    _fault(
+        "gradient: a surplus key is dropped",
+        "A gradient may have keys that params do not have.",
+        (
+            "leaves.py",
+            "    except ValueError:\n        trees =",
+            (
+                "    except ValueError:\n        if isinstance(tree, dict) and set(spec.entries()) < set(tree):\n"
+                "            return flatten_like(function, spec, name, {key: tree[key] for key in spec.entries()})\n        trees ="
+            ),
+        ),
+    ),
+    _fault(
+        "fused: the order of the step before",
+        "A dict with the same keys comes back in the order of the tree before.",
+        (_TREES, "if list(tree) != self.keys:", "if set(tree) != set(self.keys):"),
+    ),
+    _fault(
+        "fused: the container of the step before",
+        "A mapping with the same keys comes back as what came before.",
+        (_TREES, "if type(tree) is not self.kind:", "if type(tree) is not self.kind and not isinstance(tree, dict):"),
+    ),
+    _fault(
+        "fused: a donated slot keeps its own container",
+        "A slot that is written over comes back in the tree that it came in.",
+        (_TREES, "and self.shape is not None and self.shape.fits(old)", "and self.shape is not None"),
+    ),
+    _fault(
+        "fused: coefficients by form alone",
+        "Groups that share a kernel share the first one's numbers.",
+        (_HOST, "(layout.form[i], id(work.hyper[i]), *", "(layout.form[i], *"),
+    ),
+)
+
+NUMBERS = (
+    _fault(
+        "plain: carried numbers of the first leaf",
+        "Leaves whose products differ get the first one's.",
+        (
+            "rule.py",
+            "key = (id(kind), id(hyper), *(x if type(x) is float else id(x) for x in carried))",
+            "key = (id(kind), id(hyper))",
+        ),
+        rules=("nadam",),
+    ),
+    _fault(
+        "fused: carried numbers of the first leaf",
+        "Coefficients are kept without what is carried.",
+        (
+            _FUSING,
+            "key = (id(kind), id(self.hyper[i]), *(x if type(x) is float else id(x) for x in carried))",
+            "key = (id(kind), id(self.hyper[i]))",
+        ),
+        rules=("nadam",),
+    ),
+    _fault(
+        "fused: one product for all",
+        "Whether the carried numbers of a tree are equal is not asked.",
+        (_HOST, "and all(len(set(column)) == 1 for column in carried)", ""),
+        rules=("nadam",),
+    ),
+    _fault(
+        "scalars: come back as scalars",
+        "A 0-d result of NumPy is not made an array.",
+        ("leaves.py", "return new if xp is None else xp.asarray(new)", "return new"),
+    ),
+    _fault(
+        "scalars: read as arrays in blocks",
+        "A NumPy scalar goes to what writes in place.",
+        (_FUSING, "return np.asarray(x) if isinstance(x, np.generic) else x", "return x"),
+        crashes=True,
+    ),
+    _fault(
+        "scalars: donated like arrays",
+        "That a NumPy scalar has no memory is not asked.",
+        (_DONATION, "        if not x.flags.writeable:\n", "        if not x.flags.writeable and not isinstance(x, np.generic):\n"),
+    ),
+)
+
+MEMORY = (
+    _fault(
+        "subclasses: read as plain",
+        "An array with a mask or a unit is stepped as its numbers.",
+        (_BLOCKS, "fits = type(x) in (np.ndarray, np.memmap)", "fits = isinstance(x, np.ndarray)"),
+    ),
+    _fault(
+        "subclasses: only masks are looked for",
+        "Another subclass is stepped as its numbers.",
+        (_BLOCKS, "fits = type(x) in (np.ndarray, np.memmap)", "fits = not isinstance(x, np.ma.MaskedArray)"),
+    ),
+    _fault(
+        "subclasses of torch: read as plain",
+        "A tensor of a subclass is stepped as its numbers.",
+        (_TORCH, "if type(x) not in self._types:", "if not isinstance(x, torch.Tensor):"),
+        libraries=("torch",),
+    ),
+    _fault(
+        "negated: read raw by the kernels",
+        "A tensor with the negative bit counts as plain, and the sign of a gradient is lost.",
+        (
+            _TORCH,
+            "self._keys = {self._key(plain), self._key(inferred)}",
+            "self._keys = {self._key(plain), self._key(inferred), self._key(torch._neg_view(plain))}",
+        ),
+        libraries=("torch",),
+    ),
+    _fault(
+        "negated: written over",
+        "A negated view is donated.",
+        (_TORCH, "if any(x.is_neg() for x in work.written(i)):", "if False:"),
+        libraries=("torch",),
+    ),
+    _fault(
+        "graph: not of hyperparameters",
+        "A learning rate that requires a gradient is taken for its number.",
+        (_TORCH, "chain(work.params, work.grads, *work.slots, work.loose())", "chain(work.params, work.grads, *work.slots)"),
+        libraries=("torch",),
+    ),
+    _fault(
+        "graph: not of params",
+        "Only gradients and slots are asked whether a graph is recorded.",
+        (_TORCH, "chain(work.params, work.grads, *work.slots, work.loose())", "chain(work.grads, *work.slots, work.loose())"),
+        libraries=("torch",),
+    ),
+)
+
+GIVING = (
+    _fault(
+        "donated: broadcast and overlapping with itself",
+        "That numbers of one array share memory is not asked.",
+        (_DONATION, "if stride < reach + width and 0 not in shape:", "if stride < 0 and 0 not in shape:"),
+    ),
+    _fault(
+        "donated: windows of one array",
+        "Only strides of 0 are looked for.",
+        (_DONATION, "if stride < reach + width and 0 not in shape:", "if not stride and 0 not in shape:"),
+    ),
+    _fault(
+        "donated: two leaves of one memory",
+        "That leaves overlap is not seen.",
+        (_DONATION, "pairs = np.flatnonzero(begin[1:] < end[:-1])", "pairs = np.flatnonzero(begin[1:] < begin[:-1])"),
+    ),
+    _fault(
+        "donated: a gradient of another leaf",
+        "That a gradient overlaps with what is written is not seen.",
+        (_DONATION, "over = (last >= 0) & (end[last] > starts[grads, -1])", "over = last < -1"),
+    ),
+    _fault(
+        "donated: read-only",
+        "A read-only array is written to, or refused by NumPy.",
+        (_DONATION, "if not x.flags.writeable:", "if isinstance(x, np.generic):"),
+    ),
+    _fault(
+        "donated: the kernels' guard is for odd leaves",
+        "Dense leaves are not asked whether they overlap.",
+        (_HOST, "if odd or not table.apart:", "if odd:"),
+    ),
+    _fault(
+        "donated: blocks without a guard",
+        "Blocks write over what overlaps.",
+        (_BLOCKS, "        places.refuse_overlap(work)\n", ""),
+    ),
+    _fault(
+        "donated: torch.compile without a guard",
+        "What torch.compile made writes over what overlaps.",
+        (_INDUCTOR, "                self._refuse_overlap(work, leaves)\n", ""),
+        libraries=("torch",),
+    ),
+    _fault(
+        "donated: XLA without a guard",
+        "JAX refuses what is given away twice, in its own words.",
+        (_XLA, "            _refuse_shared(work, old)\n", "            pass\n"),
+        libraries=("jax",),
+    ),
+    _fault(
+        "donated: marked when it has ended",
+        "A step that is interrupted leaves a state that the next one takes.",
+        (
+            _DONATION,
+            "        if kind is not None:\n",
+            "        if kind is not None:\n            _given.pop(id(self.work.params[0]), None)\n        if False:\n",
+        ),
+    ),
+    _fault(
+        "donated: marked for itself alone",
+        "A state that was donated is taken again.",
+        (_DONATION, "    if mark is not None:\n        _refuse_marked(work, 0, mark)\n", ""),
+    ),
+    _fault(
+        "donated: a copy",
+        "A strided leaf is copied, and the old one stays as it was.",
+        (_BLOCKS, "leaf.arrays if work.donate else", "leaf.arrays if work.donate and leaf.params.flags.c_contiguous else"),
+    ),
+)
+
+COUNTS = (
+    _fault(
+        "count: of several numbers",
+        "A count of any shape is added to.",
+        (
+            "rule.py",
+            '    what = f"{function}: state.step must be an int or',
+            '    if is_array(count) and count.ndim:\n        return count + 1\n    what = f"{function}: state.step must be an int or',
+        ),
+    ),
+    _fault(
+        "count: truncated",
+        "A float is cut off.",
+        (
+            "rule.py",
+            '    what = f"{function}: state.step must be an int or',
+            '    if isinstance(count, float) and count == count:\n        return int(count) + 1\n    what = f"{function}: state.step must be an int or',
+        ),
+    ),
+    _fault(
+        "count: True is 1",
+        "A bool is an int.",
+        ("rule.py", "if isinstance(count, Integral) and not isinstance(count, bool):", "if isinstance(count, Integral):"),
+    ),
+    _fault("count: below 0", "A count of -1 is taken.", ("rule.py", "        elif t < 1:\n", "        elif t < 0:\n")),
+    _fault(
+        "carried: any number",
+        "A product beyond 1 is taken.",
+        ("rule.py", "elif is_own if number is None else number in interval:", "elif is_own if number is None else True:"),
+        rules=("nadam",),
+    ),
+)
+
+DTYPES = (
+    _fault(
+        "dtypes: by identity",
+        "Equal dtypes that are other objects, as pickle makes them, do not go together.",
+        ("leaves.py", "(x.dtype is dtype or x.dtype == dtype)", "x.dtype is dtype"),
+        ("leaves.py", "        and x.dtype == dtype\n", "        and x.dtype is dtype\n"),
+    ),
+    _fault(
+        "byte order: slots in that of params",
+        "The arithmetic is in the byte order of params.",
+        ("leaves.py", '        compute = xp.dtype(compute).newbyteorder("=")\n', "        pass\n"),
+    ),
+    _fault(
+        "byte order: lost",
+        "Params come back in the machine's.",
+        ("leaves.py", "bool(params.dtype != compute)", "bool(xp.finfo(params.dtype).bits < 32)"),
+    ),
+    _fault(
+        "gradient: of any dtype where it is 0-d",
+        "Of a leaf without axes the dtype is not asked.",
+        ("leaves.py", "(x.dtype is dtype or x.dtype == dtype)", "(not x.ndim or x.dtype == dtype)"),
+    ),
+    _fault(
+        "gradient: of another shape and the same size",
+        "Only the number of numbers is asked.",
+        ("leaves.py", "return bool(x.shape == params.shape)", "return bool(x.size == params.size)"),
+    ),
+    _fault(
+        "state: of a rule with the same fields",
+        "The fields are asked, not the type.",
+        ("rule.py", "if type(state) is not self.state:", 'if getattr(state, "_fields", None) != self.state._fields:'),
+    ),
+    _fault(
+        "sign: written through a mask",
+        "NaN is put where it belongs in place, which some tensors refuse.",
+        ("operations.py", '    own = getattr(type(x), "sign", None)\n', "    own = None\n"),
+        libraries=("torch",),
+        rules=("lion",),
+    ),
+    _fault(
+        "sign: 0 for NaN",
+        "A NaN vanishes in the sign of the kernels.",
+        (_KERNELS, "(zero if {0} == zero else {0})", "zero"),
+        rules=("lion",),
+    ),
+)
+
+BORDERS = (
+    _fault(
+        "blocks: a short one is lost",
+        "What is left behind the last whole block is not stepped where it is most of one.",
+        (_BLOCKS, "        yield from blocks\n", "        yield from (x for x in blocks if not BLOCK // 2 < x[0].size < BLOCK)\n"),
+    ),
+    _fault(
+        "blocks: only the first",
+        "A leaf is stepped no further than its first block.",
+        (_BLOCKS, "        yield from blocks\n", "        yield from (x for x, _ in zip(blocks, range(2)))\n"),
+    ),
+    _fault(
+        "kernels: the last number of a chunk",
+        "Where numbers are asked for ahead, the last of each chunk is left out.",
+        (_KERNELS, "_m = min(_step, _start + _n - _first)", "_m = min(_step - (ahead > 0), _start + _n - _first)"),
+    ),
+    _fault(
+        "kernels: the last number of a share",
+        "A share ends before its last number.",
+        (_KERNELS, "_end = min(_begin + {SHARE}, _total)", "_end = min(_begin + {SHARE} - 1, _total)"),
+    ),
+    _fault(
+        "kernels: the end of a block is not copied",
+        "The last number of a whole block is not copied from the old state.",
+        (_KERNELS, "{sizes[name]} * _n)", "{sizes[name]} * min(_n, {BLOCK - 1}))"),
+    ),
+    _fault(
+        "launches: the rest is lost",
+        "Leaves beyond those that all calls share are not stepped.",
+        (_FORMS, "        found[parts] += some[parts * each :]\n", "        pass\n"),
+        libraries=("jax",),
+    ),
+)
+
+STRUCTURAL: tuple[Structural, ...] = (*TREES, *NUMBERS, *MEMORY, *GIVING, *COUNTS, *DTYPES, *BORDERS)
+"""Faults of structure, by kind."""

@@ -1,0 +1,202 @@
+"""What the programs of situations are written with: numbers, containers, and arrays that are out of the ordinary."""
+
+import copy
+import functools
+import math
+import mmap
+import pickle
+import sys
+from collections import OrderedDict, defaultdict, namedtuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import numpy as np
+import optree
+from numpy.lib.stride_tricks import as_strided
+from optree import registry
+
+__all__ = [
+    "Decimal",
+    "Fraction",
+    "Layer",
+    "OrderedDict",
+    "Pair",
+    "Tagged",
+    "as_strided",
+    "copy",
+    "cupy_array",
+    "defaultdict",
+    "fields_like",
+    "functools",
+    "imaginary",
+    "jax_array",
+    "laid",
+    "namedtuple",
+    "np",
+    "numbers",
+    "on_disk",
+    "optree",
+    "pickle",
+    "placed",
+    "read_only",
+    "spiked",
+    "strict_array",
+    "tagged",
+    "tensor",
+    "unaligned",
+]
+"""The names that a program imports with ``*``."""
+
+
+class Pair(NamedTuple):
+    """A tree of two places."""
+
+    weight: Any
+    bias: Any
+
+
+@dataclass
+class Layer:
+    """The same as a class that optree, and JAX where it is there, are told of."""
+
+    weight: Any
+    bias: Any
+
+
+optree.register_pytree_node(
+    Layer,
+    lambda layer: ((layer.weight, layer.bias), None, ("weight", "bias")),
+    lambda _, children: Layer(*children),
+    path_entry_type=optree.GetAttrEntry,
+    namespace=getattr(registry, "__GLOBAL_NAMESPACE"),  # its name is mangled in a class
+)
+
+
+class Tagged(np.ndarray):
+    """A subclass that adds nothing."""
+
+
+def numbers(shape: tuple[int, ...], k: int = 0, dtype: str = "float32") -> Any:
+    """Multiples of 1/16 up to 15/8 that differ from place to place and from ``k`` to ``k``: every dtype holds them."""
+    return (((37 * np.arange(math.prod(shape)) + 11 * k) % 61 - 30) / 16).reshape(shape).astype(dtype)
+
+
+def tensor(shape: tuple[int, ...], k: int = 0, dtype: str = "float32", device: str = "cpu") -> Any:
+    """The same of torch."""
+    torch = import_module("torch")
+    return torch.tensor(numbers(shape, k)).to(device=device, dtype=getattr(torch, dtype))
+
+
+def jax_array(shape: tuple[int, ...], k: int = 0, dtype: str = "float32") -> Any:
+    """The same of JAX."""
+    return import_module("jax.numpy").asarray(numbers(shape, k), dtype)
+
+
+def cupy_array(shape: tuple[int, ...], k: int = 0, dtype: str = "float32") -> Any:
+    """The same of CuPy."""
+    return import_module("cupy").asarray(numbers(shape, k, dtype))
+
+
+def strict_array(shape: tuple[int, ...], k: int = 0, dtype: str = "float32") -> Any:
+    """The same of array_api_strict."""
+    return import_module("array_api_strict").asarray(numbers(shape, k, dtype))
+
+
+def spiked(x: Any) -> Any:
+    """The array with a NaN at its first place, an infinity at its last, and a negative zero between."""
+    flat = np.ravel(x) if isinstance(x, np.ndarray) else x.reshape(-1)
+    for at, value in ((len(flat) // 2, -0.0), (-1, math.inf), (0, math.nan)):
+        if len(flat):
+            flat[at] = value
+    return flat.reshape(x.shape)
+
+
+def read_only(x: Any) -> Any:
+    """The array, no longer to be written to."""
+    x.flags.writeable = False
+    return x
+
+
+def unaligned(x: Any) -> Any:
+    """The numbers one byte off what their dtype asks for."""
+    place = np.zeros(x.nbytes + 1, np.uint8)[1:].view(x.dtype).reshape(x.shape)
+    place[...] = x
+    return place
+
+
+def on_disk(x: Any) -> Any:
+    """The numbers in mapped memory, as ``np.memmap`` has them."""
+    place: Any = np.ndarray.__new__(np.memmap, x.shape, x.dtype, mmap.mmap(-1, max(x.nbytes, 1)))
+    place[...] = x
+    return place
+
+
+def tagged(x: Any) -> Any:
+    """A tensor of a subclass that adds nothing, and is not written to through a mask, as those of several devices are not."""
+    torch = import_module("torch")
+    return x.as_subclass(_tagged_tensor(torch))
+
+
+@functools.cache
+def _tagged_tensor(torch: Any) -> type:
+    class TaggedTensor(torch.Tensor):  # type: ignore[misc, name-defined]
+        @classmethod
+        def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if function is torch.Tensor.__setitem__:
+                msg = "it is not written to"
+                raise RuntimeError(msg)
+            return super().__torch_function__(function, types, args, kwargs or {})
+
+    return TaggedTensor
+
+
+def imaginary(x: Any) -> Any:
+    """The numbers as the imaginary part of a conjugate: with torch's negative bit set."""
+    return import_module("torch").complex(x, -x).conj().imag
+
+
+def placed(x: Any, axis: int | None) -> Any:
+    """A JAX array on all devices: divided along ``axis``, or whole on each."""
+    jax = import_module("jax")
+    mesh = jax.sharding.Mesh(jax.devices(), "d")
+    parts = [None] * x.ndim
+    if axis is not None:
+        parts[axis] = "d"
+    return jax.device_put(x, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*parts)))
+
+
+def laid(tree: Any, how: str) -> Any:
+    """The arrays of a tree with other strides: ``"transposed"``, or ``"spread"`` over twice their memory."""
+    return optree.tree_map(lambda x: _laid(x, how) if getattr(x, "ndim", 0) else x, tree)
+
+
+def _laid(x: Any, how: str) -> Any:
+    if isinstance(x, np.ndarray):
+        place = np.zeros(x.shape[::-1], x.dtype).T if how == "transposed" else np.zeros((*x.shape, 2), x.dtype)[..., 0]
+    else:
+        order = tuple(reversed(range(x.ndim)))
+        place = x.new_zeros(x.shape[::-1]).permute(order) if how == "transposed" else x.new_zeros((*x.shape, 2))[..., 0]
+        return place.copy_(x)
+    place[...] = x
+    return place
+
+
+def fields_like(state: Any) -> Any:
+    """The state as one of another type with the same fields."""
+    return namedtuple("State", state._fields)(*state)
+
+
+def register_with_jax() -> None:
+    """Tells JAX of ``Layer``, where it is there."""
+    if "jax" in sys.modules:
+        _register()
+
+
+@functools.cache
+def _register() -> None:
+    flatten: Callable[[Any], Any] = lambda layer: ((layer.weight, layer.bias), None)  # noqa: E731
+    import_module("jax").tree_util.register_pytree_node(Layer, flatten, lambda _, children: Layer(*children))
