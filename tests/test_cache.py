@@ -108,13 +108,14 @@ def no_file_beyond(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize(("size", "found"), [(0, []), (len(TEXT), [".py"]), (4000, [".nbi", ".py"])])
-def test_a_full_disk(size: int, found: list[str], folder: Path) -> None:
+@pytest.mark.parametrize("size", [0, len(TEXT), 4000])
+def test_a_full_disk(size: int, folder: Path) -> None:
     """At each of the three writes: of the text, of numba's index, of numba's data."""
     with no_file_beyond(size), pytest.warns(UserWarning, match="OSError: .*each process compiles them anew") as said:
         make_twice()
     assert len(said) == 1
-    assert sorted(path.suffix for path in folder.rglob("*") if path.is_file() and path.stat().st_size) == found
+    found = [path.suffix for path in folder.rglob("*") if path.is_file() and path.stat().st_size]
+    assert (".py" in found, ".nbc" in found) == (size > 0, False), "nothing is left half written"
     make()
     assert hits(make()) == 1, "and nothing in the way when there is room again"
 
@@ -369,7 +370,8 @@ sys.stderr = real
 
 
 def test_a_step_in_a_process_without_standard_error() -> None:
-    assert said_by(start(f"import sys; sys.stderr = None\n{STEP}", NUMBA_DISABLE_JIT="1")) == ""
+    imports = "import array_api_compat.numpy, sys"  # NumPy 2.0 itself cannot be imported whole without it
+    assert said_by(start(f"{imports}; sys.stderr = None\n{STEP}", NUMBA_DISABLE_JIT="1")) == ""
 
 
 # Threads.
