@@ -19,6 +19,7 @@ import optree
 from xopt import backends
 from xopt.checks import Interval
 from xopt.conformance.candidate import Candidate
+from xopt.conformance.digests import other_setting
 from xopt.conformance.faults.fault import Fault
 from xopt.conformance.faults.refusals import outcome, refusals
 from xopt.conformance.generate import Part, settings
@@ -176,7 +177,7 @@ def _values(rule: Rule[Any, Any], target: str) -> Iterator[Any]:
     narrow = settings(RULES[rule.name], 0, 8)
     intervals = RULES[rule.name].ranges
     grouped = [_in_groups(intervals, *pair) for pair in zip(drawn[1:4], drawn[4:7], strict=True)]
-    some = next(hyper for hyper in drawn if hyper)
+    some = other_setting(RULES[rule.name])
     kinds = [{name: _of_kind(value, kind) for name, value in some.items()} for kind in (np.asarray, Fraction, np.float16)]
     for dtype, hypers, step in (
         ("float64", [*drawn, {"lr": dict(zip(_SHAPES, (0.5, 0.5, 0.25, 0.125), strict=True))}, *grouped, *kinds], 0),
