@@ -1,6 +1,7 @@
 """The trees of fused steps: mostly those of the step before, which to recognise takes a twentieth of finding out what they are."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import optree
@@ -18,9 +19,10 @@ class Shape(NamedTuple):
     keys: list[Any] | int  # of a dict, or how many items there are
     below: list[tuple[Any, "Shape"]]  # the items that are containers themselves, by key
 
-    def fits(self, tree: Tree) -> bool:
+    def fits(self, tree: Any) -> bool:
         """Whether ``tree`` has these containers, where it has leaves and they have none."""
-        if type(tree) is not self.kind:
+        kind: type = type(tree)
+        if kind is not self.kind:
             return False
         if self.kind in _DICTS:
             if list(tree) != self.keys:
@@ -37,7 +39,7 @@ class Flat(NamedTuple):
     spec: optree.PyTreeSpec
     shape: Shape | None  # None where there is a container of another kind, which is looked at each time
 
-    def unflatten(self, old: Tree, column: list[Any], *, same: bool) -> Tree:
+    def unflatten(self, old: Tree, column: Sequence[Any], *, same: bool) -> Tree:
         """The tree of a column of new leaves, in the containers of params: ``old`` itself, where it is that tree."""
         return old if same and self.shape is not None and self.shape.fits(old) else self.spec.unflatten(column)
 

@@ -74,7 +74,7 @@ class Candidate:
         self, params: Any, grads: list[Any], hyper: dict[str, Any], taken: int = 0, parts: Sequence[Part] = ()
     ) -> list[list[Columns]]:
         """The same for each part of the leaves."""
-        leaves = [part.leaves for part in parts] or [self.shapes]
+        leaves = [part.leaves for part in parts] or [list(self.shapes)]
         self.start(params, hyper, taken, parts)
         states = [[self.columns(part)] for part in leaves]
         for grad in grads:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import hypothesis
 import numpy as np
-import optree
 
 from xopt import backends
 from xopt.conformance.bounded import FORMATS, Format
@@ -78,6 +77,17 @@ class Piece(NamedTuple):
     at: Any  # where its elements are in the vector of all
 
 
+def pieces_of(case: Trajectory, shapes: Shapes) -> list[Piece]:
+    """The parts of the leaves with what is theirs."""
+    places = dict(split(np.arange(len(case.params)), shapes))
+    pieces = []
+    for part in case.parts or [Part(list(shapes), case.hyper, {})]:
+        at = np.concatenate([np.ravel(places[leaf]) for leaf in part.leaves])
+        own = case._replace(hyper=part.hyper, params=case.params[at], grads=[g[at] for g in case.grads])
+        pieces.append(Piece(own, part, {leaf: shapes[leaf] for leaf in part.leaves}, at))
+    return pieces
+
+
 class Summary:
     """All comparisons of one run in the few numbers that a cell keeps."""
 
@@ -142,7 +152,9 @@ class Check:
         self.largest = 0.0
         with np.errstate(all="ignore"):
             base, grads = self._baseline(case)
-        pieces = [piece._replace(case=piece.case._replace(grads=[g[piece.at] for g in grads])) for piece in self._pieces(case)]
+        pieces = [
+            piece._replace(case=piece.case._replace(grads=[g[piece.at] for g in grads])) for piece in pieces_of(case, self.shapes)
+        ]
         self._look_at(case, pieces, grads)
         results = [self._compare(piece.case, self.compute, False, states) for piece, states in zip(pieces, base, strict=True)]
         summaries = [Summary(result) for result in results]
@@ -162,9 +174,9 @@ class Check:
             if wrong is not None:
                 wrong["again"] = self._again(subject, case, grads, found)
                 subject.cell.found_after = subject.cell.found_after or self.examples
-                error = WrongError(subject.cell, wrong)
-                self.found = self.found or error
-                raise error
+                failed = WrongError(subject.cell, wrong)
+                self.found = self.found or failed
+                raise failed
             subject.cell.examples += 1
             subject.cell.trajectories += case.rows
             subject.cell.steps += case.rows * len(grads)
@@ -212,7 +224,7 @@ class Check:
             return "nothing is raised"
         for states, others in zip(found, again, strict=True):
             for t, (one, other) in enumerate(zip(states, others, strict=True)):
-                for mask, x, y in zip(_differ(one, other), optree.tree_leaves(one), optree.tree_leaves(other), strict=True):
+                for mask, x, y in zip(_differ(one, other), _numbers(one), _numbers(other), strict=True):
                     if np.any(mask):
                         at = int(np.argmax(mask))
                         return f"after step {t} a number is {np.ravel(y)[at]!r}, and was {np.ravel(x)[at]!r}"
@@ -241,18 +253,9 @@ class Check:
                 saw(f"{self.name}: gradients of rules with a memory", grad.size)
                 saw(f"{self.name}: gradients that cancel it", np.sum((grad != drawn) & (grad != 0)))
 
-    def _pieces(self, case: Trajectory) -> list[Piece]:
-        places = dict(split(np.arange(len(case.params)), self.shapes))
-        pieces = []
-        for part in case.parts or [Part(list(self.shapes), case.hyper, {})]:
-            at = np.concatenate([np.ravel(places[leaf]) for leaf in part.leaves])
-            own = case._replace(hyper=part.hyper, params=case.params[at], grads=[g[at] for g in case.grads])
-            pieces.append(Piece(own, part, {leaf: self.shapes[leaf] for leaf in part.leaves}, at))
-        return pieces
-
     def _baseline(self, case: Trajectory) -> tuple[list[list[Columns]], list[Any]]:
         """NumPy's states, for each piece, and the gradients."""
-        pieces, baseline = self._pieces(case), self.baseline
+        pieces, baseline = pieces_of(case, self.shapes), self.baseline
         baseline.start(case.params, case.hyper, case.taken, case.parts)
         states = [[baseline.columns(piece.shapes)] for piece in pieces]
         grads = []
@@ -395,6 +398,13 @@ def _differ(one: Columns, other: Columns) -> list[Any]:
         elif a is not None:
             masks.append((a != b) & ~(np.isnan(a) & np.isnan(b)))
     return masks
+
+
+def _numbers(columns: Columns) -> list[Any]:
+    """Those of a state, in the order of ``_differ``."""
+    return [
+        x for column in columns for x in (_numbers(column) if isinstance(column, tuple) else [] if column is None else [column])
+    ]
 
 
 def _place(at: int, shapes: Shapes) -> tuple[str, list[int]]:

@@ -47,7 +47,7 @@ class Row(NamedTuple):
     """One count of a run beside its floor."""
 
     what: str
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple's method of that name is not missed
     of: str | None = None
     opportunities: int = 0
     floor: int = 0

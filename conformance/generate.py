@@ -186,7 +186,7 @@ def counts(draw: st.DrawFn, own: Sequence[int]) -> int:
         return 2**bits + draw(st.integers(0, 2**bits - 1))
     if kind == "none" or (kind == "own" and not own):
         return 0
-    border = draw(st.sampled_from(BORDERS if kind == "border" else own))
+    border: int = draw(st.sampled_from(BORDERS if kind == "border" else own))
     return max(0, border - draw(st.integers(0, 3)))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from xopt import backends
 from xopt.conformance import digits
 from xopt.conformance.bounded import Format
-from xopt.conformance.cells import Check, Subject, WrongError, raised
+from xopt.conformance.cells import Check, Subject, WrongError, pieces_of, raised
 from xopt.conformance.generate import Trajectory
 from xopt.conformance.golden import GOLDENS
 from xopt.conformance.results import Cell
@@ -66,6 +66,6 @@ def replay_rule(rule_name: str, targets: list[tuple[str, str, str]], formats: di
         except WrongError as error:
             cell.wrong = error.details
         except Exception as error:  # noqa: BLE001 - whatever a backend raises
-            cell.wrong = raised(error, case, digits.SHAPES, recorded.grads)
+            cell.wrong = raised(error, digits.SHAPES, pieces_of(case, digits.SHAPES))
         replays.append(Replay(rule_name, name, device, mode, cell.to_dict(), losses, distances))
     return replays

@@ -423,10 +423,10 @@ def _plan(
                 ]
                 turn = (list(RULES).index(rule) + seed) % TURNS == 0 and dtype == "float32"
                 played = plan.situations, seed, None, plan.compiled * turn
-                places, ways = targets, ()
+                places, ways = targets, list[Any]()
                 if "fused" not in plan.modes:  # blocks alone compile nothing
                     places = [*targets, *(("numpy", device, "fused") for name, device, _ in targets if name == "numpy")]
-                    ways = (("blocks",),)
+                    ways = [("blocks",)]
                 tasks.append(Task(rule, f"{dtype} structures", check_structures, (rule, dtype, places, formats, *played, *ways)))
             if ("numpy", "cpu", "eager") in targets:
                 tasks.append(Task(rule, f"{dtype} digest", check_digest, (rule, dtype)))

@@ -238,8 +238,13 @@ def _spread(value: Any, spec: optree.PyTreeSpec) -> list[Any]:
         return [value] * spec.num_leaves
     with suppress(ValueError):  # the whole tree, as a rule: the short way
         return spec.flatten_up_to(value)
-    below = zip(spec.one_level().flatten_up_to(value), spec.children(), strict=True)
+    below = zip(_level(spec).flatten_up_to(value), spec.children(), strict=True)
     return [x for part, child in below for x in _spread(part, child)]
+
+
+def _level(spec: optree.PyTreeSpec) -> optree.PyTreeSpec:
+    """The container that a tree begins with, its items as leaves."""
+    return spec.one_level() or spec
 
 
 def _is_value(x: Any) -> bool:
@@ -253,19 +258,18 @@ def _difference(name: str, spec: optree.PyTreeSpec, tree: Tree, *, prefix: bool 
         return ""  # not here
     if spec.is_leaf():
         return f"{here} is {_container(optree.tree_structure(tree))}, but {there} is an array" if prefix else ""
-    level = spec.one_level()
+    level = _level(spec)
     try:
         parts = level.flatten_up_to(tree)
     except ValueError:
         theirs = optree.tree_structure(tree)
         if theirs.is_leaf():
             return f"{here} is {shown(tree)}, but {there} is {_container(spec)}"
-        dicts = [issubclass(one.type, dict) for one in (spec, theirs)]
+        dicts = [issubclass(one.type or object, dict) for one in (spec, theirs)]
         if theirs.num_children and not all(dicts) and theirs.type is not spec.type:
             return f"{here} is {_container(theirs)}, but {there} is {_container(spec)}"
-        level = theirs.one_level()
-        missing = [x for x, key in zip(spec.one_level().accessors(), spec.entries(), strict=True) if key not in theirs.entries()]
-        surplus = [x for x, key in zip(level.accessors(), theirs.entries(), strict=True) if key not in spec.entries()]
+        missing = [x for x, key in zip(level.accessors(), spec.entries(), strict=True) if key not in theirs.entries()]
+        surplus = [x for x, key in zip(_level(theirs).accessors(), theirs.entries(), strict=True) if key not in spec.entries()]
         if missing:
             return f"{here}{missing[0].codify('')} is missing"
         if surplus:

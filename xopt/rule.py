@@ -410,7 +410,7 @@ def _next_count(function: str, count: Any) -> Any:
 
     Raises TypeError for what is no count: nothing is truncated, broadcast, or counted in a dtype that soon ends.
     """
-    if isinstance(count, Integral) and not isinstance(count, bool):
+    if isinstance(count, Integral) and count is not True and count is not False:
         _refuse_negative(function, int(count))
         return int(count) + 1
     if _is_scalar(count, "integral"):

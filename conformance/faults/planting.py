@@ -197,10 +197,11 @@ def _values(rule: Rule[Any, Any], target: str) -> Iterator[Any]:
                 with np.errstate(all="ignore"):
                     candidate.start(params, hyper, step, _CARRIED if rule.carried and not i else ())
                     yield _columns(candidate)
-                    yield [
-                        (candidate.step(grad), *_columns(candidate), float(candidate.state.step))
-                        for grad in grads[: 3 if step else None]
-                    ]
+                    states = []
+                    for grad in grads[: 3 if step else None]:
+                        candidate.step(grad)
+                        states.append((*_columns(candidate), float(candidate.state.step)))
+                    yield states
             except Exception as error:  # noqa: BLE001 - that it is raised is what is observed
                 yield from [type(error).__name__] * 2
 

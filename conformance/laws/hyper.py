@@ -18,15 +18,27 @@ from xopt.rules import RULES as ALL
 
 LAWS = Laws()
 
+_SCALARS = ("float16", "float32", "float64", "longdouble", "int8", "int16", "int32", "int64", "uint8", "uint64")
+
+
+def _scalar(name: str, _: Lab, x: float) -> Any:
+    return getattr(np, name)(x)
+
+
+def _array(name: str, _: Lab, x: float) -> Any:
+    return np.asarray(x, name)
+
+
+def _own(name: str, lab: Lab, x: float) -> Any:
+    return lab.backend.asarray(x, name)
+
+
 KINDS: dict[str, Callable[[Lab, float], Any]] = {
     "int": lambda _, x: int(x),
     "Fraction": lambda _, x: Fraction(x),
-    **{
-        name: lambda _, x, name=name: getattr(np, name)(x)
-        for name in ("float16", "float32", "float64", "longdouble", "int8", "int16", "int32", "int64", "uint8", "uint64")
-    },
-    **{f"0-d {name}": lambda _, x, name=name: np.asarray(x, name) for name in ("float16", "float32", "float64", "int32", "int64")},
-    **{f"own 0-d {name}": lambda lab, x, name=name: lab.backend.asarray(x, name) for name in ("float32", "float64")},
+    **{name: partial(_scalar, name) for name in _SCALARS},
+    **{f"0-d {name}": partial(_array, name) for name in ("float16", "float32", "float64", "int32", "int64")},
+    **{f"own 0-d {name}": partial(_own, name) for name in ("float32", "float64")},
 }
 """What a number may be beside a float: Python's other numbers, NumPy's scalars and 0-d arrays, 0-d arrays of the library."""
 
@@ -51,7 +63,7 @@ def as_kind(lab: Lab, kind: str, x: Any) -> Any:
     modes=NOT_TRACED,
 )
 def kind_of_a_number(lab: Lab, case: Case) -> None:
-    trees = [lab.array(vector) for vector in (case.params, *case.grads[:2])]
+    trees: list[Any] = [lab.array(vector) for vector in (case.params, *case.grads[:2])]
     for hyper in (lab.hyper(case), _whole(lab, 0.0), _whole(lab, 1.0)):
         known = bytes_of(lab, run_tree(lab, trees, hyper))
         for kind in KINDS:
@@ -145,7 +157,7 @@ class Pair(NamedTuple):
 def hyper_makes_groups(lab: Lab, case: Case) -> None:
     one, other = (lab.hyper(case._replace(setting=(case.setting + i) % POOL)) for i in (0, 1 + case.place % (POOL - 1)))
     one["lr"], other["lr"] = 0.5, 0.125
-    trees = [
+    trees: list[Any] = [
         {"a": tree_of(lab, v), "b": [lab.array(v), (lab.array(v[::-1].copy()),)], "c": Pair(lab.array(v[:3].copy()), lab.array(v))}
         for v in (case.params, *case.grads)
     ]

@@ -270,7 +270,10 @@ def _on_constants(rule: str, hyper: Hyper, taken: int) -> list[tuple[Any, Any]]:
             return _N.number(1)
         return 1 - h["nu2"] + h["nu2"] * mass(h["beta2"], t) if rule == "qhadam" else mass(h["beta2"], t)
 
-    length = lengths.get(rule, lambda t: mass(h["beta1"], t))
+    def corrected(t: int) -> Any:
+        return mass(h["beta1"], t)
+
+    length = lengths.get(rule, corrected)
     return [(length(t), squares(t)) for t in range(1, STEPS + 1)]
 
 
