@@ -296,7 +296,10 @@ def _plan(
                 else:  # blocks alone compile nothing
                     fused = [("numpy", device, "fused") for name, device, _ in targets if name == "numpy"]
                     places = [*targets, *fused]
-                    tasks[submit(check_structures, rule, dtype, places, formats, *played, ("blocks",))] = rule, f"{dtype} structures"
+                    tasks[submit(check_structures, rule, dtype, places, formats, *played, ("blocks",))] = (
+                        rule,
+                        f"{dtype} structures",
+                    )
             if ("numpy", "cpu", "eager") in targets:
                 tasks[submit(check_digest, rule, dtype)] = rule, f"{dtype} digest"
         if "float64" in dtypes and any(b.name == "numpy" and b.reason is None for b in found):
