@@ -318,9 +318,9 @@ NUMBERS = (
         ("leaves.py", "return new if xp is None else xp.asarray(new)", "return new"),
     ),
     _fault(
-        "scalars: read as arrays in blocks",
-        "A NumPy scalar goes to what writes in place.",
-        (_FUSING, "return np.asarray(x) if isinstance(x, np.generic) else x", "return x"),
+        "scalars: taken for carried numbers",
+        "What is carried is told by its type, and NumPy's float64 is a float.",
+        (_FUSING, "        if name not in rule.carried:\n", "        if not isinstance(x, float):\n"),
         crashes=True,
     ),
     _fault(
@@ -430,8 +430,8 @@ GIVING = (
         "A step that is interrupted leaves a state that the next one takes.",
         (
             _DONATION,
-            "        if kind is not None:\n",
-            "        if kind is not None:\n            _given.pop(id(self.work.params[0]), None)\n        if False:\n",
+            "        elif kind is not None:\n",
+            "        elif kind is not None:\n            del _given[id(self.work.params[0])]\n        if False:\n",
         ),
     ),
     _fault(
@@ -470,11 +470,11 @@ COUNTS = (
         "A bool is an int.",
         ("rule.py", "if isinstance(count, Integral) and not isinstance(count, bool):", "if isinstance(count, Integral):"),
     ),
-    _fault("count: below 0", "A count of -1 is taken.", ("rule.py", "        elif t < 1:\n", "        elif t < 0:\n")),
+    _fault("count: below 0", "A count of -1 is taken.", ("rule.py", "    if count < 0:\n", "    if count < -1:\n")),
     _fault(
         "carried: any number",
         "A product beyond 1 is taken.",
-        ("rule.py", "elif is_own if number is None else number in interval:", "elif is_own if number is None else True:"),
+        ("rule.py", "        elif number is not None and number in interval:\n", "        elif number is not None:\n"),
         rules=("nadam",),
     ),
 )
