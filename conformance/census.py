@@ -89,6 +89,7 @@ def look_at(check: str, rule: Rule[Any, Any], hyper: Mapping[str, Any]) -> None:
 
 
 OPTIONS: dict[str, dict[str, Callable[[float], bool]]] = {
+    "betas": {"of 0": lambda x: x == 0, "above 0.99": lambda x: x > 0.99},
     "decays": {"of 0": lambda x: x == 0, "above 0.99": lambda x: x > 0.99},
     "epsilons": {"below 1e-4": lambda x: x < 1e-4, "above 1e-4": lambda x: x > 1e-4},
     "rates": {"of 0": lambda x: x == 0, "above 0.01": lambda x: x > 0.01},
@@ -100,6 +101,8 @@ OPTIONS: dict[str, dict[str, Callable[[float], bool]]] = {
 
 @lru_cache(maxsize=64)
 def _kind(interval: Interval) -> str:
+    if interval.sequence:
+        return "betas"
     if interval.optional:
         return "warm-ups"
     if interval.divisor:

@@ -8,6 +8,7 @@ from xopt.conformance import PROFILES, Report, census, conform
 from xopt.conformance.bounded import FORMATS
 from xopt.conformance.cells import check_rule
 from xopt.conformance.census import FLOORS, Floor, counted, look_at, saw, take_census
+from xopt.conformance.results import Cell
 from xopt.rules import RULES
 
 
@@ -22,7 +23,8 @@ def test_a_floor_is_a_share_of_what_came(monkeypatch: pytest.MonkeyPatch, zeros:
     monkeypatch.setattr(census, "FLOORS", [Floor("zeros", "numbers", 0.1)])
     _, row = take_census({"numbers": 109, "zeros": zeros}, whole=True)
     assert (row.of, row.opportunities, row.floor) == ("numbers", 109, 10)
-    problems = Report({}, [], [], [], census=[row]).problems
+    right = Cell("sgd", "numpy", "cpu", "float32", "eager", elements=1)
+    problems = Report({}, [], [right], [], census=[row]).problems
     assert len(problems) == fails
     assert all("zeros: " in problem and "proves too little" in problem for problem in problems)
 

@@ -36,3 +36,11 @@ class Fault(NamedTuple):
         if places == {"golden"}:
             return "golden"
         return "rule" if places == {"rules"} else "core"
+
+
+class SuiteFault(NamedTuple):
+    """A wrong text of the suite itself."""
+
+    name: str  # what the suite then says or does
+    check: str  # of the self-check, which sees it
+    edits: tuple[Edit, ...]  # of files relative to the suite: ``cells.py``, ``laws/check.py``

@@ -20,7 +20,7 @@ from xopt import backends
 from xopt.checks import Interval
 from xopt.conformance.candidate import Candidate
 from xopt.conformance.digests import other_setting
-from xopt.conformance.faults.fault import Fault
+from xopt.conformance.faults.fault import Fault, SuiteFault
 from xopt.conformance.faults.refusals import outcome, refusals
 from xopt.conformance.generate import Part, settings
 from xopt.conformance.golden import GOLDENS, Golden, golden_of, lift, start
@@ -48,15 +48,27 @@ def plant(fault: Fault) -> Planted:
     golden = {file: text for file, text in sources.items() if file.startswith("golden/")}
     goldens = {name: golden_of(_module(f"xopt.conformance.golden.{name}", text)) for name, text in _by_name(golden).items()}
     core = {_module_name(file): text for file, text in sources.items() if file not in golden}
-    return Planted(_private_copy(core) if core else RULES, {**GOLDENS, **goldens})
+    return Planted(_private_rules(core) if core else RULES, {**GOLDENS, **goldens})
 
 
-def edited(fault: Fault) -> dict[str, str]:
-    """The new texts of the files that a fault edits."""
+def plant_in_suite(fault: SuiteFault) -> ModuleType:
+    """The self-check of a private copy of the suite with the fault in it.
+
+    Raises
+    ------
+    ValueError
+        For an edit whose old text does not stand in its file exactly once.
+    """
+    texts = edited(fault, "xopt.conformance")
+    return _private_copy({_module_name(f"conformance/{file}"): text for file, text in texts.items()}, "xopt.conformance.selfcheck")
+
+
+def edited(fault: Fault | SuiteFault, package: str = "xopt") -> dict[str, str]:
+    """The new texts of the files that a fault edits, which are relative to a package."""
     texts: dict[str, str] = {}
     for file, old, new in fault.edits:
-        package = "xopt.conformance" if file.startswith("golden/") else "xopt"
-        text = texts[file] if file in texts else files(package).joinpath(file).read_text(encoding="utf-8")
+        of = "xopt.conformance" if file.startswith("golden/") else package
+        text = texts[file] if file in texts else files(of).joinpath(file).read_text(encoding="utf-8")
         if text.count(old) != 1:
             msg = f"{fault.name}: {old!r} must stand in {file} exactly once, not {text.count(old)} times"
             raise ValueError(msg)
@@ -100,28 +112,37 @@ class Edited(MetaPathFinder, InspectLoader):
         return False
 
 
-def _private_copy(texts: Mapping[str, str]) -> Mapping[str, Rule[Any, Any]]:
-    """The rules of a fresh import of xopt, with the given texts of some of its modules."""
-    ours = _xopt_modules()
-    finder = Edited(texts)
+def _private_copy(texts: Mapping[str, str], wanted: str) -> ModuleType:
+    """The module ``wanted`` of a fresh import of its package, with the given texts of some of the package's modules."""
+    package = wanted.rpartition(".")[0]
+    parent, _, child = package.rpartition(".")
+    ours = _modules(package)
+    finder = Edited(texts, {name: str(ours[name].__file__) for name in texts if name in ours})
     for name in ours:
         del sys.modules[name]
     sys.meta_path.insert(0, finder)
     try:
-        rules: Mapping[str, Rule[Any, Any]] = import_module("xopt.rules").RULES
+        return import_module(wanted)
     finally:
         sys.meta_path.remove(finder)
-        for name in _xopt_modules():
+        for name in _modules(package):
             del sys.modules[name]
         sys.modules.update(ours)
+        if parent:
+            setattr(sys.modules[parent], child, ours[package])
+
+
+def _private_rules(texts: Mapping[str, str]) -> Mapping[str, Rule[Any, Any]]:
+    """The rules of a fresh import of xopt, with the given texts of some of its modules."""
+    rules: Mapping[str, Rule[Any, Any]] = _private_copy(texts, "xopt.rules").RULES
     for rule in rules.values():  # pickle looks a class up by module and name: those planted last stand here
         rule.state.__module__ = __name__
         globals()[rule.state.__name__] = rule.state
     return rules
 
 
-def _xopt_modules() -> dict[str, ModuleType]:
-    return {name: module for name, module in sys.modules.items() if name == "xopt" or name.startswith("xopt.")}
+def _modules(package: str) -> dict[str, ModuleType]:
+    return {name: module for name, module in sys.modules.items() if name == package or name.startswith(f"{package}.")}
 
 
 _SHAPES = {"matrix": (3, 2), "empty": (0,), "vector": (4,), "scalar": ()}
