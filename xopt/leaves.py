@@ -1,5 +1,6 @@
 """Trees, and one leaf of a tree of parameters: what a step must know of it, and whether other arrays go with it."""
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -22,14 +23,15 @@ class Numbers(dict[Any, Any]):
     def __init__(self, xp: Any, dtype: Any) -> None:
         super().__init__()
         self.make: Callable[[float], Array] = lambda x: xp.asarray(x, dtype=dtype)
+        self._zeros = self.make(0.0), self.make(-0.0)  # which would be one key
 
     def __missing__(self, x: Any) -> Any:
         if isinstance(x, tuple):
             return tuple([self[item] for item in x])
         if x == 1.0:  # `average` must see it
             return x
-        if x == 0.0:  # not kept: 0.0 and -0.0 would be one key
-            return self.make(x)
+        if x == 0.0:
+            return self._zeros[math.copysign(1.0, x) < 0]
         if len(self) > 500:  # those that change at each step
             self.clear()
         array = self[x] = self.make(x)
