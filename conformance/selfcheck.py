@@ -67,23 +67,45 @@ def check(function: Callable[[], None]) -> Callable[[], None]:
 # Subjects.
 
 
-class Off(candidate.Candidate):
-    """A candidate on array_api_strict whose last parameters are so many bounds from the truth; right on other backends."""
+class Changed(candidate.Candidate):
+    """A candidate whose states on array_api_strict are others, part by part; right on other backends."""
+
+    def run_parts(
+        self, params: Any, grads: list[Any], hyper: dict[str, Any], taken: int = 0, parts: Sequence[generate.Part] = ()
+    ) -> list[list[reference.Columns]]:
+        found = super().run_parts(params, grads, hyper, taken, parts)
+        if self.backend.name != PLACES[1]:
+            return found
+        places = dict(candidate.split(np.arange(len(params)), self.shapes))
+        parts = parts or [generate.Part(list(self.shapes), hyper, {})]
+        at = [np.concatenate([np.ravel(places[leaf]) for leaf in part.leaves]) for part in parts]
+        return [
+            self.changed(states, [g[own] for g in grads], part.hyper, taken)
+            for states, own, part in zip(found, at, parts, strict=True)
+        ]
+
+    def changed(
+        self, states: list[reference.Columns], grads: list[Any], hyper: dict[str, Any], taken: int
+    ) -> list[reference.Columns]:
+        raise NotImplementedError
+
+
+class Off(Changed):
+    """The last parameters are so many bounds from the truth."""
 
     bounds = 0.0
     moved = slice(None)
     """Which numbers are."""
 
-    def run(self, params: Any, grads: list[Any], hyper: dict[str, Any], taken: int = 0) -> list[reference.Columns]:
-        states = super().run(params, grads, hyper, taken)
-        if self.backend.name != PLACES[1]:
-            return states
+    def changed(
+        self, states: list[reference.Columns], grads: list[Any], hyper: dict[str, Any], taken: int
+    ) -> list[reference.Columns]:
         compute = FORMATS["float64" if self.dtype == "float64" else "float32"]
         known = reference.Reference(self.rule, hyper, compute, FORMATS[self.dtype], False)
         known.restart(states[-2])
         comparison = known.step(grads[-1], taken + len(grads), states[-1])[0]
-        params = np.array(states[-1][0])
-        truth = known.truth[0].value if isinstance(known.truth[0], Bounded) else known.truth[0].astype(np.float64)
+        params, truth = np.array(states[-1][0]), known.truth[0]
+        truth = truth.value if isinstance(truth, Bounded) else truth.astype(np.float64)
         params[self.moved] = (truth + self.bounds * comparison.bound)[self.moved]
         return [*states[:-1], (params, *states[-1][1:])]
 
@@ -186,13 +208,12 @@ def signs_are_open_only_near_zero() -> None:
     must(wrong.verdict == WRONG, "a sign that is turned is right")
 
 
-class Turned(candidate.Candidate):
+class Turned(Changed):
     """The last step goes the other way."""
 
-    def run(self, params: Any, grads: list[Any], hyper: dict[str, Any], taken: int = 0) -> list[reference.Columns]:
-        states = super().run(params, grads, hyper, taken)
+    def changed(self, states: list[reference.Columns], *_: Any) -> list[reference.Columns]:
         before, after = states[-2][0], states[-1][0]
-        return [*states[:-1], (2 * before - after if self.backend.name == PLACES[1] else after, *states[-1][1:])]
+        return [*states[:-1], (2 * before - after, *states[-1][1:])]
 
 
 # The comparison with the golden.
@@ -205,7 +226,7 @@ def what_is_right_has_the_verdict_of_what_is_right() -> None:
         must(cell.verdict == IDENTICAL, f"what is right is {cell.verdict} in {dtype}: {cell.wrong}")
         must(0.3 < cell.ratio <= 1, f"the largest error/bound in {dtype} is {cell.ratio}")
         must(cell.examples == 8 and cell.trajectories == 8 * generate.ROWS, "examples are lost")
-        must(cell.vacuous == 0 and cell.trajectory_vacuous == 0, "numbers are vacuous")
+        must(cell.vacuous < cell.elements / 20, f"{cell.vacuous} of {cell.elements} numbers are vacuous in {dtype}")
         must(sum(cell.histogram) > 100, "the histogram is empty")
 
 
@@ -234,7 +255,10 @@ def one_number_is_enough() -> None:
         with off(0.9, moved):
             strict = compared(examples=4)[1]
         must(strict.verdict == WITHIN, f"bits of the number at {moved} are not compared: {strict.verdict}")
-        must(0 < strict.differ <= strict.examples, f"{strict.differ} numbers differ at {moved} in {strict.examples} examples")
+        must(
+            0 < strict.differ <= len(generate.PARTS) * strict.examples,
+            f"{strict.differ} numbers differ at {moved} in {strict.examples} examples",
+        )
 
 
 @check
@@ -248,7 +272,7 @@ def each_step_and_the_whole_are_compared() -> None:
     case = generate.Trajectory(0, {}, np.ones(3), grads, [np.False_] * 3)
     shapes = {"all": (3,)}
     judge = cells.Check(rule, GOLDENS["momentum"], "float64", [], shapes)
-    results = judge._compare(case, FORMATS["float64"], False, columns, grads)
+    results = judge._compare(case, FORMATS["float64"], False, columns)
     must([len(local) for local, _ in results] == [2, 2, 2], "columns are left out")
     must([len(whole) for _, whole in results] == [2, 2, 2], "columns of the trajectory are left out")
     bounds = [[float(np.max(c.bound)) for c in (local[0], whole[0])] for local, whole in results]
@@ -257,7 +281,7 @@ def each_step_and_the_whole_are_compared() -> None:
         for at in (0, 1):
             wrong = list(columns)
             wrong[t + 1] = tuple(c + 1e-3 if i == at else c for i, c in enumerate(wrong[t + 1]))
-            place = cells.Summary(judge._compare(case, FORMATS["float64"], False, wrong, grads)).wrong
+            place = cells.Summary(judge._compare(case, FORMATS["float64"], False, wrong)).wrong
             must(place is not None and place.step == t + 1, f"column {at} of step {t + 1} is not compared: {place}")
 
 
@@ -292,13 +316,10 @@ def bits_are_compared_everywhere() -> None:
     must(touched.verdict == SUBNORMALS and touched.differ == 0, f"a flushed subnormal is {touched.verdict}")
 
 
-class Flushing(candidate.Candidate):
+class Flushing(Changed):
     """Subnormal numbers of the state become 0."""
 
-    def run(self, params: Any, grads: list[Any], hyper: dict[str, Any], taken: int = 0) -> list[reference.Columns]:
-        states = super().run(params, grads, hyper, taken)
-        if self.backend.name != PLACES[1]:
-            return states
+    def changed(self, states: list[reference.Columns], *_: Any) -> list[reference.Columns]:
         return [tuple(c if c is None else np.where(np.abs(c) < 2.0**-126, 0.0, c) for c in state) for state in states]
 
 
@@ -311,7 +332,10 @@ def truth_is_the_goldens() -> None:
     twice = right._replace(step=lambda n, params, grad, t, **hyper: right.step(n, params, 2 * grad, t, **hyper))
     must([cell.verdict for cell in compared(goldens={"sgd": twice})] == [WRONG] * 2, "the golden is not asked")
     other = right._replace(defaults=right.defaults | {"lr": 0.5})
-    must([cell.verdict for cell in compared(goldens={"sgd": other})] == [WRONG] * 2, "the golden's defaults are not asked")
+    must(
+        [cell.verdict for cell in compared(goldens={"sgd": other}, examples=12)] == [WRONG] * 2,
+        "the golden's defaults are not asked",
+    )
     known = reference.Reference(RULES["sgd"], {}, FORMATS["float64"], FORMATS["float64"], False)
     known.restart((np.full(1, 0.1),))
     known.step(np.full(1, 0.3), 1, (np.full(1, 0.1),))
@@ -326,14 +350,12 @@ def what_raises_is_wrong_and_the_others_go_on() -> None:
     must(strict.wrong is not None and "illegal memory access" in strict.wrong["message"], "the error is not shown")
 
 
-class Raising(candidate.Candidate):
+class Raising(Changed):
     """One that fails."""
 
-    def run(self, params: Any, grads: list[Any], hyper: dict[str, Any], taken: int = 0) -> list[reference.Columns]:
-        if self.backend.name == PLACES[1]:
-            msg = "illegal memory access"
-            raise RuntimeError(msg)
-        return super().run(params, grads, hyper, taken)
+    def changed(self, *_: Any) -> list[reference.Columns]:
+        msg = "illegal memory access"
+        raise RuntimeError(msg)
 
 
 # Laws.
@@ -527,9 +549,9 @@ def _draw(name: str) -> None:
     judge = cells.Check(rule, GOLDENS[name], "float32", [], generate.SHAPES)
 
     def look(case: generate.Trajectory) -> None:
-        judge._look_at(case, judge._baseline(case)[1])
+        judge._look_at(case, judge._pieces(case), judge._baseline(case)[1])
 
-    drawn = generate.trajectories(generate.settings(rule, 0, 40), "float32", longest=6)
+    drawn = generate.trajectories(rule, generate.settings(rule, 0, 40), "float32", longest=6)
     with np.errstate(all="ignore"):
         hypothesis.settings(cells.SETTINGS, max_examples=60)(hypothesis.seed(0)(hypothesis.given(drawn)(look)))()
 
@@ -549,7 +571,8 @@ def _reach(counts: Counter[str], check: str, besides: str = "") -> None:
     must(len(floors) >= 15, "floors are missing")
     for floor in floors:
         must(counts[floor.of], f"{floor.of} are not counted")
-        must(counts[floor.what] >= floor.share * counts[floor.of], f"{floor.what}: {counts[floor.what]} of {counts[floor.of]}")
+        least = int(counts[floor.of] >= 250) if floor.whole else floor.share * counts[floor.of]
+        must(counts[floor.what] >= least, f"{floor.what}: {counts[floor.what]} of {counts[floor.of]}")
 
 
 @check
