@@ -549,7 +549,7 @@ def _draw(name: str) -> None:
     judge = cells.Check(rule, GOLDENS[name], "float32", [], generate.SHAPES)
 
     def look(case: generate.Trajectory) -> None:
-        judge._look_at(case, judge._pieces(case), judge._baseline(case)[1])
+        judge._look_at(case, cells.pieces_of(case, generate.SHAPES), judge._baseline(case)[1])
 
     drawn = generate.trajectories(rule, generate.settings(rule, 0, 40), "float32", longest=6)
     with np.errstate(all="ignore"):
