@@ -121,6 +121,9 @@ FLOORS: list[Floor] = [
     Floor("cells: gradients beyond 2**-12 ... 2**12", "cells: gradients", 0.02),
     Floor("cells: examples of more than one step", "cells: examples", 0.3),
     Floor("cells: examples that begin after 4,096 steps", "cells: examples", 0.03),
+    Floor("cells: examples that begin after 65,536 steps", "cells: examples", 0.03),
+    Floor("cells: examples that begin after 2,147,483,648 steps", "cells: examples", 0.006),
+    Floor("cells: examples of several groups", "cells: examples", 0.1),
     *(Floor(f"{check}: settings of defaults alone", f"{check}: settings", 0.02, whole=True) for check in ("cells", "programs")),
     *(
         Floor(f"{check}: {kind} {option}", f"{check}: {kind}", 0.01, whole=True)

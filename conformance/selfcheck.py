@@ -67,23 +67,45 @@ def check(function: Callable[[], None]) -> Callable[[], None]:
 # Subjects.
 
 
-class Off(candidate.Candidate):
-    """A candidate on array_api_strict whose last parameters are so many bounds from the truth; right on other backends."""
+class Changed(candidate.Candidate):
+    """A candidate whose states on array_api_strict are others, part by part; right on other backends."""
+
+    def run_parts(
+        self, params: Any, grads: list[Any], hyper: dict[str, Any], taken: int = 0, parts: Sequence[generate.Part] = ()
+    ) -> list[list[reference.Columns]]:
+        found = super().run_parts(params, grads, hyper, taken, parts)
+        if self.backend.name != PLACES[1]:
+            return found
+        places = dict(candidate.split(np.arange(len(params)), self.shapes))
+        parts = parts or [generate.Part(list(self.shapes), hyper, {})]
+        at = [np.concatenate([np.ravel(places[leaf]) for leaf in part.leaves]) for part in parts]
+        return [
+            self.changed(states, [g[own] for g in grads], part.hyper, taken)
+            for states, own, part in zip(found, at, parts, strict=True)
+        ]
+
+    def changed(
+        self, states: list[reference.Columns], grads: list[Any], hyper: dict[str, Any], taken: int
+    ) -> list[reference.Columns]:
+        raise NotImplementedError
+
+
+class Off(Changed):
+    """The last parameters are so many bounds from the truth."""
 
     bounds = 0.0
     moved = slice(None)
     """Which numbers are."""
 
-    def run(self, params: Any, grads: list[Any], hyper: dict[str, Any], taken: int = 0) -> list[reference.Columns]:
-        states = super().run(params, grads, hyper, taken)
-        if self.backend.name != PLACES[1]:
-            return states
+    def changed(
+        self, states: list[reference.Columns], grads: list[Any], hyper: dict[str, Any], taken: int
+    ) -> list[reference.Columns]:
         compute = FORMATS["float64" if self.dtype == "float64" else "float32"]
         known = reference.Reference(self.rule, hyper, compute, FORMATS[self.dtype], False)
         known.restart(states[-2])
         comparison = known.step(grads[-1], taken + len(grads), states[-1])[0]
-        params = np.array(states[-1][0])
-        truth = known.truth[0].value if isinstance(known.truth[0], Bounded) else known.truth[0].astype(np.float64)
+        params, truth = np.array(states[-1][0]), known.truth[0]
+        truth = truth.value if isinstance(truth, Bounded) else truth.astype(np.float64)
         params[self.moved] = (truth + self.bounds * comparison.bound)[self.moved]
         return [*states[:-1], (params, *states[-1][1:])]
 
@@ -91,12 +113,13 @@ class Off(candidate.Candidate):
 @contextmanager
 def standing_in(one: type[candidate.Candidate]) -> Iterator[None]:
     """Has ``one`` stand in for candidates."""
-    right = cells.Candidate
-    cells.Candidate = one  # type: ignore[misc]
+    names = vars(cells)
+    right = names["Candidate"]
+    names["Candidate"] = one
     try:
         yield
     finally:
-        cells.Candidate = right  # type: ignore[misc]
+        names["Candidate"] = right
 
 
 def off(bounds: float, moved: slice = slice(None)) -> AbstractContextManager[None]:
@@ -123,7 +146,7 @@ def changed(name: str, change: Callable[[Any], Any]) -> dict[str, Rule[Any, Any]
 def stepping(change: Callable[[Any, Any, Any], Any]) -> dict[str, Rule[Any, Any]]:
     """AdamW whose step gives ``change(state, grad, new state)``."""
     wrong = copy.copy(RULES["adamw"])
-    wrong.step = lambda state, grad, **hyper: change(state, grad, RULES["adamw"].step(state, grad, **hyper))  # type: ignore[method-assign]
+    wrong.step = lambda state, grad, **hyper: change(state, grad, RULES["adamw"].step(state, grad, **hyper))
     return {"adamw": wrong}
 
 
@@ -186,13 +209,12 @@ def signs_are_open_only_near_zero() -> None:
     must(wrong.verdict == WRONG, "a sign that is turned is right")
 
 
-class Turned(candidate.Candidate):
+class Turned(Changed):
     """The last step goes the other way."""
 
-    def run(self, params: Any, grads: list[Any], hyper: dict[str, Any], taken: int = 0) -> list[reference.Columns]:
-        states = super().run(params, grads, hyper, taken)
+    def changed(self, states: list[reference.Columns], *_: Any) -> list[reference.Columns]:
         before, after = states[-2][0], states[-1][0]
-        return [*states[:-1], (2 * before - after if self.backend.name == PLACES[1] else after, *states[-1][1:])]
+        return [*states[:-1], (2 * before - after, *states[-1][1:])]
 
 
 # The comparison with the golden.
@@ -205,7 +227,7 @@ def what_is_right_has_the_verdict_of_what_is_right() -> None:
         must(cell.verdict == IDENTICAL, f"what is right is {cell.verdict} in {dtype}: {cell.wrong}")
         must(0.3 < cell.ratio <= 1, f"the largest error/bound in {dtype} is {cell.ratio}")
         must(cell.examples == 8 and cell.trajectories == 8 * generate.ROWS, "examples are lost")
-        must(cell.vacuous == 0 and cell.trajectory_vacuous == 0, "numbers are vacuous")
+        must(cell.vacuous < cell.elements / 20, f"{cell.vacuous} of {cell.elements} numbers are vacuous in {dtype}")
         must(sum(cell.histogram) > 100, "the histogram is empty")
 
 
@@ -234,7 +256,10 @@ def one_number_is_enough() -> None:
         with off(0.9, moved):
             strict = compared(examples=4)[1]
         must(strict.verdict == WITHIN, f"bits of the number at {moved} are not compared: {strict.verdict}")
-        must(0 < strict.differ <= strict.examples, f"{strict.differ} numbers differ at {moved} in {strict.examples} examples")
+        must(
+            0 < strict.differ <= len(generate.PARTS) * strict.examples,
+            f"{strict.differ} numbers differ at {moved} in {strict.examples} examples",
+        )
 
 
 @check
@@ -246,9 +271,9 @@ def each_step_and_the_whole_are_compared() -> None:
         state = rule.step(state, grad)
         columns.append((state.params, state.v))
     case = generate.Trajectory(0, {}, np.ones(3), grads, [np.False_] * 3)
-    shapes = {"all": (3,)}
+    shapes: candidate.Shapes = {"all": (3,)}
     judge = cells.Check(rule, GOLDENS["momentum"], "float64", [], shapes)
-    results = judge._compare(case, FORMATS["float64"], False, columns, grads)
+    results = judge._compare(case, FORMATS["float64"], False, columns)
     must([len(local) for local, _ in results] == [2, 2, 2], "columns are left out")
     must([len(whole) for _, whole in results] == [2, 2, 2], "columns of the trajectory are left out")
     bounds = [[float(np.max(c.bound)) for c in (local[0], whole[0])] for local, whole in results]
@@ -257,7 +282,7 @@ def each_step_and_the_whole_are_compared() -> None:
         for at in (0, 1):
             wrong = list(columns)
             wrong[t + 1] = tuple(c + 1e-3 if i == at else c for i, c in enumerate(wrong[t + 1]))
-            place = cells.Summary(judge._compare(case, FORMATS["float64"], False, wrong, grads)).wrong
+            place = cells.Summary(judge._compare(case, FORMATS["float64"], False, wrong)).wrong
             must(place is not None and place.step == t + 1, f"column {at} of step {t + 1} is not compared: {place}")
 
 
@@ -292,13 +317,10 @@ def bits_are_compared_everywhere() -> None:
     must(touched.verdict == SUBNORMALS and touched.differ == 0, f"a flushed subnormal is {touched.verdict}")
 
 
-class Flushing(candidate.Candidate):
+class Flushing(Changed):
     """Subnormal numbers of the state become 0."""
 
-    def run(self, params: Any, grads: list[Any], hyper: dict[str, Any], taken: int = 0) -> list[reference.Columns]:
-        states = super().run(params, grads, hyper, taken)
-        if self.backend.name != PLACES[1]:
-            return states
+    def changed(self, states: list[reference.Columns], *_: Any) -> list[reference.Columns]:
         return [tuple(c if c is None else np.where(np.abs(c) < 2.0**-126, 0.0, c) for c in state) for state in states]
 
 
@@ -311,7 +333,10 @@ def truth_is_the_goldens() -> None:
     twice = right._replace(step=lambda n, params, grad, t, **hyper: right.step(n, params, 2 * grad, t, **hyper))
     must([cell.verdict for cell in compared(goldens={"sgd": twice})] == [WRONG] * 2, "the golden is not asked")
     other = right._replace(defaults=right.defaults | {"lr": 0.5})
-    must([cell.verdict for cell in compared(goldens={"sgd": other})] == [WRONG] * 2, "the golden's defaults are not asked")
+    must(
+        [cell.verdict for cell in compared(goldens={"sgd": other}, examples=12)] == [WRONG] * 2,
+        "the golden's defaults are not asked",
+    )
     known = reference.Reference(RULES["sgd"], {}, FORMATS["float64"], FORMATS["float64"], False)
     known.restart((np.full(1, 0.1),))
     known.step(np.full(1, 0.3), 1, (np.full(1, 0.1),))
@@ -326,14 +351,12 @@ def what_raises_is_wrong_and_the_others_go_on() -> None:
     must(strict.wrong is not None and "illegal memory access" in strict.wrong["message"], "the error is not shown")
 
 
-class Raising(candidate.Candidate):
+class Raising(Changed):
     """One that fails."""
 
-    def run(self, params: Any, grads: list[Any], hyper: dict[str, Any], taken: int = 0) -> list[reference.Columns]:
-        if self.backend.name == PLACES[1]:
-            msg = "illegal memory access"
-            raise RuntimeError(msg)
-        return super().run(params, grads, hyper, taken)
+    def changed(self, *_: Any) -> list[reference.Columns]:
+        msg = "illegal memory access"
+        raise RuntimeError(msg)
 
 
 # Laws.
@@ -400,13 +423,17 @@ def a_law_compares_all_that_it_counts() -> None:
 
 @check
 def laws_run_on_all_settings() -> None:
-    settings = []
-    result = law_of(lambda lab, case: settings.append(repr(lab.hyper(case))) or lab.holds(True, ""), examples=40)  # type: ignore[func-returns-value]
-    must(len(set(settings)) >= 6, f"{len(set(settings))} settings of 8")
+    settings, numbers = [], []
+
+    def keeps(lab: Lab, case: Case) -> None:
+        settings.append(repr(lab.hyper(case)))
+        numbers.append(case.words.tobytes())
+        lab.holds(True, "")
+
+    result = law_of(keeps, examples=40)
     must(result.examples == 40, f"{result.examples} examples of 40")
-    numbers: list[Any] = []
-    law_of(lambda lab, case: numbers.append(case.words.tobytes()) or lab.holds(True, ""), examples=10)  # type: ignore[func-returns-value]
-    must(len(set(numbers)) >= 8, "examples have the same numbers")
+    must(len(set(settings)) >= 6, f"{len(set(settings))} settings of 8")
+    must(len(set(numbers)) >= 20, f"{len(set(numbers))} examples of 40 have other numbers")
 
 
 # The state machine.
@@ -480,12 +507,12 @@ def the_machine_sees_what_only_an_odd_order_shows() -> None:
         return step
 
     counting = copy.copy(RULES["sgd"])  # whose numbers do not depend on the count
-    counting.step = lambda state, grad, **hyper: RULES["sgd"].step(state, grad, **hyper)._replace(step=state.step + 2)  # type: ignore[method-assign]
+    counting.step = lambda state, grad, **hyper: RULES["sgd"].step(state, grad, **hyper)._replace(step=state.step + 2)
     must(programs({"sgd": counting}, 5, "sgd").verdict == BROKEN, "a step that counts twice is not seen")
     wrongs = forgets_a_loaded_count, writes_to_the_old_state, writes_to_the_gradient, fails_elsewhere, swaps_leaves
     for wrong in wrongs:
         rule = copy.copy(RULES["adamw"])
-        rule.step = wrong(RULES["adamw"])  # type: ignore[method-assign]
+        rule.step = wrong(RULES["adamw"])
         must(programs({"adamw": rule}).verdict == BROKEN, f"a step that {wrong.__name__.replace('_', ' ')} is not seen")
 
 
@@ -527,9 +554,9 @@ def _draw(name: str) -> None:
     judge = cells.Check(rule, GOLDENS[name], "float32", [], generate.SHAPES)
 
     def look(case: generate.Trajectory) -> None:
-        judge._look_at(case, judge._baseline(case)[1])
+        judge._look_at(case, cells.pieces_of(case, generate.SHAPES), judge._baseline(case)[1])
 
-    drawn = generate.trajectories(generate.settings(rule, 0, 40), "float32", longest=6)
+    drawn = generate.trajectories(rule, generate.settings(rule, 0, 40), "float32", longest=6)
     with np.errstate(all="ignore"):
         hypothesis.settings(cells.SETTINGS, max_examples=60)(hypothesis.seed(0)(hypothesis.given(drawn)(look)))()
 
@@ -549,7 +576,8 @@ def _reach(counts: Counter[str], check: str, besides: str = "") -> None:
     must(len(floors) >= 15, "floors are missing")
     for floor in floors:
         must(counts[floor.of], f"{floor.of} are not counted")
-        must(counts[floor.what] >= floor.share * counts[floor.of], f"{floor.what}: {counts[floor.what]} of {counts[floor.of]}")
+        least = int(counts[floor.of] >= 250) if floor.whole else floor.share * counts[floor.of]
+        must(counts[floor.what] >= least, f"{floor.what}: {counts[floor.what]} of {counts[floor.of]}")
 
 
 @check

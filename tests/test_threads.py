@@ -18,7 +18,7 @@ HELD_BACK = 0.2
 def step(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
     """A step of two shares, one of them the helper's, who is late. Returns what it has written when it returns."""
     monkeypatch.setattr(threads, "threads", lambda: 2)
-    monkeypatch.setattr(threads, "_calls", {})
+    monkeypatch.setattr(threads, "_helpers", {})
     total = threads.PARALLEL
 
     def run() -> Any:

@@ -207,7 +207,7 @@ def test_a_check_that_fails_itself_is_a_problem_and_the_rest_goes_on(monkeypatch
     assert problem.startswith("sgd float32 laws: the check itself failed, at raises in test_verdicts.py:")
     assert problem.endswith("RuntimeError: illegal memory access")
     assert [cell.verdict for cell in report.cells if cell.mode == "eager"] == [IDENTICAL]
-    assert [law.verdict for law in report.laws] == [HELD, "not run", "not run"][: len(report.laws)]
+    assert {law.verdict for law in report.laws} == {HELD}
     monkeypatch.setattr(suite, "check_rule", raises)
     write_html(run().to_dict(), tmp_path / "page.html")
 
