@@ -476,7 +476,7 @@ def _number(value: Any) -> Any:
     """A hyperparameter as plain Python numbers."""
     if isinstance(value, list | tuple):
         return tuple(map(float, value))
-    return None if value is None else float(value)
+    return None if value is None else float(value.detach() if hasattr(value, "detach") else value)
 
 
 def _dtype(x: Any) -> str:
