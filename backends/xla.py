@@ -176,7 +176,7 @@ def _refuse_shared(work: Work, old: list[list[Any]]) -> None:
 
 
 def _places(x: Array) -> list[int]:
-    """The addresses of an array, on each device that has a part of it; empty parts are nowhere."""
+    """The addresses of an array, on each device that has a part of it. Of one without numbers JAX asks whether it is the same."""
     if len(x.sharding.device_set) == 1:
-        return [x.unsafe_buffer_pointer()] if x.size else []
+        return [x.unsafe_buffer_pointer() if x.size else id(x)]
     return [shard.data.unsafe_buffer_pointer() for shard in x.addressable_shards if shard.data.size]

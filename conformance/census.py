@@ -112,6 +112,18 @@ def _kind(interval: Interval) -> str:
     return "shares" if interval.low < 0 or interval.high == 1 else "rates"
 
 
+STRUCTURES = {
+    **dict.fromkeys(("dict", "OrderedDict", "defaultdict", "list", "tuple", "Pair", "Layer", "nested"), 0.03),
+    **dict.fromkeys(("one leaf alone", "no leaves", "groups of lr", "gradient in another container", "another order before"), 0.01),
+    **dict.fromkeys(("stepped before", "trouble: a count that is none", "trouble: a surplus key in the gradient"), 0.005),
+}
+"""The least share of drawn situations that have this in them, of all libraries,"""
+STRUCTURES_OF_NUMPY = {
+    **dict.fromkeys(("masked leaf", "subclass leaf", "byte-swapped leaf", "windows leaf", "read-only leaf", "scalar leaf"), 0.004),
+    **dict.fromkeys(("interrupted", "threads", "small blocks", "small shares", "gradient with NaN", "pickled state"), 0.01),
+}
+"""and of NumPy."""
+
 FLOORS: list[Floor] = [
     *(Floor(f"{check}: gradients of 0", f"{check}: gradients", 0.05) for check in ("cells", "laws")),
     *(Floor(f"{check}: numbers compared", f"{check}: gradients", 1.0) for check in ("cells", "digits")),
@@ -139,5 +151,9 @@ FLOORS: list[Floor] = [
     Floor("programs: steps", "programs: start", 1.0),
     Floor("programs: steps beside the original of a copy", "programs: go on with a copy", 0.03),
     Floor("programs: numbers compared", "programs: steps", 1.0),
+    Floor("structures: numbers compared", "structures: situations", 5.0),
+    *(Floor(f"structures: {what}", "structures: situations", share) for what, share in STRUCTURES.items()),
+    *(Floor(f"structures: {what}", "structures: situations of numpy", share) for what, share in STRUCTURES_OF_NUMPY.items()),
 ]
-"""Of cells (the comparison with the golden), digits (its replay of real gradients), laws, and programs of the state machine."""
+"""Of cells (the comparison with the golden), digits (its replay of real gradients), laws, programs of the state machine,
+and structures."""

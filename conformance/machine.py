@@ -12,7 +12,7 @@ import io
 import pickle
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import hypothesis
@@ -30,6 +30,7 @@ from xopt.conformance.generate import decode, settings
 from xopt.conformance.golden import GOLDENS, Golden
 from xopt.conformance.reference import Columns, Reference
 from xopt.conformance.results import LawResult
+from xopt.conformance.structures.parts import Layer, Pair, tree_of
 from xopt.rule import Rule
 from xopt.rules import RULES
 
@@ -49,12 +50,10 @@ EXPONENTS = (-10, 4)
 KEYS = "abcdef"
 """Of dicts, as many as there can be leaves."""
 FORMS: dict[str, Callable[[list[Any], Sequence[str]], Any]] = {
-    "dict": lambda leaves, keys: dict(zip(keys, leaves, strict=False)),
-    "list": lambda leaves, _: leaves,
-    "tuple": lambda leaves, _: tuple(leaves),
-    "nested": lambda leaves, keys: {keys[0]: leaves[:1], keys[1]: (tuple(leaves[1:3]), leaves[3:])},
+    **{name: partial(tree_of, name) for name in ("dict", "OrderedDict", "list")},
+    "nested": lambda leaves, keys: {keys[0]: leaves[:1], keys[1]: Pair(tuple(leaves[1:3]), Layer(leaves[3:], None))},
 }
-"""Trees that leaves may stand in. The keys of a dict decide in which order its leaves are met."""
+"""Trees that leaves may stand in: the containers of drawn structures. The keys of a mapping decide in which order they are met."""
 
 
 class BrokenError(AssertionError):

@@ -246,3 +246,12 @@ def test_each_compiler_that_is_there_is_a_mode() -> None:
     found = modes_of(backends.get("numpy"), "fused")
     there = [name for name in ("numba", "blocks") if name == "blocks" or backends.get("numpy").compiler == "numba"]
     assert found == [Mode("fused", name, donate) for name in there for donate in (False, True)]
+
+
+@pytest.mark.parametrize("gradient", ["w", "jax_array((0,), 1)"])
+def test_jax_refuses_an_empty_array_that_is_given_twice_in_our_words(gradient: str) -> None:
+    pytest.importorskip("jax", reason="JAX is not installed")
+    setup = ("w = jax_array((0,))", "params = [w, w]", "hyper = dict(lr=0.5)", "state = xopt.lion_init(params, **hyper)")
+    drawn = Situation("jax", "lion", setup, (), (), ((f"grad = [{gradient}, jax_array((0,), 2)]",),), ())
+    formats = {f"{dtype} fused": FORMATS[dtype] for dtype in ("float32", "float64")}
+    Play(Product(), backends.get("jax"), formats).run(drawn, Mode("fused", "jax.jit", donate=True))

@@ -11,6 +11,7 @@ import optree
 from xopt.conformance.golden import start
 from xopt.conformance.laws.lab import EAGER, NOT_TRACED, SIZE, Case, Kind, Lab, Laws
 from xopt.conformance.numbers import FLOAT
+from xopt.conformance.structures.parts import tree_of as tree_of_leaves
 
 LAWS = Laws()
 
@@ -284,7 +285,8 @@ def run_tree(lab: Lab, trees: list[Any], hyper: dict[str, Any]) -> Any:
 def tree_of(lab: Lab, vector: Any) -> dict[str, Any]:
     """A tree with an empty leaf, one without axes, and, where the library has them, a view of every second number."""
     matrix, strided = lab.array(vector[:33].reshape(11, 3)), lab.array(vector)[2::2]
-    return {"matrix": matrix, "empty": lab.array(vector[:0]), "number": lab.array(vector[0]), "strided": strided}
+    leaves = [strided, matrix, lab.array(vector[:0]), lab.array(vector[0])]
+    return tree_of_leaves("OrderedDict", leaves, ("strided", "matrix", "empty", "number"))
 
 
 def _leaves(state: Any) -> Iterator[tuple[str, Any]]:

@@ -10,6 +10,7 @@ from xopt import backends
 from xopt.backends.numba_kernels import numba_or_reason
 from xopt.conformance.bounded import Format
 from xopt.conformance.cells import SETTINGS
+from xopt.conformance.census import saw
 from xopt.conformance.results import LawResult
 from xopt.conformance.structures.draw import situations
 from xopt.conformance.structures.law import Play, Product
@@ -43,6 +44,7 @@ class _Examples:
 
     def run(self, situation: Situation) -> None:
         self.count += 1
+        self._look_at(situation)
         compiles = self.compiled > 0 and len(situation.setup) <= SMALL and not situation.troubles
         self.compiled -= compiles
         for result, modes in self.rows:
@@ -51,9 +53,17 @@ class _Examples:
                 self._play(result, situation, mode._replace(refusals=slow and not compiles))
             tally = self.play.tally
             result.numbers += tally.numbers
+            saw("structures: numbers compared", tally.numbers)
             result.ratio = max(result.ratio, tally.ratio)
             result.examples += 1
             self.play.tally = type(tally)()
+
+    def _look_at(self, situation: Situation) -> None:
+        """For the census: what this situation is."""
+        saw("structures: situations")
+        saw(f"structures: situations of {situation.library}")
+        for feature in situation.features:
+            saw(f"structures: {feature}")
 
     def _play(self, result: LawResult, situation: Situation, mode: Mode) -> None:
         self.play.trouble = None

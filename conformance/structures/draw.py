@@ -8,16 +8,12 @@ from typing import Any, NamedTuple
 from hypothesis import strategies as st
 
 from xopt.checks import Interval
+from xopt.conformance.structures.parts import CONTAINERS, MAPPINGS, RECORDS, SEQUENCES
 from xopt.conformance.structures.situation import CONSTANTS, Situation
 from xopt.rule import Rule
 
 Node = tuple[Any, ...]
 """A tree without its leaves: its container, and (key, node) pairs; ``("leaf", i)``; ``("many", n)``."""
-
-MAPPINGS = ("dict", "OrderedDict", "defaultdict")
-SEQUENCES = ("list", "tuple")
-RECORDS = ("Pair", "Layer")
-CONTAINERS = (*MAPPINGS, *SEQUENCES, *RECORDS)
 
 KEYS: tuple[tuple[Any, ...], ...] = (("b", "a", "d", "c"), (10, 9, 2, 1), ("w2", "w10", "B", "a"))
 """Of which mappings take some, in any order. Text and numbers sort otherwise than they are written."""

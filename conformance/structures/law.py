@@ -24,6 +24,9 @@ from xopt.conformance.structures.memory import Snapshot, cannot_be_given
 from xopt.conformance.structures.situation import CONSTANTS, Mode, Names, Situation
 from xopt.rules import RULES
 
+INTERRUPTIONS = 8
+"""Places of a step that is interrupted: what is written is written in a tenth of its lines."""
+
 
 class BrokenError(AssertionError):
     """A situation in which the law does not hold."""
@@ -223,7 +226,9 @@ class Play:
         _unchanged(memory.changed(given_away) or (not mode.donate and self._changed(arrays, values)), "a step")
         self._judge(situation, mode, leaves, state, new, t)
         if mode.donate and leaves:
-            self._refuses(situation, lambda: step(state, grad, **hyper), "a state that was donated")
+            keeping = self.product.backends.fuse(getattr(self.product.xopt, situation.rule), compiler=mode.compiler)
+            for again in (step, keeping):
+                self._refuses(situation, lambda again=again: again(state, grad, **hyper), "a state that was donated")
             self._in_place(leaves, new)
         names["state"] = new
         return True
@@ -419,22 +424,30 @@ class Play:
             raise errors[0]
 
     def _interrupted(self, situation: Situation, mode: Mode, names: Names) -> None:
-        """The user interrupts a step half-way. What is half written is refused ever after; what is not goes on rightly."""
-        state, grad, hyper, step = (names[name] for name in ("state", "grad", "hyper", "step"))
-        leaves = self._leaves(state, grad, hyper)
+        """The user interrupts a step, here and there. What is half written is refused ever after; what is not goes on rightly."""
+
+        def fresh() -> Names:
+            own = self._start(situation) | {"step": names["step"]}
+            for line in (*situation.changes, *situation.stages[0]):
+                exec(line, own)
+            return own
+
+        leaves = self._leaves(*(names[name] for name in ("state", "grad", "hyper")))
         if self._why_refused(situation, mode, leaves) or not leaves:
             return
-        own = self._start(situation)
-        for line in (*situation.changes, *situation.stages[0]):
-            exec(line, own)
+        own = fresh()
         with _counting() as count:
-            step(own["state"], own["grad"], **own["hyper"])
+            own["step"](own["state"], own["grad"], **own["hyper"])
+        assert situation.interrupt is not None
+        for i in range(INTERRUPTIONS):
+            self._interrupt(situation, mode, fresh(), 1 + int(count() * (i + situation.interrupt) / INTERRUPTIONS))
+
+    def _interrupt(self, situation: Situation, mode: Mode, names: Names, line: int) -> None:
+        state, grad, hyper, step = (names[name] for name in ("state", "grad", "hyper", "step"))
         arrays = list(_arrays((*state[:-1], grad)))
         memory = Snapshot(arrays)
-        assert situation.interrupt is not None
-        at = max(1, int(count() * situation.interrupt))
         try:
-            with _interrupting(at):
+            with _interrupting(line):
                 step(state, grad, **hyper)
         except KeyboardInterrupt:
             pass
@@ -463,7 +476,7 @@ def _number(value: Any) -> Any:
     """A hyperparameter as plain Python numbers."""
     if isinstance(value, list | tuple):
         return tuple(map(float, value))
-    return None if value is None else float(value)
+    return None if value is None else float(value.detach() if hasattr(value, "detach") else value)
 
 
 def _dtype(x: Any) -> str:

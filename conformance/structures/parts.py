@@ -7,10 +7,11 @@ import mmap
 import pickle
 import sys
 from collections import OrderedDict, defaultdict, namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -74,6 +75,21 @@ optree.register_pytree_node(
     path_entry_type=optree.GetAttrEntry,
     namespace=getattr(registry, "__GLOBAL_NAMESPACE"),  # its name is mangled in a class
 )
+
+
+MAPPINGS = ("dict", "OrderedDict", "defaultdict")
+SEQUENCES = ("list", "tuple")
+RECORDS = ("Pair", "Layer")
+CONTAINERS = (*MAPPINGS, *SEQUENCES, *RECORDS)
+"""What trees are made of."""
+
+
+def tree_of(kind: str, leaves: list[Any], keys: Sequence[Any]) -> Any:
+    """Leaves in a container that holds any number of them."""
+    if kind in SEQUENCES:
+        return tuple(leaves) if kind == "tuple" else list(leaves)
+    items = dict(zip(keys, leaves, strict=False))
+    return {"dict": dict, "OrderedDict": OrderedDict, "defaultdict": partial(defaultdict, list)}[kind](items)
 
 
 class Tagged(np.ndarray):
