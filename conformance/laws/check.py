@@ -160,7 +160,7 @@ class _Examples:
 @st.composite
 def _cases(draw: st.DrawFn, lab: Lab, dtype: str) -> Case:
     size = SIZE * (STEPS + 1)
+    words = np.frombuffer(draw(st.binary(min_size=4 * size, max_size=4 * size)), "<u4")  # first, as in `trajectories`
     setting = draw(st.integers(0, POOL - 1))
     taken = draw(counts(own_counts(lab.rule, lab.pool[setting])))
-    words = np.frombuffer(draw(st.binary(min_size=4 * size, max_size=4 * size)), "<u4")
     return Case(setting, taken, words.reshape(STEPS + 1, SIZE), dtype)
