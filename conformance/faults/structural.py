@@ -198,8 +198,8 @@ TREES = (
         "A prefix tree that ends above a leaf is taken in its own order.",
         (
             "leaves.py",
-            "zip(spec.one_level().flatten_up_to(value), spec.children(), strict=True)",
-            "zip(list(value.values()) if isinstance(value, dict) else spec.one_level().flatten_up_to(value), spec.children(), strict=True)",
+            "zip(_level(spec).flatten_up_to(value), spec.children(), strict=True)",
+            "zip(list(value.values()) if isinstance(value, dict) else _level(spec).flatten_up_to(value), spec.children(), strict=True)",
         ),
     ),
     _fault(
@@ -271,7 +271,7 @@ TREES = (
     _fault(
         "fused: the container of the step before",
         "A mapping with the same keys comes back as what came before.",
-        (_TREES, "if type(tree) is not self.kind:", "if type(tree) is not self.kind and not isinstance(tree, dict):"),
+        (_TREES, "if kind is not self.kind:", "if kind is not self.kind and not isinstance(tree, dict):"),
     ),
     _fault(
         "fused: a donated slot keeps its own container",
@@ -468,7 +468,11 @@ COUNTS = (
     _fault(
         "count: True is 1",
         "A bool is an int.",
-        ("rule.py", "if isinstance(count, Integral) and not isinstance(count, bool):", "if isinstance(count, Integral):"),
+        (
+            "rule.py",
+            "if isinstance(count, Integral) and count is not True and count is not False:",
+            "if isinstance(count, Integral):",
+        ),
     ),
     _fault("count: below 0", "A count of -1 is taken.", ("rule.py", "    if count < 0:\n", "    if count < -1:\n")),
     _fault(

@@ -21,8 +21,8 @@ MANY = (0, 2, 33, 100, 300)
 """Leaves of a wide tree."""
 SIZES = (1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 40)
 """Of vectors: at the borders that ``CONSTANTS`` makes."""
-SHAPES = ((3,), (), (2, 3), (0,), (4, 4), (0, 3), (2, 3, 2), (2, 1, 2, 3), (1,))
-FEW_SHAPES = ((3,), (), (2, 3), (0,), (8,), (2, 1, 2, 3))
+SHAPES = ((3,), (), (2, 3), (), (0,), (4, 4), (0, 3), (2, 3, 2), (2, 1, 2, 3), (1,))
+FEW_SHAPES = ((3,), (), (2, 3), (), (0,), (8,), (2, 1, 2, 3))
 """Of libraries that compile anew for each."""
 TROUBLES = 4
 """Kinds of what must be refused that a situation has at most."""
@@ -755,12 +755,10 @@ def _other_kind(draft: Draft) -> list[str]:
 
 
 def _replaced(draft: Draft, what: Callable[[Drawn], Sequence[str]]) -> list[str]:
-    """The gradient with another array at one leaf."""
-    if not draft.leaves:
-        return []
-    i = draft.choose(len(draft.leaves))
+    """The gradient with another array at one leaf, for each of the first few."""
     own = {j: draft._plain_gradient(j, 30 + j) for j in range(len(draft.leaves))}
-    return [f"grad = {draft._gradient_text((own | {i: text}).__getitem__, 7)}" for text in what(draft.leaves[i])]
+    wrong = [(i, text) for i, leaf in enumerate(draft.leaves[:4]) for text in what(leaf)]
+    return [f"grad = {draft._gradient_text((own | {i: text}).__getitem__, 7)}" for i, text in wrong]
 
 
 def _other_shape(draft: Draft) -> list[str]:
