@@ -14,6 +14,7 @@ from xopt.checks import Interval, Precision
 from xopt.conformance.generate import PRECISIONS
 from xopt.conformance.laws.lab import NOT_TRACED, POOL, Case, Kind, Lab, Laws
 from xopt.conformance.laws.use import RULES, bytes_of, refused, run_tree, state_after, still_steps, tree_of
+from xopt.conformance.structures.paths import at, code, leaves, prefix_at
 from xopt.rules import RULES as ALL
 
 LAWS = Laws()
@@ -131,8 +132,8 @@ def hyper_is_refused(lab: Lab, case: Case) -> None:
                 refuse(name, value, name)
             continue
         for value in odd:
-            for at in (0, 1, 2 + next(turn) % 4):
-                refuse(name, (*[0.5] * at, value, 0.5), f"{name}[{at}]")
+            for place in (0, 1, 2 + next(turn) % 4):
+                refuse(name, (*[0.5] * place, value, 0.5), f"{name}[{place}]")
         for value in ((), "0.5", 0.5, None):
             refuse(name, value, name)
     still_steps(lab, case, state)
@@ -161,10 +162,11 @@ def hyper_makes_groups(lab: Lab, case: Case) -> None:
         {"a": tree_of(lab, v), "b": [lab.array(v), (lab.array(v[::-1].copy()),)], "c": Pair(lab.array(v[:3].copy()), lab.array(v))}
         for v in (case.params, *case.grads)
     ]
+    places = [path for path, _ in leaves(trees[0])]
     hyper, own = dict(one), {}
     for i, (name, interval) in enumerate(lab.rule.ranges.items()):
         if interval.sequence:  # the same for all
-            own[name] = dict.fromkeys("abcdefgh", one[name])
+            own[name] = dict.fromkeys(places, one[name])
             continue
         x, y = one[name], other[name]
         hyper[name] = (
@@ -172,11 +174,12 @@ def hyper_makes_groups(lab: Lab, case: Case) -> None:
             {"a": {"matrix": x, "empty": y, "number": y, "strided": x}, "b": [y, x], "c": Pair(y, x)},
             {"a": y, "b": [x, (y,)], "c": x},
         )[i % 3]
-        own[name] = dict(zip("abcdefgh", optree.broadcast_prefix(hyper[name], trees[0], none_is_leaf=True), strict=True))
-    together = list(_leaves(run_tree(lab, trees, hyper)))
-    for i, leaf in enumerate(own["lr"]):
-        alone = run_tree(lab, [optree.tree_leaves(tree)[i] for tree in trees], {name: value[leaf] for name, value in own.items()})
-        lab.holds(bytes_of(lab, together[i]) == bytes_of(lab, tuple(alone[:-1])), f"leaf {i} does not get its own numbers")
+        own[name] = {path: prefix_at(hyper[name], path) for path in places}
+    together = run_tree(lab, trees, hyper)
+    for path in places:
+        alone = run_tree(lab, [at(tree, path) for tree in trees], {name: value[path] for name, value in own.items()})
+        mine = tuple(at(column, path) for column in together[:-1])
+        lab.holds(bytes_of(lab, mine) == bytes_of(lab, tuple(alone[:-1])), f"leaf {code(path)} does not get its own numbers")
 
 
 def _leaves(state: Any) -> Iterator[tuple[Any, ...]]:
