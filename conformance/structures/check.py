@@ -66,7 +66,7 @@ class _Examples:
             saw(f"structures: {feature}")
 
     def _play(self, result: LawResult, situation: Situation, mode: Mode) -> None:
-        self.play.trouble = None
+        self.play.forget()
         try:
             self.play.run(situation, mode)
         except Exception as error:
@@ -157,7 +157,7 @@ def _explore(
     explore = hypothesis.settings(SETTINGS, max_examples=examples, phases=phases)
     while rows:
         first = rows[0][0]
-        run = hypothesis.given(drawn)(_Examples(play, rows, compiled).run)
+        run: Any = hypothesis.given(drawn)(_Examples(play, rows, compiled).run)
         run = hypothesis.seed(zlib.crc32(f"{seed} {first.rule} {first.dtype} {first.backend} {STRUCTURES}".encode()))(run)
         try:
             explore(run)()

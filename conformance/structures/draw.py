@@ -248,7 +248,8 @@ class Draft:
             return self._situation()
 
     def _situation(self) -> Situation:
-        self.usable = self.dtypes if self.one_in(2) else (self.dtype,)
+        self.usable: tuple[str, ...] = self.dtypes if self.one_in(2) else (self.dtype,)
+        self.many_dtypes = self.usable[:2]
         troubled = self.one_in(3)
         with self.section("tree"):
             self.tree = self._tree()
@@ -462,8 +463,7 @@ class Draft:
         self.graph = any(leaf.layout == "requires grad" for leaf in self.leaves)
 
     def _many(self, k: int = 0) -> str:
-        dtypes = self.usable[:2] if k == 0 else self.many_dtypes
-        self.many_dtypes = dtypes
+        self.many_dtypes = dtypes = self.usable[:2] if k == 0 else self.many_dtypes
         sizes = "(i % 3,)" if self.library != "jax" else "(3,)"
         made = (
             self._make((), 0, "")

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from types import FrameType, ModuleType
 from typing import Any, NoReturn
@@ -79,6 +80,10 @@ class Play:
         self.formats = formats  # by dtype of the arithmetic and mode, "float32 fused"
         self.tally = Tally()
         self.trouble: tuple[str, str] | None = None  # what is being refused
+
+    def forget(self) -> None:
+        """What was tried last that must be refused."""
+        self.trouble = None
 
     def run(self, situation: Situation, mode: Mode) -> None:
         """Raises BrokenError, with what is wrong, or whatever is raised that must not be."""
@@ -195,7 +200,7 @@ class Play:
             exec(trouble[1], own)
             arrays = list(_arrays((*own["state"][:-1], own["grad"])))
             memory, values = Snapshot(arrays), [self._seen(x) for x in arrays]
-            self._refuses(situation, lambda own=own: own["step"](own["state"], own["grad"], **own["hyper"]), trouble[0])
+            self._refuses(situation, partial(own["step"], own["state"], own["grad"], **own["hyper"]), trouble[0])
             _unchanged(memory.changed() or self._changed(arrays, values), "a refused step")
         self.trouble = None
 
@@ -228,7 +233,7 @@ class Play:
         if mode.donate and leaves:
             keeping = self.product.backends.fuse(getattr(self.product.xopt, situation.rule), compiler=mode.compiler)
             for again in (step, keeping):
-                self._refuses(situation, lambda again=again: again(state, grad, **hyper), "a state that was donated")
+                self._refuses(situation, partial(again, state, grad, **hyper), "a state that was donated")
             self._in_place(leaves, new)
         names["state"] = new
         return True
@@ -463,7 +468,7 @@ class Play:
             _fail("an interrupted step that is given nothing away wrote to what it was given")
         for again in (step, self.product.backends.fuse(getattr(self.product.xopt, situation.rule), donate=True)):
             memory = Snapshot(arrays)
-            self._refuses(situation, lambda again=again: again(state, grad, **hyper), "a half-written state")
+            self._refuses(situation, partial(again, state, grad, **hyper), "a half-written state")
             _unchanged(memory.changed(), "a refused step")
 
 

@@ -68,10 +68,11 @@ class Layer:
     bias: Any
 
 
+_Node: Any = Layer  # optree's types know collections alone
 optree.register_pytree_node(
-    Layer,
+    _Node,
     lambda layer: ((layer.weight, layer.bias), None, ("weight", "bias")),
-    lambda _, children: Layer(*children),
+    lambda _, children: _Node(*children),
     path_entry_type=optree.GetAttrEntry,
     namespace=getattr(registry, "__GLOBAL_NAMESPACE"),  # its name is mangled in a class
 )
@@ -89,7 +90,8 @@ def tree_of(kind: str, leaves: list[Any], keys: Sequence[Any]) -> Any:
     if kind in SEQUENCES:
         return tuple(leaves) if kind == "tuple" else list(leaves)
     items = dict(zip(keys, leaves, strict=False))
-    return {"dict": dict, "OrderedDict": OrderedDict, "defaultdict": partial(defaultdict, list)}[kind](items)
+    makers: dict[str, Any] = {"dict": dict, "OrderedDict": OrderedDict, "defaultdict": partial(defaultdict, list)}
+    return makers[kind](items)
 
 
 class Tagged(np.ndarray):
@@ -159,7 +161,7 @@ def tagged(x: Any) -> Any:
 
 @functools.cache
 def _tagged_tensor(torch: Any) -> type:
-    class TaggedTensor(torch.Tensor):  # type: ignore[misc, name-defined]
+    class TaggedTensor(torch.Tensor):  # type: ignore[misc]
         @classmethod
         def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if function is torch.Tensor.__setitem__:
@@ -179,7 +181,7 @@ def placed(x: Any, axis: int | None) -> Any:
     """A JAX array on all devices: divided along ``axis``, or whole on each."""
     jax = import_module("jax")
     mesh = jax.sharding.Mesh(jax.devices(), "d")
-    parts = [None] * x.ndim
+    parts: list[str | None] = [None] * x.ndim
     if axis is not None:
         parts[axis] = "d"
     return jax.device_put(x, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*parts)))
