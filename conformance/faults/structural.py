@@ -548,8 +548,12 @@ BORDERS = (
     ),
     _fault(
         "kernels: the last number of a share",
-        "A share ends before its last number.",
-        (_KERNELS, "_end = min(_begin + {SHARE}, _total)", "_end = min(_begin + {SHARE} - 1, _total)"),
+        "A share counts as done before its last number is.",
+        (
+            _KERNELS,
+            '        "        _share = _end - _begin",\n',
+            '        "        _share = _end - _begin",\n        f"        _end -= _share == {SHARE}",\n',
+        ),
     ),
     _fault(
         "kernels: the end of a block is not copied",
