@@ -186,8 +186,7 @@ def counts(draw: st.DrawFn, own: Sequence[int]) -> int:
         return 2**bits + draw(st.integers(0, 2**bits - 1))
     if kind == "none" or (kind == "own" and not own):
         return 0
-    taken: int = draw(st.sampled_from(BORDERS if kind == "border" else own)) - draw(st.integers(0, 3))
-    return max(0, taken)
+    return max(0, int(draw(st.sampled_from(BORDERS if kind == "border" else own))) - int(draw(st.integers(0, 3))))
 
 
 def trajectories(rule: Rule[Any, Any], pool: list[dict[str, Any]], dtype: str, longest: int) -> st.SearchStrategy[Trajectory]:

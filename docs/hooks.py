@@ -23,7 +23,7 @@ _TABLE = re.compile(r"^<!-- ([a-z ]+) -->$", re.MULTILINE)
 _SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
 _NOTES = re.compile(r"^```python (?:no-run|needs).*$", re.MULTILINE)
 _UNDER = re.compile(r"(?<=\S) {5,}(?=\S)")  # what stands far to the right of a formula goes under it
-_FIELD = re.compile(r"^    (\w+): \w+  # (.+)$", re.MULTILINE)
+_FIELD = re.compile(r"^    (\w+): \w+(?:\[.*\])?  # (.+)$", re.MULTILINE)
 _REFERENCE = re.compile(r'(?P<authors>.+?), "(?P<title>.+?)",? (?P<rest>.+)')
 
 

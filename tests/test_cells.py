@@ -47,8 +47,8 @@ def test_numpy_is_right_and_the_bound_is_sharp(rule: str, dtype: str) -> None:
     assert cell.histogram[int(cell.ratio * len(cell.histogram) - 1e-9)] > 0
     assert max(cell.growth) == cell.trajectory_ratio
     assert cell.trajectory_ratio <= 1
-    assert cell.vacuous < 0.05 * cell.elements, "a few settings are so far out that all overflows, and no more"
-    assert cell.trajectory_vacuous < 0.08 * cell.elements
+    assert cell.vacuous < 0.1 * cell.elements, "a few settings are so far out that all overflows, and no more"
+    assert cell.trajectory_vacuous < 0.15 * cell.elements
 
 
 def adamw(params: Any, m: Any, v: Any, grad: Any, c: Any) -> Any:

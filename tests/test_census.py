@@ -61,7 +61,7 @@ def test_floors_are_of_things_that_are_counted_and_below_what_comes() -> None:
     for what, floor in floors.items():
         assert rows[what].of == floor.of
         assert rows[what].opportunities == rows[floor.of].count
-        if not floor.whole:
+        if not floor.whole and rows[what].floor:  # what is rarer is left to chance
             assert rows[what].count >= floor.share * rows[what].opportunities, rows[what]
     assert rows["cells: examples"].count == 6 * PROFILES["quick"].examples
 

@@ -147,7 +147,9 @@ def as_number(value: Any) -> float | None:
         return None
     if isinstance(value, numbers.Real) or _is_real_scalar(value):
         try:
-            return float(value.detach() if hasattr(value, "detach") else value) + 0.0  # torch warns of what requires a gradient
+            if hasattr(value, "detach"):  # torch warns of what requires a gradient
+                value = value.detach()
+            return float(value) + 0.0
         except OverflowError:
             return math.inf if value > 0 else -math.inf
         except Exception:  # noqa: BLE001 - each tracer refuses with an exception of its own

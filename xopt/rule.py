@@ -197,19 +197,18 @@ class Rule(Generic[S, P]):
         if kind is None:
             kind = self.kind(self._step_name, params, spec, i)
         c, ordinary = kind.prepare(self, kind, params, grad, slots, t, hyper, known, spec, i)
-        if not kind.one_device and is_shared(params):
+        if not ordinary:
             grad = placed(params, grad)
         if kind.cast:
             new = self.update(kind.xp.astype(params, kind.compute), *slots, kind.xp.astype(grad, kind.compute), c)
             new = (kind.xp.astype(new[0], kind.dtype), *new[1:])
         else:
             new = self.update(params, *slots, grad, c)
-            if kind.subclass:
-                refuse_promoted(f"{self._step_name}: params{path_of(spec, i)}", new[0], params, kind)
-        if not kind.one_device and is_shared(params):
-            new = tuple(map(placed, (params, *slots), new))
         if ordinary:
             return new
+        if kind.subclass:
+            refuse_promoted(f"{self._step_name}: params{path_of(spec, i)}", new[0], params, kind)
+        new = tuple(map(placed, (params, *slots), new))
         xp = None if params.ndim else kind.xp
         kept = [x if name in self.carried else stored(old, x, xp) for name, old, x in zip(self.slots, slots, new[1:], strict=True)]
         return [xp.asarray(new[0], dtype=kind.dtype) if xp else new[0], *kept]
@@ -226,7 +225,7 @@ class Rule(Generic[S, P]):
         spec: optree.PyTreeSpec | None,
         i: int,
     ) -> tuple[Any, bool]:
-        """Checks one leaf's arguments. Returns its coefficients, and whether its slots are all plain arrays."""
+        """Checks one leaf's arguments. Returns its coefficients, and whether its results are the new state as they are."""
         carried = self.carried_numbers(kind, slots, spec, i) if self.carried_at else ()
         if known is None:
             c = self._evaluate(t, carried, hyper, kind, params)
@@ -275,15 +274,17 @@ class Rule(Generic[S, P]):
         spec: optree.PyTreeSpec | None,
         i: int,
     ) -> bool:
-        """Checks that gradient and slots of leaf ``i`` go with its params. Returns whether the slots are all plain arrays.
+        """Checks that gradient and slots of leaf ``i`` go with its params. Returns whether the results are all that there is to do.
 
         ``hyper`` has been through ``host_coefficients``, which checks the numbers in it.
         """
-        if not kind.one_device and not is_dense(params):
-            refuse(self._step_name, "params", params, params, kind, kind.dtype, spec, i)
+        ordinary: bool = params.ndim > 0 and not kind.subclass
+        if not kind.one_device:
+            ordinary = ordinary and not is_shared(params)
+            if not is_dense(params):
+                refuse(self._step_name, "params", params, params, kind, kind.dtype, spec, i)
         if not matches(grad, params, kind, kind.dtype):
             refuse(self._step_name, "grad", grad, params, kind, kind.dtype, spec, i)
-        ordinary: bool = params.ndim > 0
         for at, slot in enumerate(slots):
             if type(slot) in _NOT_ARRAYS or not matches(slot, params, kind, kind.compute):
                 self._check_slot(self.slots[at], slot, params, kind, hyper, spec, i)

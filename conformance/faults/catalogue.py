@@ -1278,7 +1278,7 @@ CORE = [
         "adam",
         "arithmetic: in the parameters' dtype",
         "float16 parameters are updated in float16.",
-        ("leaves.py", "narrow = xp.finfo(params.dtype).bits < 32", "narrow = False"),
+        ("leaves.py", "xp.float32 if xp.finfo(params.dtype).bits < 32 else params.dtype", "params.dtype"),
     ),
     _core("momentum", "slots: start at 1", "The memory starts at 1.", ("rule.py", "kind.xp.zeros_like(", "kind.xp.ones_like(")),
     _core(
@@ -1318,7 +1318,7 @@ CORE = [
         "qhadam",
         "step count: saturates at 256",
         "From step 256 on each is the 256th.",
-        ("rule.py", "count + 1 if type(count) is int else", "min(count + 1, 256) if type(count) is int else"),
+        ("rule.py", "count + 1 if type(count) is int and", "min(count + 1, 256) if type(count) is int and"),
         seen="pytorch/ao#4915",
     ),
     _core(
@@ -1327,7 +1327,7 @@ CORE = [
         "The rule counts for itself, so that a saved state does not go on where it was.",
         (
             "rule.py",
-            "return params, slots, count + 1 if type(count) is int else _count(count) + 1",
+            "return params, slots, count + 1 if type(count) is int and count >= 0 else _next_count(self._step_name, count)",
             (
                 "self.carried['taken'] = count + 1 if count == 0 else self.carried.get('taken', 0) + 1\n"
                 "        return params, slots, self.carried['taken']"
@@ -1345,7 +1345,8 @@ CORE = [
         "adamw",
         "state: a number without axes becomes a NumPy scalar",
         "What NumPy makes of a result without axes is kept as it is, and cannot be written to.",
-        ("leaves.py", "return new if xp is None or isinstance(old, float) else xp.asarray(new)", "return new"),
+        ("leaves.py", "return new if xp is None else xp.asarray(new)", "return new"),
+        ("rule.py", "xp.asarray(new[0], dtype=kind.dtype) if xp else new[0]", "new[0]"),
     ),
     _core(
         "nesterov",
@@ -1456,7 +1457,7 @@ CORE = [
         "lion",
         "sign: of NaN is 0",
         "A NaN stops a parameter and no one sees it.",
-        ("operations.py", "return namespace(x).sign(x)", "xp = namespace(x)\n    return xp.where(x == x, xp.sign(x), 0.0)"),
+        ("operations.py", "        return xp.sign(x)", "        return xp.where(x == x, xp.sign(x), 0.0)"),
         seen="data-apis/array-api-compat#136",
     ),
     _core(
@@ -1699,7 +1700,7 @@ CORE = [
         "sgd",
         "dtypes: promoted",
         "A float64 gradient makes float64 parameters.",
-        ("leaves.py", "type(x) is type(params) and x.dtype is dtype:", "type(x) is type(params):"),
+        ("leaves.py", "type(x) is type(params) and (x.dtype is dtype or x.dtype == dtype):", "type(x) is type(params):"),
     ),
     _core(
         "sgd",
@@ -1707,8 +1708,8 @@ CORE = [
         "Integers become floats, or are truncated.",
         (
             "leaves.py",
-            '    if not xp.isdtype(params.dtype, "real floating"):',
-            '    if xp.isdtype(params.dtype, "integral"):\n        params = xp.astype(params, xp.float64)\n    if not xp.isdtype(params.dtype, "real floating"):',
+            '    if not has_dtype(params, "real floating"):',
+            '    if has_dtype(params, "integral"):\n        params = xp.astype(params, xp.float64)\n    if not has_dtype(params, "real floating"):',
         ),
     ),
     _core(
@@ -1728,7 +1729,7 @@ CORE = [
         "momentum",
         "state: a negative step count is accepted",
         "A step before the first one is made.",
-        ("rule.py", "elif t < 1:", "elif t < -9:"),
+        ("rule.py", "if count < 0:", "if count < -9:"),
     ),
 ]
 

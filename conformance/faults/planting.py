@@ -258,7 +258,7 @@ def _golden_values(golden: Golden) -> list[Any]:
             for t in range(1, _STEPS + 1):
                 try:
                     state = golden.step(FLOAT, *state, (-0.5) ** t * t, taken + t, **full)
-                except ZeroDivisionError:  # as it is with eps=0
+                except (ZeroDivisionError, OverflowError):  # as it is with eps=0, and far out
                     break
                 values.append(state)
     return values
