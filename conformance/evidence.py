@@ -38,6 +38,8 @@ from xopt.rules import RULES
 
 RECORDS = Path(__file__).parent / "evidence"
 COMMAND = "xopt conform --evidence"
+VAGUE = 0.1
+"""Share of a cell's numbers of which the bound may say nothing: where hyperparameters are so far out that all overflows."""
 OLD = 90
 """Days after which a record is worth renewing, because drivers and libraries have moved on."""
 
@@ -330,7 +332,7 @@ def _record(
     report: Report, found: BackendReport, commit: str | None, ledger: Sequence[str], measured: Sequence[tuple[Cell, str]]
 ) -> dict[str, Any]:
     cells = [cell for cell, _ in measured]
-    results = {_key(cell.rule, cell.dtype, cell.mode): (cell.verdict == WRONG, cell.vacuous > 0) for cell in cells}
+    results = {_key(cell.rule, cell.dtype, cell.mode): (cell.verdict == WRONG, cell.vacuous > VAGUE * cell.elements) for cell in cells}
     here = (found.name, found.device)
     for replay in (r for r in report.replays if (r.backend, r.device) == here):
         results[f"digits {replay.rule}/{replay.mode}"] = replay.verdict == WRONG, False
