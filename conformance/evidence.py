@@ -332,7 +332,9 @@ def _record(
     report: Report, found: BackendReport, commit: str | None, ledger: Sequence[str], measured: Sequence[tuple[Cell, str]]
 ) -> dict[str, Any]:
     cells = [cell for cell, _ in measured]
-    results = {_key(cell.rule, cell.dtype, cell.mode): (cell.verdict == WRONG, cell.vacuous > VAGUE * cell.elements) for cell in cells}
+    results = {
+        _key(cell.rule, cell.dtype, cell.mode): (cell.verdict == WRONG, cell.vacuous > VAGUE * cell.elements) for cell in cells
+    }
     here = (found.name, found.device)
     for replay in (r for r in report.replays if (r.backend, r.device) == here):
         results[f"digits {replay.rule}/{replay.mode}"] = replay.verdict == WRONG, False

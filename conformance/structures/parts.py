@@ -68,10 +68,14 @@ class Layer:
     bias: Any
 
 
+def _parts(layer: Any) -> Any:
+    return (layer.weight, layer.bias), None, ("weight", "bias")
+
+
 _Node: Any = Layer  # optree's types know collections alone
 optree.register_pytree_node(
     _Node,
-    lambda layer: ((layer.weight, layer.bias), None, ("weight", "bias")),
+    _parts,
     lambda _, children: _Node(*children),
     path_entry_type=optree.GetAttrEntry,
     namespace=getattr(registry, "__GLOBAL_NAMESPACE"),  # its name is mangled in a class
