@@ -178,12 +178,12 @@ def own_counts(rule: Rule[Any, Any], hyper: dict[str, Any]) -> list[int]:
 @st.composite
 def counts(draw: st.DrawFn, own: Sequence[int]) -> int:
     """Steps taken before an example: none, a few, any up to 2**41, or so many that a border comes in its first steps."""
-    kind = draw(st.sampled_from(("none", "none", "few", "late", "border", "own", "own", "own")))
+    kind = draw(st.sampled_from(("none", "few", "late", "late", "border", "own", "own", "own")))
     if kind == "few":
         return draw(st.integers(0, 100))
     if kind == "late":
         bits = draw(st.integers(7, 40))
-        return 2**bits + draw(st.integers(0, 2**bits - 1))
+        return int(2**bits) + draw(st.integers(0, 2**bits - 1))
     if kind == "none" or (kind == "own" and not own):
         return 0
     return max(0, int(draw(st.sampled_from(BORDERS if kind == "border" else own))) - int(draw(st.integers(0, 3))))
@@ -199,9 +199,9 @@ def trajectories(rule: Rule[Any, Any], pool: list[dict[str, Any]], dtype: str, l
         compiled, all_ = st.integers(0, min(COMPILED, len(pool)) - 1), st.integers(0, len(pool) - 1)
         setting = draw(st.one_of(compiled, all_, all_))
         hyper = pool[setting]
-        parts = draw(_parts(rule, pool, hyper))
         taken = draw(counts(own_counts(rule, hyper)))
         steps = draw(st.integers(1, longest))
+        parts = draw(_parts(rule, pool, hyper))
         params, *grads = words.reshape(longest + 1, SIZE)[: steps + 1]
         return Trajectory(
             setting,

@@ -282,7 +282,7 @@ def run_tree(lab: Lab, trees: list[Any], hyper: dict[str, Any]) -> Any:
     return state
 
 
-def tree_of(lab: Lab, vector: Any) -> dict[str, Any]:
+def tree_of(lab: Lab, vector: Any) -> Any:
     """A tree with an empty leaf, one without axes, and, where the library has them, a view of every second number."""
     matrix, strided = lab.array(vector[:33].reshape(11, 3)), lab.array(vector)[2::2]
     leaves = [strided, matrix, lab.array(vector[:0]), lab.array(vector[0])]

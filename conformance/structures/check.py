@@ -157,7 +157,7 @@ def _explore(
     explore = hypothesis.settings(SETTINGS, max_examples=examples, phases=phases)
     while rows:
         first = rows[0][0]
-        run: Any = hypothesis.given(drawn)(_Examples(play, rows, compiled).run)
+        run: Any = hypothesis.given(drawn)(_Examples(play, rows, compiled).run)  # type: ignore[no-untyped-call]
         run = hypothesis.seed(zlib.crc32(f"{seed} {first.rule} {first.dtype} {first.backend} {STRUCTURES}".encode()))(run)
         try:
             explore(run)()
