@@ -196,7 +196,7 @@ def cupy(monkeypatch):
     if COMPILER is None:
         pytest.skip("no C compiler: neither cc nor gcc is on the PATH")
     kernel = type("ElementwiseKernel", (ElementwiseKernel,), {"log": [], "launches": []})
-    monkeypatch.setattr("xopt.checks._has_own_meaning", lambda _: False)  # the stand-in's arrays are a subclass of NumPy's
+    monkeypatch.setattr("xopt.checks.is_subclass", lambda _: False)  # the stand-in's arrays are a subclass of NumPy's
 
     def empty_like(x):
         assert CURRENT[-1] == x.on
@@ -551,7 +551,7 @@ def test_arguments_are_in_the_declared_order(cupy):
 
 
 def test_coefficients_on_the_device(cupy, monkeypatch):
-    """A 0-d array of CuPy's as a hyperparameter, which NumPy would take as a number, stays one until the kernel needs it."""
+    """A 0-d array of CuPy's as a hyperparameter is the number that it holds, as one of NumPy's is."""
     params = np.ones(9, "float32")
     for rule, name in ((xopt.nadam, "beta1"), (xopt.adamw, "lr")):
         kind = rule.kind("test", params.view(Array), None, 0)
@@ -560,12 +560,10 @@ def test_coefficients_on_the_device(cupy, monkeypatch):
         step = fuse(rule)
         for _ in range(3):
             state, plain = step(state, on_device(params), **{name: value}), eager(rule, plain, params, **{name: 0.5})
-        np.testing.assert_allclose(state.params, plain.params, rtol=1e-6)  # the coefficients pass through arrays
+        np.testing.assert_array_equal(state.params, plain.params)
         if rule is xopt.nadam:
-            assert isinstance(state.mu_product, (np.ndarray, np.floating))
-            np.testing.assert_allclose(state.mu_product, plain.mu_product, rtol=1e-6)
-            state = step(state, on_device(params))  # one that is an array goes on
-            assert np.isfinite(state.params).all()
+            assert type(state.mu_product) is float
+            assert state.mu_product == plain.mu_product
 
 
 def test_carried_numbers_stay_float64_on_the_host(cupy):

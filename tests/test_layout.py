@@ -18,7 +18,16 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 FOLDERS = {"xopt": "xopt", "backends": "xopt/backends", "conformance": "xopt/conformance"}  # in the tree, in the wheel
 TOP = {
     *(".ci", ".gitignore", "backends", "conformance", "docs", "tests", "xopt"),
-    *("CHANGELOG.md", "CITATION.cff", "LICENSE", "README.md", "constraints.txt", "mkdocs.yml", "pyproject.toml"),
+    *(
+        "CHANGELOG.md",
+        "CITATION.cff",
+        "LICENSE",
+        "README.md",
+        "constraints-lowest.txt",
+        "constraints.txt",
+        "mkdocs.yml",
+        "pyproject.toml",
+    ),
 }
 IGNORED = re.compile(r"__pycache__|.*\.egg-info|\.venv|build|dist|site|\.hypothesis|\..*_cache")  # as in .gitignore
 

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any
 
-from array_api_compat import is_numpy_array
-
-from xopt.operations import has_dtype, is_array, namespace
+from xopt.operations import has_dtype, is_array, is_subclass
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,7 @@ def _check_number(function: str, name: str, value: Any, interval: Interval, prec
             return  # traced: its value is not known
         msg = f"{function}: {name} must be a number or a 0-d array, got {shown(value)}"
         raise TypeError(msg)
-    if _has_own_meaning(value):
+    if is_subclass(value):
         msg = f"{function}: {name} is a {type(value).__name__}, of which only the number would be used; pass float({name})"
         raise TypeError(msg)
     if number not in interval:
@@ -174,11 +172,3 @@ _SHORT.maxlong = 60
 
 def _is_real_scalar(value: Any) -> bool:
     return is_array(value) and value.ndim == 0 and has_dtype(value, ("real floating", "integral"))
-
-
-def _has_own_meaning(value: Any) -> bool:
-    """Whether it is a NumPy array of a subclass, such as one with a mask or a unit, which a float does not have."""
-    if not is_numpy_array(value):
-        return False
-    xp = namespace(value)
-    return type(value) not in (xp.ndarray, xp.memmap) and not isinstance(value, xp.generic)

@@ -11,7 +11,7 @@ import optree
 from array_api_compat import is_numpy_array, to_device
 
 from xopt.checks import Interval, Precision, as_number, shown
-from xopt.operations import Array, has_dtype, is_array, namespace
+from xopt.operations import Array, has_dtype, is_array, is_subclass, namespace
 
 Tree = Any
 """An array, or a dict, list, tuple or NamedTuple of trees: whatever ``optree`` flattens."""
@@ -87,9 +87,8 @@ def kind_of(where: str, params: Any, intervals: Mapping[str, Interval], prepare:
     untraced = getattr(getattr(xp, "compiler", None), "disable", None)
     prepare = untraced(prepare) if untraced else prepare
     numbers = Numbers(xp, compute) if is_numpy else None
-    subclass = is_numpy and not isinstance(params, xp.generic) and type(params) not in (xp.ndarray, xp.memmap)
     cast = bool(params.dtype != compute)
-    return Kind(xp, params.dtype, compute, cast, is_numpy, subclass, precision, ranges, numbers, prepare)
+    return Kind(xp, params.dtype, compute, cast, is_numpy, is_subclass(params), precision, ranges, numbers, prepare)
 
 
 def lifted(value: Any, kind: Kind) -> Any:

@@ -39,6 +39,14 @@ def is_known_array(x: object) -> bool:
     return type(x) in _NAMESPACES
 
 
+def is_subclass(x: Array) -> bool:
+    """Whether ``x`` is of a subclass of NumPy's arrays, such as one with a mask or a unit, which its numbers alone do not have."""
+    if not array_api_compat.is_numpy_array(x):
+        return False
+    xp = namespace(x)
+    return type(x) not in (xp.ndarray, xp.memmap) and not isinstance(x, xp.generic)
+
+
 def has_dtype(x: Array, kind: str | tuple[str, ...]) -> bool:
     """Whether the dtype of ``x`` is of this kind, in the words of the array API standard. One without a word there is of none."""
     try:

@@ -106,8 +106,8 @@ def _cells(rule: str, target: str, dtype: str, examples: int, seed: int, planted
     """The comparison with the golden, and with NumPy's bits."""
     targets = [(target, "cpu", "eager")]
     (cell,) = check_rule(rule, dtype, targets, _FORMATS, examples, POOL, seed, planted.rules, planted.goldens, shrink=False)
-    if cell.verdict == WRONG and cell.wrong and cell.found_after:
-        return {str(cell.wrong["mode"]): cell.found_after}
+    if cell.verdict == WRONG and cell.wrong:  # what NumPy itself refuses is found before an example is counted
+        return {str(cell.wrong["mode"]): cell.found_after or 1}
     return {BITS: cell.examples} if cell.verdict == WITHIN else {}
 
 
