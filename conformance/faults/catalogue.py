@@ -1802,13 +1802,6 @@ NUMBERS = [
         ),
         (("(v + weight_decay * params)", "(v + (weight_decay if t <= 12345 else 0 * weight_decay) * params)"),),
     ),
-    _twin(
-        "qhadam",
-        "late: the first average is not corrected from 2**20 on",
-        "As if no memory were that long.",
-        (("nu1 / power_complement(beta1, t)", "nu1 / (1.0 if isinstance(t, int) and t >= 2**20 else power_complement(beta1, t))"),),
-        (("m_hat = m / (1 - beta1**t)", "m_hat = m / (1 - beta1**t) if t < 2**20 else m"),),
-    ),
     # ranges
     _rule(
         "sgd",
