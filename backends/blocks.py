@@ -10,6 +10,7 @@ from xopt.backends.donation import Giving, Places, refuse_donated, refuse_unwrit
 from xopt.backends.forms import filled
 from xopt.backends.fusing import Leaf, Work, arrays_of, one_library, refuse_unfit
 from xopt.leaves import lifted
+from xopt.operations import is_subclass
 from xopt.rule import Rule
 
 BLOCK = 16384
@@ -18,8 +19,7 @@ BLOCK = 16384
 
 def unfit(x: Any) -> str | None:
     """What an array is where it is more than its numbers in memory: of a subclass, such as one with a mask or a unit."""
-    fits = type(x) in (np.ndarray, np.memmap) or isinstance(x, np.generic) or not isinstance(x, np.ndarray)
-    return None if fits else f"a {type(x).__name__}, a subclass of NumPy's arrays"
+    return f"a {type(x).__name__}, a subclass of NumPy's arrays" if is_subclass(x) else None
 
 
 def look(x: Any) -> tuple[int, int, tuple[int, ...], int]:

@@ -132,7 +132,10 @@ class HostFuser:
         refuse_donated(work)
         self.memory.check(work)
         kept: list[Tables] = work.kept.setdefault(self, [])  # of steps that have ended; another thread takes others
-        tables = kept.pop() if kept else Tables()
+        try:
+            tables = kept.pop()
+        except IndexError:  # there is none, or another thread was quicker
+            tables = Tables()
         try:
             return self._step(work, tables)
         finally:

@@ -334,12 +334,12 @@ MEMORY = (
     _fault(
         "subclasses: read as plain",
         "An array with a mask or a unit is stepped as its numbers.",
-        (_BLOCKS, "fits = type(x) in (np.ndarray, np.memmap)", "fits = isinstance(x, np.ndarray)"),
+        (_BLOCKS, "if is_subclass(x) else None", "if False else None"),
     ),
     _fault(
         "subclasses: only masks are looked for",
         "Another subclass is stepped as its numbers.",
-        (_BLOCKS, "fits = type(x) in (np.ndarray, np.memmap)", "fits = not isinstance(x, np.ma.MaskedArray)"),
+        (_BLOCKS, "if is_subclass(x) else None", "if isinstance(x, np.ma.MaskedArray) else None"),
     ),
     _fault(
         "subclasses of torch: read as plain",
