@@ -3,8 +3,9 @@
 import ctypes
 import importlib
 import struct
+import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from itertools import chain
 from types import FunctionType
@@ -165,7 +166,7 @@ class TorchMemory(Memory):
     def check(self, work: Work) -> None:
         refuse_graph(work)
 
-    def wrote(self, arrays: Sequence[Any]) -> None:
+    def wrote(self, arrays: Iterable[Any]) -> None:
         self.lib.autograd.graph.increment_version(arrays)  # so that a backward pass that needs the old numbers fails
 
 
@@ -174,15 +175,16 @@ def refuse_graph(work: Work) -> None:
 
     Raises UnfitError where something else follows it: forward differentiation, a trace, a mode that each operation goes through.
     """
-    torch: Any = importlib.import_module("torch")
-    arrays = chain(work.params, work.grads, *work.slots, work.loose())
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # what torch.func transforms, it follows itself
-    if torch.is_grad_enabled() and any(getattr(x, "requires_grad", False) and not wrapped(x) for x in _each(arrays)):
-        msg = (
-            f"{work.where(0)}, or another array, requires gradients, and no graph is recorded of a fused step; "
-            f"call it within torch.no_grad(). {work.rule.name}_step records one"
-        )
-        raise TypeError(msg)
+    torch: Any = sys.modules["torch"]
+    if torch.is_grad_enabled():
+        arrays = chain(work.params, work.grads, *work.slots, work.loose())
+        wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # what torch.func transforms, it follows itself
+        if any(getattr(x, "requires_grad", False) and not wrapped(x) for x in _each(arrays)):
+            msg = (
+                f"{work.where(0)}, or another array, requires gradients, and no graph is recorded of a fused step; "
+                f"call it within torch.no_grad(). {work.rule.name}_step records one"
+            )
+            raise TypeError(msg)
     follows = torch.autograd.forward_ad._current_level >= 0 or torch._C._get_tracing_state() is not None
     if follows or torch._C._len_torch_dispatch_stack():
         msg = f"{work.where(0)} is in a block in which torch follows each operation (forward_ad, a trace, a dispatch mode)"

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from xopt.backends.donation import Giving, Places, refuse_donated, refuse_unwritable
+from xopt.backends.donation import Places, giving, refuse_donated, refuse_unwritable
 from xopt.backends.forms import filled
 from xopt.backends.fusing import Leaf, Work, arrays_of, one_library, refuse_unfit
 from xopt.leaves import lifted
@@ -40,7 +40,7 @@ def step_in_blocks(rule: Rule[Any, Any], work: Work) -> list[Sequence[Any]]:
             places.put(work, i, leaf.arrays, leaf.grad, look)
         places.refuse_overlap(work)
     new = [leaf.arrays if work.donate else [np.array(x, order="K") for x in leaf.arrays] for leaf in leaves]
-    with Giving(work) if work.donate else nullcontext(), np.errstate(all="ignore"):
+    with giving(work) if work.donate else nullcontext(), np.errstate(all="ignore"):
         for leaf, arrays in zip(leaves, new, strict=True):
             _step(rule, leaf, arrays)
     if work.donate:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xopt.backends.c_source import COMPUTE, TYPES, body
-from xopt.backends.donation import Giving, Places, refuse_donated
+from xopt.backends.donation import Places, giving, refuse_donated
 from xopt.backends.forms import Compiled, filled
 from xopt.backends.fusing import Leaf, Work, one_library, refuse_unfit
 from xopt.backends.program import Program, numbers_of
@@ -151,7 +151,7 @@ class CuPyFuser:
             if not work.donate:
                 new = [list(map(self._cupy.empty_like, leaf.arrays)) for leaf in leaves]
             arrays = [Arrays([*leaf.arrays, leaf.grad], own) for leaf, own in zip(leaves, new, strict=True)]
-            with Giving(work) if work.donate else nullcontext():
+            with giving(work) if work.donate else nullcontext():
                 for kernels, sharing in cells.items():
                     _launch(kernels, sharing, arrays)
         if work.donate:

@@ -1,7 +1,8 @@
 """States that are given away: what cannot be written over is refused before anything is, and marked before it is written."""
 
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -16,63 +17,69 @@ if TYPE_CHECKING:
 WAY_OUT = "fuse without donate takes it"
 
 
-class _Mark:
-    """That an array was given away. Known by its identity, as long as it lives."""
+class _Mark(weakref.ref[Any]):
+    """That an array was given away, which is known by its identity as long as it lives."""
 
-    def __init__(self, x: Any, marks: dict[int, "_Mark"]) -> None:
-        key = id(x)
-        self.array = weakref.ref(x, lambda _: marks.pop(key, None))
-        self.finished = False
+    __slots__ = ("finished", "key", "work")
+
+    # a ``with`` block in which a state is written over: it is marked before, and for good
+
+    def __enter__(self) -> None:
+        known = _given.setdefault(self.key, self)
+        if known is not self:  # another thread was here
+            _refuse_marked(self.work, 0, known)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        work, self.work = self.work, None
+        self.finished = kind is None
+        if isinstance(error, CompileError):  # nothing is written
+            del _given[self.key]
+        elif kind is not None:
+            for i in range(len(work.params)):
+                for x in work.written(i):
+                    _halves[id(x)] = _mark(x, _not_half)
 
 
 _given: dict[int, _Mark] = {}  # the first array of each state
 _halves: dict[int, _Mark] = {}  # all arrays of the states over which a step did not end
 
 
+def _not_given(mark: _Mark) -> None:
+    _given.pop(mark.key, None)
+
+
+def _not_half(mark: _Mark) -> None:
+    _halves.pop(mark.key, None)
+
+
+def _mark(x: Any, forget: Callable[[_Mark], Any], work: Any = None) -> _Mark:
+    mark = _Mark(x, forget)
+    mark.key, mark.work, mark.finished = id(x), work, False
+    return mark
+
+
+def giving(work: "Work") -> AbstractContextManager[None]:
+    """A ``with`` block in which the state of a step is written over."""
+    return _mark(work.params[0], _not_given, work)
+
+
 def refuse_donated(work: "Work") -> None:
     """Raises ValueError where the state was donated before. Its first array tells: what a donating step returns has another one."""
-    mark = _find(work.params[0], _given)
-    if mark is not None:
+    mark = _given.get(id(work.params[0]))
+    if mark is not None and mark() is work.params[0]:
         _refuse_marked(work, 0, mark)
     if _halves:
         for i in range(len(work.params)):
             for x in work.written(i):
-                if _find(x, _halves):
-                    _refuse_marked(work, i, _halves[id(x)])
+                half = _halves.get(id(x))
+                if half is not None and half() is x:
+                    _refuse_marked(work, i, half)
 
 
 def mark_donated(x: Any) -> None:
     """Remembers that ``x``, the first array of a state, was given away: to a step of another library's making."""
-    _given[id(x)] = mark = _Mark(x, _given)
+    _given[id(x)] = mark = _mark(x, _not_given)
     mark.finished = True
-
-
-class Giving:
-    """A ``with`` block in which a state is written over. It is marked before, and for good."""
-
-    def __init__(self, work: "Work") -> None:
-        self.work = work
-
-    def __enter__(self) -> None:
-        first = self.work.params[0]
-        self._mark = _Mark(first, _given)
-        known = _given.setdefault(id(first), self._mark)
-        if known is not self._mark:  # another thread was here
-            _refuse_marked(self.work, 0, known)
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._mark.finished = kind is None
-        if isinstance(error, CompileError):  # nothing is written
-            del _given[id(self.work.params[0])]
-        elif kind is not None:
-            for i in range(len(self.work.params)):
-                for x in self.work.written(i):
-                    _halves[id(x)] = _Mark(x, _halves)
-
-
-def _find(x: Any, marks: dict[int, _Mark]) -> _Mark | None:
-    mark = marks.get(id(x))
-    return mark if mark is not None and mark.array() is x else None
 
 
 def _refuse_marked(work: "Work", i: int, mark: _Mark) -> NoReturn:

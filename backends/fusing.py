@@ -12,7 +12,7 @@ from xopt.backends.donation import WAY_OUT
 from xopt.backends.program import record
 from xopt.backends.trees import Flat, Trees
 from xopt.checks import DOUBLE, check_names
-from xopt.leaves import Kind, Tree, path_of
+from xopt.leaves import Kind, Tree, devices, path_of
 from xopt.operations import Array, is_array, is_known_array
 from xopt.rule import Rule
 
@@ -85,7 +85,7 @@ class Work:
         values = [x for hyper in {id(hyper): hyper for hyper in self.hyper}.values() for x in hyper.values()]
         values = [self.t, *(x for value in values for x in (value if isinstance(value, tuple | list) else (value,)))]
         carried = [x for at, *_ in self.rule.carried_at for x in self.slots[at]]
-        return [x for x in (*values, *carried) if type(x) is not float and is_array(x)]
+        return [x for x in (*values, *carried) if type(x) not in (float, int) and is_array(x)]
 
     def coefficients(self, i: int, kind: Kind) -> tuple[Any, bool]:
         """Those of leaf ``i``, evaluated once for all leaves that share them; and whether they are Python numbers."""
@@ -187,7 +187,9 @@ def fuse(rule: Any, *, donate: bool = False, compiler: str | None = None) -> Any
         else:
             flat = trees.flatten(params)
             leaves, spec = flat.leaves, flat.spec
-            columns = rule.flatten(spec, grad, slots)
+            found = [flat.column(tree) for tree in (grad, *slots)]
+            alike = None not in found
+            columns = found if alike else rule.flatten(spec, grad, slots)  # type: ignore[assignment]
             own = rule.broadcast(step.__name__, hyper, spec)
         if not leaves:
             return rule.step(state, grad, **hyper)
@@ -198,7 +200,8 @@ def fuse(rule: Any, *, donate: bool = False, compiler: str | None = None) -> Any
         if flat is None:
             return state._make([column[0] for column in new] + [t])
         old = zip((params, *slots), (leaves, *columns[1:]), new, strict=True)
-        return state._make([*[flat.unflatten(tree, n, same=n is o) for tree, o, n in old], t])
+        # a column that is written over stays the tree that it was, if that has the containers of params
+        return state._make([*[tree if n is o and (alike or flat.fits(tree)) else spec.unflatten(n) for tree, o, n in old], t])
 
     step.__name__ = step.__qualname__ = f"{rule.name}_step"
     step.__module__ = "xopt"
@@ -209,12 +212,10 @@ def fuse(rule: Any, *, donate: bool = False, compiler: str | None = None) -> Any
     return step
 
 
-def _device(x: Array) -> str:
-    """Its name, as CuPy's devices have no hash."""
-    try:
-        return str(getattr(x, "device", None))
-    except RuntimeError:  # of an array that JAX has deleted, as it was donated
-        return "nowhere"
+def _device(x: Array) -> Any:
+    """Where an array is; in words, where that has no hash, as CuPy's devices have none."""
+    found = devices(x)
+    return found if found.__hash__ else str(found)
 
 
 def _torch_traces() -> bool:

@@ -2,7 +2,7 @@
 
 import ctypes
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import chain
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xopt.backends.blocks import blocks_of, look
-from xopt.backends.donation import Giving, Places, refuse_donated
+from xopt.backends.donation import Places, giving, refuse_donated
 from xopt.backends.forms import Compiled, filled
 from xopt.backends.fusing import Leaf, Work, one_library, refuse_unfit
 from xopt.backends.numba_kernels import Format, Kernel, compiled, inspector, starts_of
@@ -68,7 +68,7 @@ class Memory(ABC):
     def refuse_unwritable(self, work: Work, i: int) -> None:  # noqa: B027
         """Raises ValueError where an array of leaf ``i`` cannot be written to through ``numpy``."""
 
-    def wrote(self, arrays: Sequence[Any]) -> None:  # noqa: B027
+    def wrote(self, arrays: Iterable[Any]) -> None:  # noqa: B027
         """Told what will be written to, where the library counts that: where it is ``versioned``."""
 
 
@@ -127,6 +127,7 @@ class HostFuser:
         self._clear = ctypes.cast(ctypes.pythonapi.PyErr_Clear, ctypes.c_void_p).value or 0
         self._kernels = Compiled(rule, Kernel)
         self._several = {name for name, decay in rule.memory.items() if rule.ranges[decay].sequence}  # slots of tuples
+        self._simple = not self._several and not rule.carried_at  # each slot is one array, or None
 
     def __call__(self, work: Work) -> list[list[Any]]:
         refuse_donated(work)
@@ -155,9 +156,7 @@ class HostFuser:
             work.leaf(i)  # refuses a None that the hyperparameters do not mean
         cells = self._cells(work, layout)
         calls = self._calls(work, table, cells)
-        kernels = {i: self._kernels.of(leaf.slots, leaf.c, self._format(work, i, leaf)) for i, leaf in odd.items()}
-        fresh = {i: leaf.arrays if work.donate else [self.memory.copied(x) for x in leaf.arrays] for i, leaf in odd.items()}
-        views = {i: [self.memory.numpy(x) for x in (*fresh[i], leaf.grad)] for i, leaf in odd.items()}
+        kernels, fresh, views = self._odd(work, odd) if odd else ({}, {}, {})
         new: list[list[Any]] = [work.params, *work.slots]
         target = table
         if work.donate:
@@ -167,7 +166,7 @@ class HostFuser:
         else:
             new = [self._fresh(name, column, odd) for name, column in zip(("params", *self.rule.slots), new, strict=True)]
             target = tables.new = self._look(tables.new, new[0], new[1:], work.grads, donate=True)
-        with Giving(work) if work.donate else nullcontext():
+        with giving(work) if work.donate else nullcontext():
             if work.donate and self.memory.versioned:
                 self.memory.wrote(self._written(work, layout))
             for kernel, chosen in calls.items():
@@ -179,36 +178,36 @@ class HostFuser:
             for i, leaf in odd.items():
                 for column, x in zip(new, filled(self.rule, leaf, fresh[i]), strict=True):
                     column[i] = x
-        for at, name in enumerate(self.rule.slots, start=1):
-            if name in self.rule.carried:
-                new[at] = self._carried(work, name, cells, odd)
+        for at, name, _ in self.rule.carried_at:
+            new[1 + at] = self._carried(work, name, cells, odd)
         if work.donate:
             new[0] = [self.memory.alias(new[0][0]), *new[0][1:]]
         return new
+
+    def _odd(self, work: Work, odd: dict[int, Leaf]) -> tuple[dict[int, Kernel], dict[int, list[Any]], dict[int, list[Any]]]:
+        """Of odd leaves: kernels, the arrays that will be the new state, and what the kernels see of those and the gradient."""
+        kernels = {i: self._kernels.of(leaf.slots, leaf.c, self._format(work, i, leaf)) for i, leaf in odd.items()}
+        fresh = {i: leaf.arrays if work.donate else [self.memory.copied(x) for x in leaf.arrays] for i, leaf in odd.items()}
+        views = {i: [self.memory.numpy(x) for x in (*fresh[i], leaf.grad)] for i, leaf in odd.items()}
+        return kernels, fresh, views
 
     def _hosted(self, work: Work) -> bool:
         """Whether the step count and all hyperparameters are Python numbers, as mostly: nothing of them is to be looked at."""
         if type(work.t) is not int or not work.shared or self.rule.carried_at:
             return False
-        return all(type(x) is float for x in work.hyper[0].values())
+        return not work.hyper[0] or all(type(x) is float for x in work.hyper[0].values())
 
-    def _written(self, work: Work, layout: Layout) -> list[Any]:
+    def _written(self, work: Work, layout: Layout) -> Iterable[Any]:
         """All arrays that a donating step writes over."""
-        if layout.odd or layout.lacking or self._several or self.rule.carried_at:
+        if layout.odd or layout.lacking or not self._simple:
             return [x for i in range(len(work.params)) for x in work.written(i)]
-        return list(chain(work.params, *work.slots))
+        return chain(work.params, *work.slots)
 
     def _look(
         self, table: Table, params: Sequence[Any], slots: Sequence[Sequence[Any]], grads: Sequence[Any], donate: bool
     ) -> Table:
         """The table of these arrays: ``table`` itself, where there are as many."""
-        columns = [params]
-        for name, slot in zip(self.rule.slots, slots, strict=True):
-            if name in self._several:
-                columns += _unzipped(slot)
-            elif name not in self.rule.carried:
-                columns.append(slot)
-        columns.append(grads)
+        columns = [params, *(slots if self._simple else self._unzipped(slots)), grads]
         columns = [column if type(column) is list else list(column) for column in columns]  # as the C structs are read
         if table.addresses.shape != (len(params), len(columns)):
             table = Table(len(params), len(columns))
@@ -225,10 +224,17 @@ class HostFuser:
             table.apart = False
         return table
 
+    def _unzipped(self, slots: Sequence[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+        """The columns of arrays: those of tuples as one for each of their places, and none of carried numbers."""
+        for name, slot in zip(self.rule.slots, slots, strict=True):
+            if name in self._several:
+                yield from _unzipped(slot)
+            elif name not in self.rule.carried:
+                yield slot
+
     def _cells(self, work: Work, layout: Layout) -> list[Cell]:
         """The leaves for the kernels, by what they share. Evaluates, and so checks, their hyperparameters."""
-        slots = zip(self.rule.slots, work.slots, strict=True)
-        carried = [[x if type(x) is float else id(x) for x in slot] for name, slot in slots if name in self.rule.carried]
+        carried = [[x if type(x) is float else id(x) for x in work.slots[at]] for at, *_ in self.rule.carried_at]
         if layout.alike and work.shared and all(len(set(column)) == 1 for column in carried):
             found = [layout.regular] if layout.regular.size else []
         else:
@@ -249,7 +255,9 @@ class HostFuser:
         calls: dict[Kernel, list[Cell]] = {}
         for cell in cells:
             i = int(cell.leaves[0])
-            slots = [1.0 if name in self.rule.carried else x[i] for name, x in zip(self.rule.slots, work.slots, strict=True)]
+            slots = [x[i] for x in work.slots]
+            for at, *_ in self.rule.carried_at:
+                slots[at] = 1.0
             kernel = self._kernels.of(slots, cell.c, self.memory.formats[table.formats[i]])
             calls.setdefault(kernel, []).append(cell)
         return calls

@@ -10,7 +10,7 @@ from typing import Any
 
 from xopt.backends._torch import Plain, refuse_graph, refuse_negated
 from xopt.backends.base import rounded, say
-from xopt.backends.donation import Giving, Places, refuse_donated
+from xopt.backends.donation import Places, giving, refuse_donated
 from xopt.backends.fallback import CompileError, short
 from xopt.backends.forms import Compiled, calls, filled
 from xopt.backends.fusing import Fuser, Leaf, Work, one_library, refuse_unfit
@@ -82,7 +82,7 @@ class _InductorFuser:
         updates, rows = self._updates.each(leaves), self._rows(leaves)
         new: list[Any] = list(old)
         began, compiled = time.monotonic(), self._compiled["unique_graphs"]
-        with Giving(work) if work.donate else nullcontext(), self.torch.no_grad():
+        with giving(work) if work.donate else nullcontext(), self.torch.no_grad():
             arrays = [list(map(_at_least_1d, row)) for row in old]
             grads = list(map(_at_least_1d, work.grads))
             forms = [(update, x.shape, x.stride(), x.dtype) for update, (x, *_) in zip(updates, arrays, strict=True)]

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from xopt.backends.base import rounded, say
-from xopt.backends.donation import Giving, mark_donated, refuse_donated, refuse_shared
+from xopt.backends.donation import giving, mark_donated, refuse_donated, refuse_shared
 from xopt.backends.forms import Compiled, calls, filled
 from xopt.backends.fusing import Fuser, Leaf, Work, one_library
 from xopt.backends.program import OPERATIONS, Program, numbers_of
-from xopt.leaves import devices, lifted, placed
+from xopt.leaves import devices, is_shared, lifted, placed
 from xopt.operations import Array
 from xopt.rule import Rule
 
@@ -49,23 +49,23 @@ class _XLAFuser:
 
     def __call__(self, work: Work) -> list[Sequence[Any]]:
         _refuse_deleted(work)
-        leaves, ordinary = self._leaves(work)
+        leaves, ordinary, alone = self._leaves(work)
         old = [leaf.arrays for leaf in leaves]
         tracing = self._tracing(leaves, ordinary)
-        places = [] if tracing else [[x.sharding for x in row] for row in old]
+        places = [] if tracing or alone else [[x.sharding for x in row] for row in old]
         donate = work.donate and not tracing
         if donate:
-            _refuse_shared(work, old)
+            _refuse_shared(work, old, alone)
         updates = self._updates.each(leaves)
         forms = [(update, x.shape, x.dtype, getattr(x, "sharding", None)) for update, (x, *_) in zip(updates, old, strict=True)]
         step = _step if tracing else self._donating if donate else self._keeping
         new: list[Any] = [None] * len(leaves)
         began, traces = time.monotonic(), self._traces
         # where a function of other arguments is being traced, its compilation is the outermost, which alone has options: leave it
-        with Giving(work) if donate else nullcontext(), nullcontext() if tracing else self.jax.ensure_compile_time_eval():
+        with giving(work) if donate else nullcontext(), nullcontext() if tracing else self.jax.ensure_compile_time_eval():
             for call in calls(forms, LEAVES):
                 static, rows = _rows([leaves[i] for i in call], [updates[i] for i in call])
-                grads = [leaves[i].grad if tracing else placed(old[i][0], leaves[i].grad) for i in call]
+                grads = [leaves[i].grad if tracing or alone else placed(old[i][0], leaves[i].grad) for i in call]
                 results = step(static, [old[i] for i in call], grads, rows, 1.0)
                 for i, arrays in zip(call, results, strict=True):
                     new[i] = arrays
@@ -73,7 +73,7 @@ class _XLAFuser:
         if self._traces > traces and took > 1:
             where = "JAX keeps it in jax_compilation_cache_dir, where that is set"
             say(f"xopt: compiled {self.rule.name}_step for jax in {took:.1f} s; {where}")
-        if not tracing:
+        if places:
             new = [[self._placed(place, x) for place, x in zip(*pair, strict=True)] for pair in zip(places, new, strict=True)]
         return list(zip(*[filled(self.rule, leaf, arrays) for leaf, arrays in zip(leaves, new, strict=True)], strict=True))
 
@@ -82,22 +82,27 @@ class _XLAFuser:
         alone = x.sharding == place or len(place.device_set) == 1
         return x if alone or x.sharding.is_equivalent_to(place, x.ndim) else self.jax.device_put(x, place)
 
-    def _leaves(self, work: Work) -> tuple[list[Leaf], bool]:
-        """The leaves, checked, and whether all have arrays alone; then, to find that these are what they were takes little time."""
+    def _leaves(self, work: Work) -> tuple[list[Leaf], bool, bool]:
+        """The leaves, checked, and whether all have arrays alone, and each of those one device.
+
+        With arrays alone, to find that they are like those of the step before takes little time.
+        """
         columns = [(name in self.rule.carried, slot) for name, slot in zip(self.rule.slots, work.slots, strict=True)]
         arrays = [*work.params, *work.grads, *chain.from_iterable(slot for number, slot in columns if not number)]
         ordinary = set(map(type, arrays)) == {self._type}  # no None, no tuple: then hyperparameters do not matter
         form = [x.aval for x in arrays] + [x.sharding for x in arrays] if ordinary else []
-        known, kinds = work.kept.get(self, (None, []))
+        known, kinds, alone = work.kept.get(self, (None, [], False))
         if not ordinary or form != known:
             there = devices(work.params[0])
             one_library(work, lambda x: devices(x) if type(x) is self._type else there)
             leaves = list(work.leaves())
-            work.kept[self] = form, [leaf.kind for leaf in leaves]
-            return leaves, ordinary
+            alone = ordinary and not any(map(is_shared, arrays))
+            work.kept[self] = form, [leaf.kind for leaf in leaves], alone
+            return leaves, ordinary, alone
         slots = [[1.0 if number else slot[i] for number, slot in columns] for i in range(len(work.params))]
-        rest = zip(kinds, work.params, slots, work.grads, map(work.written, range(len(work.params))), strict=True)
-        return [Leaf(*leaf, *work.coefficients(i, leaf[0])) for i, leaf in enumerate(rest)], True
+        written = map(list, zip(work.params, *(slot for number, slot in columns if not number), strict=True))
+        rest = zip(kinds, work.params, slots, work.grads, written, strict=True)
+        return [Leaf(*leaf, *work.coefficients(i, leaf[0])) for i, leaf in enumerate(rest)], True, alone
 
     def _tracing(self, leaves: list[Leaf], ordinary: bool) -> bool:
         """Whether a compiler traces some of the arrays, though not the first."""
@@ -161,8 +166,12 @@ def _refuse_deleted(work: Work) -> None:
     refuse_donated(work)
 
 
-def _refuse_shared(work: Work, old: list[list[Any]]) -> None:
+def _refuse_shared(work: Work, old: list[list[Any]], alone: bool) -> None:
     """Raises ValueError where a buffer would be given away twice, or is needed for a gradient too: XLA takes neither."""
+    if alone:
+        pointers = [x.unsafe_buffer_pointer() for x in chain(*old, work.grads)]
+        if len(set(pointers)) == len(pointers):
+            return
     places = [(i, place) for i, arrays in enumerate(old) for x in arrays for place in _places(x)]
     grads = [(i, place) for i, x in enumerate(work.grads) for place in _places(x)]
     owners: dict[int, int] = {}

@@ -84,9 +84,14 @@ class Bounded:
         return Namespace
 
     def rounded(self, to: Format) -> "Bounded":
-        """A number as an array of the coarser format ``to`` meets it."""
-        is_exact = (self.error == 0) & to.holds(self.value)
-        rounding = np.where(is_exact, 0.0, to.unit * (np.abs(self.value) + self.error) + to.underflow)
+        """A number as an array of the format ``to`` meets it, which may be coarser, or flush it."""
+        if self.format == to:
+            return self
+        size = np.abs(self.value) + self.error
+        is_exact = (self.format.unit == to.unit) | ((self.error == 0) & to.holds(self.value))
+        rounding = np.where(is_exact, 0.0, to.unit * size + to.underflow)
+        if to.flushes:
+            rounding = np.where(_small(size, to), np.maximum(rounding, size), rounding)
         return _result(self.value, self.error, rounding, to, self.touched)
 
     def stored(self, to: Format) -> "Bounded":
@@ -182,13 +187,17 @@ def _lift(x: Any) -> Bounded:
 
 
 def _meet(x: Bounded, y: Any) -> tuple[Bounded, Bounded, Format, Any]:
-    """Both operands in the coarser of their formats, that of the array, where the finer one is a number that is rounded to it."""
+    """Both operands in the format of the array, where one of them is a number that meets it."""
     y = _lift(y)
-    if x.format.unit < y.format.unit:
-        x = x.rounded(y.format)
-    elif y.format.unit < x.format.unit:
-        y = y.rounded(x.format)
-    return x, y, x.format, x.touched | y.touched
+    to = _common(x.format, y.format)
+    return x.rounded(to), y.rounded(to), to, x.touched | y.touched
+
+
+def _common(one: Format, other: Format) -> Format:
+    """That of the array: the coarser one, and of two float64 the one that is not the host's."""
+    if one.unit == other.unit:
+        return other if one == HOST else one
+    return one if one.unit > other.unit else other
 
 
 def _small(size: Values, to: Format) -> Any:
@@ -275,8 +284,7 @@ class Namespace:
         first = x.value + x.error < y.value - y.error
         second = y.value + y.error < x.value - x.error
         error = np.where(first, x.error, np.where(second, y.error, np.maximum(x.error, y.error)))
-        to = x.format if x.format.unit >= y.format.unit else y.format
-        return Bounded(np.minimum(x.value, y.value), error, to, x.touched | y.touched)
+        return Bounded(np.minimum(x.value, y.value), error, _common(x.format, y.format), x.touched | y.touched)
 
     @staticmethod
     def maximum(x: Any, y: Any) -> Bounded:
@@ -284,12 +292,9 @@ class Namespace:
 
     @staticmethod
     def where(condition: Bounded, x: Any, y: Any) -> Bounded:
-        x, y = _lift(x), _lift(y)
-        x, y = (x.rounded(y.format), y) if x.format.unit < y.format.unit else (x, y.rounded(x.format))
+        x, y, to, _ = _meet(_lift(x), y)
         pick = np.asarray(condition.value)
-        return Bounded(
-            np.where(pick, x.value, y.value), np.where(pick, x.error, y.error), x.format, np.where(pick, x.touched, y.touched)
-        )
+        return Bounded(np.where(pick, x.value, y.value), np.where(pick, x.error, y.error), to, np.where(pick, x.touched, y.touched))
 
     @staticmethod
     def log(x: Bounded) -> Bounded:

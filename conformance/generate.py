@@ -254,6 +254,6 @@ def decode(words: Any, dtype: str, exponents: tuple[int, int]) -> Any:
 def rounded(x: Any, dtype: str) -> Any:
     """Float64 values rounded to the nearest number of ``dtype``, ties to even."""
     if dtype == "bfloat16":
-        mantissa, exponent = np.frexp(x)  # 8 significant digits; no subnormals are asked for
-        return np.ldexp(np.rint(np.ldexp(mantissa, 8)), exponent - 8)
+        exponent = np.maximum(np.frexp(x)[1], -125)  # of the last digit 8 behind the first one, or that of the subnormals
+        return np.ldexp(np.rint(np.ldexp(x, 8 - exponent)), exponent - 8)
     return np.asarray(x).astype(dtype).astype(np.float64)

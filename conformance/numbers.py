@@ -8,6 +8,8 @@ import math
 from fractions import Fraction
 from typing import Any, NoReturn, Protocol
 
+import numpy as np
+
 Number = Any
 """A number of the arithmetic at hand."""
 
@@ -75,7 +77,14 @@ class _Multiprecision:
     def __init__(self, digits: int) -> None:
         import mpmath
 
-        self._mp = mpmath.MPContext()
+        class Context(mpmath.MPContext):  # type: ignore[misc]
+            def npconvert(self, x: Any) -> Any:
+                """Arrays take the operation themselves; mpmath would print the whole array into an error first."""
+                if isinstance(x, np.ndarray):
+                    raise TypeError
+                return super().npconvert(x)
+
+        self._mp = Context()
         self._mp.dps = digits
 
     def number(self, x: float, /) -> Number:

@@ -62,11 +62,10 @@ def sqrt(x: Array) -> Array:
 def sign(x: Array) -> Array:
     """-1, 0 or 1; NaN stays NaN."""
     xp = namespace(x)
-    own = getattr(type(x), "sign", None)
-    if own is None:
+    if xp.__name__ != "array_api_compat.torch":
         return xp.sign(x)
-    # torch: its own is 0 for NaN, and array-api-compat's writes through a mask, which vmap and distributed tensors refuse
-    return xp.where(x == x, own(x), x)
+    # torch's own is 0 for NaN, and array-api-compat's writes through a mask, which vmap and distributed tensors refuse
+    return xp.where(x == x, x.sign(), x)
 
 
 def average(mean: Array | None, value: Array, gain: Any) -> Array:

@@ -197,7 +197,7 @@ class Rule(Generic[S, P]):
         if kind is None:
             kind = self.kind(self._step_name, params, spec, i)
         c, ordinary = kind.prepare(self, kind, params, grad, slots, t, hyper, known, spec, i)
-        if not ordinary:
+        if not ordinary and kind.shards:
             grad = placed(params, grad)
         if kind.cast:
             new = self.update(kind.xp.astype(params, kind.compute), *slots, kind.xp.astype(grad, kind.compute), c)
@@ -208,8 +208,9 @@ class Rule(Generic[S, P]):
             return new
         if kind.subclass:
             refuse_promoted(f"{self._step_name}: params{path_of(spec, i)}", new[0], params, kind)
-        new = tuple(map(placed, (params, *slots), new))
-        xp = None if params.ndim else kind.xp
+        if kind.shards:
+            new = tuple(map(placed, (params, *slots), new))
+        xp = kind.xp if not params.ndim and kind.numbers is not None else None  # NumPy makes scalars of them
         kept = [x if name in self.carried else stored(old, x, xp) for name, old, x in zip(self.slots, slots, new[1:], strict=True)]
         return [xp.asarray(new[0], dtype=kind.dtype) if xp else new[0], *kept]
 
@@ -279,10 +280,10 @@ class Rule(Generic[S, P]):
         ``hyper`` has been through ``host_coefficients``, which checks the numbers in it.
         """
         ordinary: bool = params.ndim > 0 and not kind.subclass
-        if not kind.one_device:
-            ordinary = ordinary and not is_shared(params)
-            if not is_dense(params):
-                refuse(self._step_name, "params", params, params, kind, kind.dtype, spec, i)
+        if kind.shards and ordinary:
+            ordinary = not is_shared(params)
+        if not kind.one_device and not is_dense(params):
+            refuse(self._step_name, "params", params, params, kind, kind.dtype, spec, i)
         if not matches(grad, params, kind, kind.dtype):
             refuse(self._step_name, "grad", grad, params, kind, kind.dtype, spec, i)
         for at, slot in enumerate(slots):
@@ -352,7 +353,8 @@ class Rule(Generic[S, P]):
             t = kind.xp.astype(kind.xp.asarray(t), kind.compute) if known is None else int(t)
             _refuse_negative(self._step_name, t - 1 if known is not None else 0)
         plain = plain and type(t) is int
-        plain = plain and all(type(x) is float for x in carried)
+        if carried:
+            plain = plain and all(type(x) is float for x in carried)
         return self.coefficients(t, *carried, **hyper), plain
 
     def _evaluate(self, t: Any, carried: Sequence[Any], hyper: dict[str, Any], kind: Kind, params: Array) -> Any:
@@ -360,7 +362,7 @@ class Rule(Generic[S, P]):
         c, plain = self.host_coefficients(t, carried, hyper, kind)
         if not plain:
             for name, value in hyper.items():
-                if is_array(value) and not meets(value, params):
+                if is_array(value) and not meets(value, params, kind):
                     where = f"{self._step_name}: {_label(hyper, name)}"
                     msg = f"{where} is on device {value.device} but params on {params.device}; move it, or pass a number"
                     raise ValueError(msg)

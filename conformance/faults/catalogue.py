@@ -1700,7 +1700,7 @@ CORE = [
         "sgd",
         "dtypes: promoted",
         "A float64 gradient makes float64 parameters.",
-        ("leaves.py", "type(x) is type(params) and (x.dtype is dtype or x.dtype == dtype):", "type(x) is type(params):"),
+        ("leaves.py", "if x.dtype is not dtype and x.dtype != dtype:", "if not kind.one_device and x.dtype != dtype:"),
     ),
     _core(
         "sgd",

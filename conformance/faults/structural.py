@@ -276,7 +276,7 @@ TREES = (
     _fault(
         "fused: a donated slot keeps its own container",
         "A slot that is written over comes back in the tree that it came in.",
-        (_TREES, "and self.shape is not None and self.shape.fits(old)", "and self.shape is not None"),
+        ("backends/fusing.py", "if n is o and (alike or flat.fits(tree)) else", "if n is o else"),
     ),
     _fault(
         "fused: coefficients by form alone",
@@ -422,7 +422,7 @@ GIVING = (
     _fault(
         "donated: XLA without a guard",
         "JAX refuses what is given away twice, in its own words.",
-        (_XLA, "            _refuse_shared(work, old)\n", "            pass\n"),
+        (_XLA, "            _refuse_shared(work, old, alone)\n", "            pass\n"),
         libraries=("jax",),
     ),
     _fault(
@@ -437,7 +437,7 @@ GIVING = (
     _fault(
         "donated: marked for itself alone",
         "A state that was donated is taken again.",
-        (_DONATION, "    if mark is not None:\n        _refuse_marked(work, 0, mark)\n", ""),
+        (_DONATION, "    if mark is not None and mark() is work.params[0]:\n        _refuse_marked(work, 0, mark)\n", ""),
     ),
     _fault(
         "donated: a copy",
@@ -487,8 +487,7 @@ DTYPES = (
     _fault(
         "dtypes: by identity",
         "Equal dtypes that are other objects, as pickle makes them, do not go together.",
-        ("leaves.py", "(x.dtype is dtype or x.dtype == dtype)", "x.dtype is dtype"),
-        ("leaves.py", "        and x.dtype == dtype\n", "        and x.dtype is dtype\n"),
+        ("leaves.py", "if x.dtype is not dtype and x.dtype != dtype:", "if x.dtype is not dtype:"),
     ),
     _fault(
         "byte order: slots in that of params",
@@ -503,7 +502,7 @@ DTYPES = (
     _fault(
         "gradient: of any dtype where it is 0-d",
         "Of a leaf without axes the dtype is not asked.",
-        ("leaves.py", "(x.dtype is dtype or x.dtype == dtype)", "(not x.ndim or x.dtype == dtype)"),
+        ("leaves.py", "if x.dtype is not dtype and x.dtype != dtype:", "if x.ndim and x.dtype != dtype:"),
     ),
     _fault(
         "gradient: of another shape and the same size",
@@ -518,7 +517,7 @@ DTYPES = (
     _fault(
         "sign: written through a mask",
         "NaN is put where it belongs in place, which some tensors refuse.",
-        ("operations.py", '    own = getattr(type(x), "sign", None)\n', "    own = None\n"),
+        ("operations.py", 'if xp.__name__ != "array_api_compat.torch":', "if xp:"),
         libraries=("torch",),
         rules=("lion",),
     ),

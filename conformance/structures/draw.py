@@ -78,9 +78,8 @@ COUNTS = {
     "cupy": ("5", "np.int64(5)", "cupy.asarray(5)"),
     "array_api_strict": ("5", "np.int64(5)"),
 }
+LOW_COUNTS = ("-1", "-3")
 WRONG_COUNTS = (
-    "-1",
-    "-3",
     "float('nan')",
     "5.7",
     "5.0",
@@ -96,7 +95,8 @@ WRONG_COUNTS_OF = {
     "jax": ("jax.numpy.asarray([1, 2, 3])", "jax.numpy.asarray(5, 'bfloat16')"),
 }
 CARRIED = ("0.5", "np.float64(0.25)", "np.array(0.125)", "0.75")
-WRONG_CARRIED = ("float('nan')", "None", "[0.5]", "'0.5'", "-0.5", "2.0", "np.array([0.5, 0.5])")
+OUTER_CARRIED = ("float('nan')", "-0.5", "2.0")
+WRONG_CARRIED = ("None", "[0.5]", "'0.5'", "np.array([0.5, 0.5])")
 KINDS = ("{}", "np.float64({})", "np.float32({})", "np.array({})", "np.array({}, 'float16')", "Fraction('{}')", "np.longdouble({})")
 """Of a number: all of them hold it exactly."""
 KINDS_OF = {
@@ -542,13 +542,13 @@ class Draft:
         """A hyperparameter as code; None where it is left out."""
         interval = self.rule.ranges[name]
         decay = name in self.rule.memory.values()
+        if again and (decay or name.endswith("_warmup")):  # the slots are those of the first
+            return None
         if interval.sequence:
             if self.alone and self.one_in(6):
                 self.note("other betas")
                 return str(self.pick(("(0.5,)", "(0.5, 0.0, 0.25, 0.75)")))
-            return self.pick((None, "(0.0, 0.875, 0.96875)", "[0.0, 0.75, 0.5]")) if not again else None
-        if again and (decay or name.endswith("_warmup")):
-            return None
+            return self.pick((None, "(0.0, 0.875, 0.96875)", "[0.0, 0.75, 0.5]"))
         if name != "lr" and not self.one_in(3):
             return None
         values = list(_values(interval))
@@ -818,20 +818,28 @@ def _slot_lost(draft: Draft) -> list[str]:
     return [] if draft.idle else _slot(draft, "state = state._replace({0}=optree.tree_map(lambda _: None, state.{0}))")
 
 
+def _low_count(draft: Draft) -> list[str]:
+    return [f"state = state._replace(step={count})" for count in LOW_COUNTS if draft.leaves]
+
+
 def _count(draft: Draft) -> list[str]:
     wrong = (*WRONG_COUNTS, *WRONG_COUNTS_OF.get(draft.library, ())) if draft.leaves else ()
     return [f"state = state._replace(step={count})" for count in wrong]
 
 
-def _carried(draft: Draft) -> list[str]:
+def _outer_carried(draft: Draft) -> list[str]:
+    return _carried(draft, OUTER_CARRIED)
+
+
+def _carried(draft: Draft, wrong: Sequence[str] = WRONG_CARRIED) -> list[str]:
     if not draft.rule.carried or not draft.leaves:
         return []
     slot, at = next(iter(draft.rule.carried)), draft.choose(len(draft.leaves))
 
-    def tree(wrong: str) -> str:
-        return draft._text(draft.tree, lambda i: wrong if i == at else "0.5", lambda: draft._few(("0.5", "0.5")))
+    def tree(number: str) -> str:
+        return draft._text(draft.tree, lambda i: number if i == at else "0.5", lambda: draft._few(("0.5", "0.5")))
 
-    return [f"state = state._replace({slot}={tree(wrong)})" for wrong in WRONG_CARRIED]
+    return [f"state = state._replace({slot}={tree(number)})" for number in wrong]
 
 
 def _wrong_number(draft: Draft) -> list[str]:
@@ -878,7 +886,9 @@ TROUBLE: dict[str, Trouble] = {
     "a slot with another key": _slot_keys,
     "a slot of another dtype": _slot_dtype,
     "a slot that is lost": _slot_lost,
+    "a count below 0": _low_count,
     "a count that is none": _count,
+    "a carried number beyond its range": _outer_carried,
     "a carried number that is none": _carried,
     "a hyperparameter that is no number": _wrong_number,
     "a prefix that is none": _wrong_prefix,

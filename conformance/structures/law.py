@@ -7,7 +7,7 @@ found by its path. What must be refused is read off the situation as it was draw
 import contextlib
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -25,6 +25,8 @@ from xopt.conformance.structures.memory import Snapshot, cannot_be_given
 from xopt.conformance.structures.situation import CONSTANTS, Mode, Names, Situation
 from xopt.rules import RULES
 
+OF_VALUE = ("a count below 0", "a carried number beyond its range")
+"""Troubles that no check sees while a compiler traces: a count and what is carried have a type then, and no value."""
 INTERRUPTIONS = 8
 """Places of a step that is interrupted: what is written is written in a tenth of its lines."""
 
@@ -91,26 +93,35 @@ class Play:
             stack.enter_context(self._session(situation))
             stack.enter_context(np.errstate(all="ignore"))
             stack.enter_context(_constants(self.product, situation))
+            if situation.library == "torch" and mode.mode == "traced":  # torch gives up for good on code that is often refused
+                stack.callback(import_module("torch")._dynamo.reset)
             names = self._start(situation)
             self._check_start(situation, names)
             for line in (*situation.changes, situation.step(mode)):
                 exec(line, names)
             if not mode.refusals:
-                for line in situation.before:
-                    exec(line, names)
+                self._before(situation, names)
             if situation.threads and not mode.refusals:
                 self._in_threads(situation, mode, names)
             for i, stage in enumerate(situation.stages):
                 for line in stage:
                     exec(line, names)
                 if situation.troubles and i + 1 == len(situation.stages):
-                    self._troubled(situation, names)
+                    self._troubled(situation, mode, names)
                     return
                 if i == 0 and situation.interrupt is not None and mode.mode != "traced" and not mode.refusals:
                     self._interrupted(situation, mode, names)
                     return
                 if not self._stage(situation, mode, names):
                     return
+
+    def _before(self, situation: Situation, names: Names) -> None:
+        """Other steps of the same function: they may be refused, as the one that is looked at may be."""
+        for line in situation.before:
+            try:
+                exec(line, names)
+            except (TypeError, ValueError) as error:
+                _ours(situation, error)
 
     def _session(self, situation: Situation) -> contextlib.AbstractContextManager[Any]:
         if situation.graph:
@@ -192,9 +203,11 @@ class Play:
 
     # A step.
 
-    def _troubled(self, situation: Situation, names: Names) -> None:
+    def _troubled(self, situation: Situation, mode: Mode, names: Names) -> None:
         """What must be refused is, one after the other, by one state."""
         for trouble in situation.troubles:
+            if mode.mode == "traced" and trouble[0] in OF_VALUE:
+                continue
             self.trouble = trouble
             own = dict(names)
             exec(trouble[1], own)
@@ -242,7 +255,7 @@ class Play:
         if mode.mode != "fused" or not leaves:
             return None
         torch = sys.modules.get("torch")
-        everything = [x for leaf in leaves for x in _arrays((leaf.params, *leaf.slots, leaf.grad, *leaf.hyper.values()))]
+        everything = _everything(leaves)
         if torch is not None and torch.is_grad_enabled() and any(getattr(x, "requires_grad", False) for x in everything):
             return "an array that requires a gradient"
         if not mode.donate:
@@ -252,7 +265,7 @@ class Play:
             return "a NumPy scalar that is to be written over"
         if any(_special(x) for x in everything):
             return "an array with rules of its own, to be written over"
-        if torch is not None and any(isinstance(x, torch.Tensor) and x.is_neg() for some, _ in written for x in some):
+        if any(_negated(x) for some, _ in written for x in some):
             return "a negated view that is to be written over"
         found = cannot_be_given(written)
         if found is None and situation.library == "jax":
@@ -277,6 +290,8 @@ class Play:
         if int(new.step) != t + 1 or (mode.mode != "traced" and not situation.traced and type(new.step) is not int):
             _fail(f"state.step is {new.step!r} after {t} and one step")
         names = ("params", *rule.slots)
+        if mode.mode == "fused" and any(_special(x) or _negated(x) for x in _everything(leaves)):
+            mode = Mode("eager")  # which takes a tree that holds what is more than its numbers in memory
         for name, column in zip(names, new[:-1], strict=True):
             if not (mode.mode == "traced" and situation.library == "jax"):  # jax.jit gives a dict back with its keys sorted
                 _must(paths.same_form(state.params, column), f"state.{name}: ")
@@ -503,6 +518,17 @@ def _special(x: Any) -> bool:
         return type(x) not in (np.ndarray, np.memmap)
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(x, torch.Tensor) and type(x) not in (torch.Tensor, torch.nn.Parameter)
+
+
+def _everything(leaves: Sequence[Leaf]) -> list[Any]:
+    """Every array that a step is given."""
+    return [x for leaf in leaves for x in _arrays((leaf.params, *leaf.slots, leaf.grad, *leaf.hyper.values()))]
+
+
+def _negated(x: Any) -> bool:
+    """Whether its numbers are those in memory with the other sign."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor) and x.is_neg()
 
 
 def _arrays(tree: Any) -> Iterator[Any]:
