@@ -26,8 +26,10 @@ class _Mark(weakref.ref[Any]):
 
     def __enter__(self) -> None:
         known = _given.setdefault(self.key, self)
-        if known is not self:  # another thread was here
-            _refuse_marked(self.work, 0, known)
+        if known is not self:
+            if known() is self():  # another thread was here
+                _refuse_marked(self.work, 0, known)
+            _given[self.key] = self  # of an array that is gone
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         work, self.work = self.work, None

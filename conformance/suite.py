@@ -45,9 +45,9 @@ EXACT = ("numba", "blocks")
 class Profile(NamedTuple):
     """How much is run."""
 
-    examples: int  # drawn for a cell, each of them several trajectories
+    examples: int  # drawn for a cell in float32, each of them several trajectories
     pool: int  # settings of the hyperparameters that they draw from
-    laws: int  # examples drawn for a law
+    laws: int  # examples drawn for a law in float32
     operations: int  # runs of the state machine
     situations: int  # of structure, of NumPy; others get fewer
     compiled: int  # of them for torch.compile, of every fourth rule
@@ -55,8 +55,12 @@ class Profile(NamedTuple):
     modes: tuple[str, ...]
 
     def cells(self, dtype: str) -> int:
-        """Examples of a cell: half as many in float64, whose truth, in multiprecision, is slow."""
-        return self.examples // 2 if dtype == "float64" else self.examples
+        """Examples of a cell: half as many in the other dtypes, in which a rule says the same."""
+        return self.examples if dtype == "float32" else self.examples // 2
+
+    def law_examples(self, dtype: str) -> int:
+        """Examples of a law: half as many in the other dtypes, in which a rule says the same."""
+        return self.laws if dtype == "float32" else (self.laws + 1) // 2
 
     def asked(self, result: Cell | LawResult) -> int:
         """Examples that a result must rest on."""
@@ -64,12 +68,12 @@ class Profile(NamedTuple):
             return self.cells(result.dtype)
         if result.law == MACHINE:
             return self.operations
-        return self.laws if result.law in NAMES else 1
+        return self.law_examples(result.dtype) if result.law in NAMES else 1
 
 
 PROFILES = {
     "quick": Profile(examples=10, pool=4, laws=2, operations=3, situations=4, compiled=0, training=20, modes=("eager",)),
-    "ci": Profile(examples=40, pool=8, laws=3, operations=5, situations=20, compiled=1, training=40, modes=MODES),
+    "ci": Profile(examples=40, pool=32, laws=3, operations=5, situations=20, compiled=1, training=30, modes=MODES),
     "nightly": Profile(examples=1000, pool=40, laws=60, operations=200, situations=600, compiled=4, training=200, modes=MODES),
 }
 
@@ -418,7 +422,7 @@ def _plan(
                 where = rule, dtype, targets, formats
                 tasks += [
                     Task(rule, dtype, check_rule, (*where, plan.cells(dtype), plan.pool, seed)),
-                    Task(rule, f"{dtype} laws", check_laws, (*where, plan.laws, seed)),
+                    Task(rule, f"{dtype} laws", check_laws, (*where, plan.law_examples(dtype), seed)),
                     Task(rule, f"{dtype} operations", check_machine, (*where, plan.operations, seed)),
                 ]
                 turn = (list(RULES).index(rule) + seed) % TURNS == 0 and dtype == "float32"

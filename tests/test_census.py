@@ -63,7 +63,7 @@ def test_floors_are_of_things_that_are_counted_and_below_what_comes() -> None:
         assert rows[what].opportunities == rows[floor.of].count
         if not floor.whole and rows[what].floor:  # what is rarer is left to chance
             assert rows[what].count >= floor.share * rows[what].opportunities, rows[what]
-    assert rows["cells: examples"].count == 6 * PROFILES["quick"].examples
+    assert rows["cells: examples"].count == 3 * sum(PROFILES["quick"].cells(dtype) for dtype in ("float32", "float16"))
 
 
 def test_processes_hand_over_what_they_counted() -> None:

@@ -282,7 +282,8 @@ def test_jax_on_several_devices() -> None:
         split, everywhere = NamedSharding(mesh, P("x")), NamedSharding(mesh, P())
         def put(seed):
             x = {"b": normal(seed, 5).astype("f4"), "w": normal(seed, 8, 3).astype("f4")}
-            return x, {"b": jax.device_put(x["b"], everywhere), "w": jax.device_put(x["w"], split)}
+            own = jax.tree.map(jax.numpy.array, x)  # of NumPy's memory, where it is aligned, all devices would share one piece
+            return x, {"b": jax.device_put(own["b"], everywhere), "w": jax.device_put(own["w"], split)}
         for donate in (False, True):
             fused = fuse(xopt.ademamix, donate=donate)
             expected, state = map(xopt.ademamix_init, put(0))

@@ -18,14 +18,17 @@ from xopt.conformance.golden import GOLDENS
 from xopt.conformance.laws import LAWS, check_laws, hyper, invariants, reductions, responses, symmetries, use
 from xopt.conformance.machine import MACHINE, check_machine
 from xopt.conformance.results import BROKEN, WITHIN, WRONG, LawResult
+from xopt.conformance.suite import PROFILES
 from xopt.rules import RULES
 
 EXAMPLES = 25
 """Within so many each fault must be seen."""
-LAW_EXAMPLES = 3
+FEW = 5
+"""Those with which one looks first, where a single check that sees it is enough."""
+LAW_EXAMPLES = PROFILES["ci"].laws
 """What a law gets first, as in a run for continuous integration; all of them only where no check sees the fault."""
-POOL = 40
-"""Settings of the hyperparameters that the comparison with the golden draws from."""
+POOL = PROFILES["ci"].pool
+"""Settings of the hyperparameters that the comparison with the golden draws from, as there."""
 DTYPES = ("float32", "float16", "float64")
 """In this order; a check asks the next one only where the one before showed nothing."""
 
@@ -139,7 +142,7 @@ def _looks(fault: Fault, examples: int, law_examples: int, seed: int) -> Iterato
     """The checks that concern a fault, the fastest first: each with what it does in one dtype after the other."""
     place = fault.rule, fault.target
     dtypes = DTYPES[:1] if fault.kind in ("twin", "backend") else DTYPES  # a twin deceives it in each
-    yield STEP, [partial(_cells, *place, dtype, examples, seed) for dtype in dtypes]
+    yield STEP, [partial(_cells, *place, dtype, min(examples, PROFILES["ci"].cells(dtype)), seed) for dtype in dtypes]
     if fault.kind in ("rule", "core"):  # elsewhere it is NumPy's own bits that stay
         yield digests.LAW, [partial(_digest, fault.rule, "float32")]
     if fault.target == "numpy":
@@ -172,21 +175,21 @@ def _seen_by(check: str, look: Look, planted: Planted, examples: int) -> Seen:
 
 
 def judge(fault: Fault, examples: int = EXAMPLES, seed: int = 0, first: bool = False) -> Judgement:
-    """Runs the checks on a planted fault; with ``first`` no further than the first one that sees it."""
+    """Runs the checks on a planted fault; with ``first`` no further than the first one that sees it, which is its effect too."""
     planted = plant(fault)
     killed: Seen = {}
-    for law_examples in (LAW_EXAMPLES, examples):
+    for each, law_examples in [(FEW, LAW_EXAMPLES)] * first + [(examples, LAW_EXAMPLES), (examples, examples)]:
         if killed:
             break
-        for check, looks in _looks(fault, examples, law_examples, seed):
+        for check, looks in _looks(fault, each, law_examples, seed):
             if first and killed:
                 break
             for look in looks:
-                seen = _seen_by(check, look, planted, examples)
+                seen = _seen_by(check, look, planted, each)
                 killed |= seen
                 if seen:
                     break
-    return Judgement(fault, effect(fault, planted), killed)
+    return Judgement(fault, "" if first and killed else effect(fault, planted), killed)
 
 
 @dataclass

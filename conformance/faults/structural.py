@@ -431,7 +431,7 @@ GIVING = (
         (
             _DONATION,
             "        elif kind is not None:\n",
-            "        elif kind is not None:\n            del _given[id(self.work.params[0])]\n        if False:\n",
+            "        elif kind is not None:\n            del _given[self.key]\n        if False:\n",
         ),
     ),
     _fault(

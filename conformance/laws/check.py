@@ -19,6 +19,9 @@ from xopt.conformance.results import LawResult
 from xopt.rule import Rule
 from xopt.rules import RULES
 
+TRACED = 3
+"""One example in so many is for compiled steps too: each compiles anew."""
+
 HOLDS = "it holds when the same example is run again: it is not reproducible"
 
 
@@ -127,6 +130,8 @@ class _Examples:
         self._look_at(case)
         self.bounds.known.clear()
         for lab in self.labs:
+            if lab.mode == "traced" and self.count % TRACED != 2:  # the first of all examples is often zeros alone
+                continue
             lab.taken = min(case.taken, HELD if lab.mode == "traced" else case.taken) if self.law.late else 0
             before = lab.result.numbers
             details = self._broken(lab, case)

@@ -93,8 +93,9 @@ class Play:
             stack.enter_context(self._session(situation))
             stack.enter_context(np.errstate(all="ignore"))
             stack.enter_context(_constants(self.product, situation))
-            if situation.library == "torch" and mode.mode == "traced":  # torch gives up for good on code that is often refused
-                stack.callback(import_module("torch")._dynamo.reset)
+            if situation.library == "torch" and mode.mode == "traced":  # at its limit torch would give up on this code for good
+                limits = dict.fromkeys(("recompile_limit", "accumulated_recompile_limit"), 1000)
+                stack.enter_context(import_module("torch")._dynamo.config.patch(limits))
             names = self._start(situation)
             self._check_start(situation, names)
             for line in (*situation.changes, situation.step(mode)):
@@ -580,8 +581,12 @@ def _constants(product: Product, situation: Situation) -> Iterator[None]:
         rule.compiled = compiled
 
 
+CALLBACKS = ("_not_given", "_not_half")
+"""Of weak references: Python loses what is raised in them."""
+
+
 def _in_product(frame: FrameType) -> bool:
-    return str(frame.f_globals.get("__name__", "")).startswith("xopt.backends")
+    return str(frame.f_globals.get("__name__", "")).startswith("xopt.backends") and frame.f_code.co_name not in CALLBACKS
 
 
 @contextlib.contextmanager
