@@ -21,6 +21,9 @@ class _Mark(weakref.ref[Any]):
     """That an array was given away, which is known by its identity as long as it lives."""
 
     __slots__ = ("finished", "key", "work")
+    finished: bool
+    key: int
+    work: Any  # None, once it is done
 
     # a ``with`` block in which a state is written over: it is marked before, and for good
 

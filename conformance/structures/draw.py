@@ -548,7 +548,8 @@ class Draft:
             if self.alone and self.one_in(6):
                 self.note("other betas")
                 return str(self.pick(("(0.5,)", "(0.5, 0.0, 0.25, 0.75)")))
-            return self.pick((None, "(0.0, 0.875, 0.96875)", "[0.0, 0.75, 0.5]"))
+            betas: str | None = self.pick((None, "(0.0, 0.875, 0.96875)", "[0.0, 0.75, 0.5]"))
+            return betas
         if name != "lr" and not self.one_in(3):
             return None
         values = list(_values(interval))
