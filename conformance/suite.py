@@ -59,8 +59,8 @@ class Profile(NamedTuple):
         return self.examples if dtype == "float32" else self.examples // 2
 
     def law_examples(self, dtype: str) -> int:
-        """Examples of a law: half as many in the other dtypes, in which a rule says the same."""
-        return self.laws if dtype == "float32" else (self.laws + 1) // 2
+        """Examples of a law: half as many in the other dtypes, in which a rule says the same; two, as the first may be of zeros."""
+        return self.laws if dtype == "float32" else max(2, self.laws // 2)
 
     def asked(self, result: Cell | LawResult) -> int:
         """Examples that a result must rest on."""

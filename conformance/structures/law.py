@@ -506,6 +506,8 @@ def _dtype(x: Any) -> str:
 
 
 def _place(x: Any) -> tuple[str, Any]:
+    if isinstance(x, np.generic):  # before NumPy 2.1 it does not say
+        return "cpu", None
     return str(getattr(x, "device", "")), getattr(x, "sharding", None)
 
 
