@@ -1,5 +1,6 @@
 """States that are given away: what cannot be written over is refused before anything is, and marked before it is written."""
 
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -28,11 +29,12 @@ class _Mark(weakref.ref[Any]):
     # a ``with`` block in which a state is written over: it is marked before, and for good
 
     def __enter__(self) -> None:
-        known = _given.setdefault(self.key, self)
-        if known is not self:
-            if known() is self():  # another thread was here
-                _refuse_marked(self.work, 0, known)
-            _given[self.key] = self  # of an array that is gone
+        if _given.setdefault(self.key, self) is not self:
+            with _replacing:
+                known = _find(self(), _given)
+                if known is not None:  # another thread was here
+                    _refuse_marked(self.work, 0, known)
+                _given[self.key] = self  # that mark is of an array that is gone
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         work, self.work = self.work, None
@@ -47,6 +49,7 @@ class _Mark(weakref.ref[Any]):
 
 _given: dict[int, _Mark] = {}  # the first array of each state
 _halves: dict[int, _Mark] = {}  # all arrays of the states over which a step did not end
+_replacing = threading.Lock()
 
 
 def _not_given(mark: _Mark) -> None:
@@ -63,6 +66,11 @@ def _mark(x: Any, forget: Callable[[_Mark], Any], work: Any = None) -> _Mark:
     return mark
 
 
+def _find(x: Any, marks: dict[int, _Mark]) -> _Mark | None:
+    mark = marks.get(id(x))
+    return mark if mark is not None and mark() is x else None
+
+
 def giving(work: "Work") -> AbstractContextManager[None]:
     """A ``with`` block in which the state of a step is written over."""
     return _mark(work.params[0], _not_given, work)
@@ -70,14 +78,14 @@ def giving(work: "Work") -> AbstractContextManager[None]:
 
 def refuse_donated(work: "Work") -> None:
     """Raises ValueError where the state was donated before. Its first array tells: what a donating step returns has another one."""
-    mark = _given.get(id(work.params[0]))
-    if mark is not None and mark() is work.params[0]:
+    mark = _find(work.params[0], _given)
+    if mark is not None:
         _refuse_marked(work, 0, mark)
     if _halves:
         for i in range(len(work.params)):
             for x in work.written(i):
-                half = _halves.get(id(x))
-                if half is not None and half() is x:
+                half = _find(x, _halves)
+                if half is not None:
                     _refuse_marked(work, i, half)
 
 

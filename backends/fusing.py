@@ -187,9 +187,10 @@ def fuse(rule: Any, *, donate: bool = False, compiler: str | None = None) -> Any
         else:
             flat = trees.flatten(params)
             leaves, spec = flat.leaves, flat.spec
-            found = [flat.column(tree) for tree in (grad, *slots)]
-            alike = None not in found
-            columns = found if alike else rule.flatten(spec, grad, slots)  # type: ignore[assignment]
+            columns = [column for tree in (grad, *slots) if (column := flat.column(tree)) is not None]
+            alike = len(columns) == 1 + len(slots)
+            if not alike:
+                columns = rule.flatten(spec, grad, slots)
             own = rule.broadcast(step.__name__, hyper, spec)
         if not leaves:
             return rule.step(state, grad, **hyper)

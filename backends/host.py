@@ -68,7 +68,7 @@ class Memory(ABC):
     def refuse_unwritable(self, work: Work, i: int) -> None:  # noqa: B027
         """Raises ValueError where an array of leaf ``i`` cannot be written to through ``numpy``."""
 
-    def wrote(self, arrays: Iterable[Any]) -> None:  # noqa: B027
+    def wrote(self, arrays: Iterable[Any]) -> None:  # noqa: B027 - most count nothing
         """Told what will be written to, where the library counts that: where it is ``versioned``."""
 
 

@@ -43,7 +43,7 @@ class Flat(NamedTuple):
 
     def column(self, tree: Tree) -> list[Any] | None:
         """What stands in the places of the leaves in another tree; None where that is to be found out."""
-        return list(self.take(tree)) if self.take and self.shape and self.shape.fits(tree) else None
+        return list(self.take(tree)) if self.take and self.fits(tree) else None
 
     def fits(self, tree: Tree) -> bool:
         """Whether a tree has the containers of params."""
@@ -58,7 +58,7 @@ class Trees:
 
     def flatten(self, tree: Tree) -> Flat:
         last = self._last
-        if last is not None and last.shape is not None and last.shape.fits(tree):
+        if last is not None and last.fits(tree):
             leaves = list(last.take(tree)) if last.take else last.spec.flatten_up_to(tree)
             if len(set(map(type, leaves))) == 1 and is_known_array(leaves[0]):  # no container in place of a leaf
                 return last._replace(leaves=leaves)

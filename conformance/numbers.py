@@ -77,7 +77,7 @@ class _Multiprecision:
     def __init__(self, digits: int) -> None:
         import mpmath
 
-        class Context(mpmath.MPContext):  # type: ignore[misc]
+        class Context(mpmath.MPContext):  # type: ignore[misc]  # mpmath has no types
             def npconvert(self, x: Any) -> Any:
                 """Arrays take the operation themselves; mpmath would print the whole array into an error first."""
                 if isinstance(x, np.ndarray):

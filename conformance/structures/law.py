@@ -117,11 +117,13 @@ class Play:
                     return
 
     def _before(self, situation: Situation, names: Names) -> None:
-        """Other steps of the same function: they may be refused, as the one that is looked at may be."""
+        """Other steps of the same function: they are refused where the one that is looked at is, for a graph that is recorded."""
         for line in situation.before:
             try:
                 exec(line, names)
             except (TypeError, ValueError) as error:
+                if not situation.graph:
+                    raise
                 _ours(situation, error)
 
     def _session(self, situation: Situation) -> contextlib.AbstractContextManager[Any]:
