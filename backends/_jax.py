@@ -3,8 +3,8 @@
 import importlib
 import logging
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -87,7 +87,13 @@ class JAXBackend(Backend):
         x = np.asarray(x)
         return x.astype(np.float32) if x.dtype.name == "bfloat16" else x
 
-    def session(self) -> AbstractContextManager[Any]:
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """With float64, and new arrays on this device: JAX's own default is a GPU where there is one."""
+        with self._float64(), self.lib.default_device(self._device):
+            yield
+
+    def _float64(self) -> AbstractContextManager[Any]:
         if hasattr(self.lib, "enable_x64"):
             return self.lib.enable_x64(True)  # type: ignore[no-any-return]
         return importlib.import_module("jax.experimental").enable_x64()  # type: ignore[no-any-return]

@@ -509,7 +509,13 @@ class workers:  # noqa: N801 - a context manager that reads as a word
 
 def _pool(jobs: int) -> ProcessPoolExecutor:
     """New processes, which all import the array libraries at once as they start."""
-    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=backends.available)
+    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start)
+
+
+def _start() -> None:
+    """JAX would take three quarters of a GPU's memory in the first process, and the others would find none."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    backends.available()
 
 
 class _Lazy(Future):  # type: ignore[type-arg]
