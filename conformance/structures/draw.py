@@ -380,7 +380,7 @@ class Draft:
         return special, Drawn(shape, dtype, layout)
 
     def _laid_out(self, shape: tuple[int, ...], k: int, dtype: str, layout: str) -> tuple[str | None, tuple[int, ...]]:
-        numpy = self.library in ("numpy", "cupy")
+        numpy = self.library == "numpy"
         bits = {"float64": 8, "float32": 4}.get(dtype, 2)
 
         def made(other: tuple[int, ...]) -> str:
@@ -423,7 +423,9 @@ class Draft:
         if layout == "broadcast":
             shape = (max(shape[0], 2), *shape[1:])
             one = made((1, *shape[1:]))
-            return (f"np.broadcast_to({one}, {shape!r})" if self.library == "numpy" else f"{one}.expand({shape!r})"), shape
+            if self.library == "torch":
+                return f"{one}.expand({shape!r})", shape
+            return f"{'np' if numpy else 'cupy'}.broadcast_to({one}, {shape!r})", shape
         first, rest = shape[0], shape[1:]
         texts = {
             "strided": f"{made((2 * first, *rest))}[::2]",

@@ -2,7 +2,8 @@
 
 import ctypes
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ class Region(NamedTuple):
     size: int  # bytes of a number
     writeable: bool
     root: tuple[int, int]  # first byte and one behind the last of the memory that the array is a view of
+    read: Callable[[], Any]  # the bytes of that memory, as they are now
 
     def addresses(self) -> Any:
         """Of every byte, one for each number and byte of it, however often."""
@@ -36,21 +38,27 @@ class Region(NamedTuple):
 
 
 def region_of(x: Any) -> Region | None:
-    """Of an array of NumPy, or of torch on the CPU; None of others, which nobody can look into."""
+    """Of an array of NumPy, CuPy or torch; None of others, which nobody can look into."""
+    torch, cupy = sys.modules.get("torch"), sys.modules.get("cupy")
     if isinstance(x, np.ndarray):
-        root = x
-        while isinstance(root.base, np.ndarray):
-            root = root.base
+        base = x
+        while isinstance(base.base, np.ndarray):
+            base = base.base
         address = int(x.__array_interface__["data"][0])
-        bounds = tuple(map(int, np.lib.array_utils.byte_bounds(np.asarray(root))))
-        return Region(address, x.shape, x.strides, x.itemsize, x.flags.writeable, (bounds[0], bounds[1]))
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(x, torch.Tensor) and x.device.type == "cpu" and x.layout is torch.strided:
+        first, end = map(int, np.lib.array_utils.byte_bounds(np.asarray(base)))
+        return Region(address, x.shape, x.strides, x.itemsize, x.flags.writeable, (first, end), partial(_read, first, end))
+    if torch is not None and isinstance(x, torch.Tensor) and x.device.type in ("cpu", "cuda") and x.layout is torch.strided:
         storage, size = x.untyped_storage(), x.element_size()
+        first, end = storage.data_ptr(), storage.data_ptr() + storage.nbytes()
         strides = tuple(stride * size for stride in x.stride())
-        return Region(
-            x.data_ptr(), tuple(x.shape), strides, size, True, (storage.data_ptr(), storage.data_ptr() + storage.nbytes())
-        )
+        whole = torch.tensor([], dtype=torch.uint8, device=x.device)
+        read = partial(_read, first, end) if x.device.type == "cpu" else lambda: whole.set_(storage).cpu().numpy()
+        return Region(x.data_ptr(), tuple(x.shape), strides, size, True, (first, end), read)
+    if cupy is not None and isinstance(x, cupy.ndarray):
+        memory = x.data.mem
+        whole = cupy.ndarray((memory.size,), np.uint8, cupy.cuda.MemoryPointer(memory, 0))
+        root = memory.ptr, memory.ptr + memory.size
+        return Region(x.data.ptr, x.shape, x.strides, x.itemsize, True, root, whole.get)
     return None
 
 
@@ -59,13 +67,14 @@ class Snapshot:
 
     def __init__(self, arrays: Iterable[Any]) -> None:
         found = [region for region in map(region_of, arrays) if region is not None]
-        self._bytes = {root: _read(root) for root in {region.root for region in found}}
+        self._memory = {region.root: region.read for region in found}
+        self._bytes = {root: read() for root, read in self._memory.items()}
 
     def changed(self, given_away: Iterable[Any] = ()) -> bool:
         """Whether a byte outside of the arrays that were given away has changed."""
         written = [region for region in map(region_of, given_away) if region is not None and not region.empty]
         for root, before in self._bytes.items():
-            differ = before != _read(root)
+            differ = before != self._memory[root]()
             if np.any(differ):
                 for region in written:
                     if region.root == root:
@@ -75,8 +84,8 @@ class Snapshot:
         return False
 
 
-def _read(root: tuple[int, int]) -> Any:
-    return np.frombuffer(ctypes.string_at(root[0], root[1] - root[0]), np.uint8)
+def _read(first: int, end: int) -> Any:
+    return np.frombuffer(ctypes.string_at(first, end - first), np.uint8)
 
 
 def cannot_be_given(leaves: list[tuple[list[Any], Any]]) -> str | None:
