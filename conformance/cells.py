@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Mapping, Sequence
+from copy import copy
 from itertools import count, zip_longest
 from typing import Any, NamedTuple
 
@@ -287,7 +288,8 @@ class Check:
         self, case: Trajectory, compute: Format, traced: bool, states: list[Columns]
     ) -> list[tuple[list[Comparison], list[Comparison]]]:
         """For each step: the comparison of that step alone, and of the trajectory up to it."""
-        local, whole = (Reference(self.rule, case.hyper, compute, self.store, traced, self.golden) for _ in range(2))
+        whole = Reference(self.rule, case.hyper, compute, self.store, traced, self.golden)
+        local = copy(whole)
         whole.restart(states[0])
         first = whole.step(case.grads[0], case.taken + 1, states[1])
         results = [(first, first)]

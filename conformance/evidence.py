@@ -522,7 +522,9 @@ def _judge(name: str, record: dict[str, Any], hashes: dict[str, str], today: dat
         find(ERROR, f"{len(missing)} cells are missing ({_some(missing)}); {renew}")
     stale = _stale(record, rules, hashes)
     if stale:
-        find(ERROR, f"stale: {_why_stale(stale, rules)}; {renew}, or delete those of {backend} on {device} ({hardware})")
+        changed = {subject for subjects in stale.values() for subject in subjects}
+        level = WARNING if changed <= {"suite", f"backend:{backend}"} else ERROR
+        find(level, f"stale: {_why_stale(stale, rules)}; {renew}, or delete those of {backend} on {device} ({hardware})")
     wrong = [
         key
         for key, verdict in have.items()

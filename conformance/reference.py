@@ -74,6 +74,7 @@ class Reference:
         self._ours_hyper = {name: _each(value, lambda x: exact(x) if x else x) for name, value in (rule.defaults | hyper).items()}
         self._paper_hyper = lift(BoundedArithmetic(), self.golden.defaults | hyper)
         self._truth_hyper = lift(self.truth_in, self.golden.defaults | hyper)
+        self._coefficients: dict[int, Any] = {}  # by step; copies share them
 
     def restart(self, columns: Columns) -> None:
         """Takes the candidate's state as exact: from here on only new errors count."""
@@ -106,10 +107,7 @@ class Reference:
         return comparisons
 
     def _evaluate(self, grad: Any, t: int) -> tuple[Columns, Columns, Columns]:
-        carried = [x for name, x in zip(self.rule.slots, self.ours[1:], strict=True) if name in self.rule.carried]
-        count = exact(float(t)).rounded(self.compute) if self.traced else t
-        c = self.rule.coefficients(count, *carried, **self._ours_hyper)
-        ours = self.rule.update(*self.ours, exact(grad, self.compute), c)
+        ours = self.rule.update(*self.ours, exact(grad, self.compute), self._of_step(t))
         paper = self.golden.step(BoundedArithmetic(), *self.paper, exact(grad, self.compute), t, **self._paper_hyper)
         n = self.truth_in
         g = n.number(grad) if isinstance(n, _Vectors) else exact(grad)
@@ -119,6 +117,16 @@ class Reference:
             paper = (paper[0].stored(self.store), *paper[1:])
         ours = tuple(_kept(old, new) for old, new in zip(self.ours, ours, strict=True))
         return ours, paper, truth
+
+    def _of_step(self, t: int) -> Any:
+        """The rule's coefficients. Of plain numbers alone, they are the same each time."""
+        carried = [x for name, x in zip(self.rule.slots, self.ours[1:], strict=True) if name in self.rule.carried]
+        if carried or self.traced:
+            count = exact(float(t)).rounded(self.compute) if self.traced else t
+            return self.rule.coefficients(count, *carried, **self._ours_hyper)
+        if t not in self._coefficients:
+            self._coefficients[t] = self.rule.coefficients(t, **self._ours_hyper)
+        return self._coefficients[t]
 
     def _overflowed(self, params: Any, after: Any) -> Any:
         beyond = np.isinf(after)

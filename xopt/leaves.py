@@ -2,13 +2,13 @@
 
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache
 from numbers import Real
 from typing import Any, NamedTuple, NoReturn
 
 import optree
-from array_api_compat import is_numpy_array, to_device
+from array_api_compat import is_cupy_array, is_numpy_array, to_device
 
 from xopt.checks import Interval, Precision, as_number, shown
 from xopt.operations import Array, has_dtype, is_array, is_subclass, namespace
@@ -47,6 +47,7 @@ class Kind(NamedTuple):
     compute: Any  # of the slots and of the arithmetic: at least float32, in the machine's byte order
     cast: bool  # the parameter is narrower than the arithmetic, or of another byte order
     one_device: bool  # the library has one device only
+    current: Callable[[], Any] | None  # the current device, where CuPy puts new arrays, wherever their operands are
     shards: bool  # several devices may share an array
     subclass: bool  # arrays of a subclass of NumPy's, which has rules of its own
     precision: Precision  # of the arithmetic
@@ -90,8 +91,14 @@ def kind_of(where: str, params: Any, intervals: Mapping[str, Interval], prepare:
     prepare = untraced(prepare) if untraced else prepare
     numbers = Numbers(xp, compute) if is_numpy else None
     cast = bool(params.dtype != compute)
-    shards = hasattr(type(params), "sharding")
-    return Kind(xp, params.dtype, compute, cast, is_numpy, shards, is_subclass(params), precision, ranges, numbers, prepare)
+    current = sys.modules["cupy"].cuda.Device if is_cupy_array(params) else None
+    shards, subclass = hasattr(type(params), "sharding"), is_subclass(params)
+    return Kind(xp, params.dtype, compute, cast, is_numpy, current, shards, subclass, precision, ranges, numbers, prepare)
+
+
+def beside(x: Array, kind: Kind) -> AbstractContextManager[Any]:
+    """A block in which new arrays are on the device of ``x``."""
+    return nullcontext() if kind.current is None else x.device  # type: ignore[no-any-return]
 
 
 def lifted(value: Any, kind: Kind) -> Any:

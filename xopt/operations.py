@@ -4,6 +4,7 @@ Everything here is elementwise and, in a library that follows the array API stan
 gives the same bits everywhere. What is missing is missing on purpose: see "The numerics laws" in the documentation.
 """
 
+import sys
 from typing import Any
 
 import array_api_compat
@@ -62,10 +63,15 @@ def sqrt(x: Array) -> Array:
 def sign(x: Array) -> Array:
     """-1, 0 or 1; NaN stays NaN."""
     xp = namespace(x)
-    if xp.__name__ != "array_api_compat.torch":
+    # the library's own may be 0 for NaN, and array-api-compat's writes through a mask: vmap and distributed tensors of torch refuse
+    # that, and CuPy waits for the device
+    if xp.__name__ == "array_api_compat.torch":
+        bare = x.sign()
+    elif xp.__name__ == "array_api_compat.cupy":
+        bare = sys.modules["cupy"].sign(x)
+    else:
         return xp.sign(x)
-    # torch's own is 0 for NaN, and array-api-compat's writes through a mask, which vmap and distributed tensors refuse
-    return xp.where(x == x, x.sign(), x)
+    return xp.where(x == x, bare, x)
 
 
 def average(mean: Array | None, value: Array, gain: Any) -> Array:

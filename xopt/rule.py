@@ -13,6 +13,7 @@ from xopt.checks import DOUBLE, Interval, as_number, check_hyper, check_names, s
 from xopt.leaves import (
     Kind,
     Tree,
+    beside,
     flatten_like,
     is_dense,
     is_shared,
@@ -196,6 +197,9 @@ class Rule(Generic[S, P]):
         kind = self._kinds.get((type(params), params.dtype)) if is_known_array(params) else None
         if kind is None:
             kind = self.kind(self._step_name, params, spec, i)
+        if kind.current is not None and kind.current() != params.device:
+            with params.device:
+                return self._step_leaf(params, grad, slots, t, hyper, known, spec, i)
         c, ordinary = kind.prepare(self, kind, params, grad, slots, t, hyper, known, spec, i)
         if not ordinary and kind.shards:
             grad = placed(params, grad)
@@ -451,7 +455,8 @@ def _init_function(rule: Rule[Any, Any]) -> Any:
             rule._ready(function, own[i], kind)
             if not is_dense(leaf):
                 refuse(function, "params", leaf, leaf, kind, kind.dtype, spec, i)
-            slots.append([rule._fresh(slot, leaf, kind, rule.defaults | own[i]) for slot in rule.slots])
+            with beside(leaf, kind):
+                slots.append([rule._fresh(slot, leaf, kind, rule.defaults | own[i]) for slot in rule.slots])
         columns = zip(*slots, strict=True) if leaves else [[]] * len(rule.slots)
         return rule.state._make([params, *map(spec.unflatten, columns), 0])
 
