@@ -569,7 +569,7 @@ def _draw(name: str) -> None:
 def programs_do_what_they_can() -> None:
     counts: Counter[str] = Counter()
     for name in ("aggmo", "ademamix", "qhadam"):
-        _, seen = counted(machine.check_machine, name, "float32", TARGETS[:1], FORMATS_HERE, 8, 0)
+        _, seen = counted(machine.check_machine, name, "float32", TARGETS[:1], FORMATS_HERE, 8, 0, shrink=False)
         counts += seen
     _reach(counts, "programs")
 

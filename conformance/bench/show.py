@@ -188,7 +188,8 @@ def markdown(report: Json) -> str:
     """The figures asked for and the times, for a page, with the run that they come from."""
     about = report["about"]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    where = f"{about['cpu']}, {about['machine']}, Python {about['python']}, {versions}"
+    processors = ", ".join(dict.fromkeys([*about["devices"].values(), about["cpu"]]))
+    where = f"{processors}, {about['machine']}, Python {about['python']}, {versions}"
     how = f"{about['seconds']:.0f} s. Medians, with quartiles in brackets"
     lines = [
         f"`{about['command']}`, {about['date']}, {where}: {how}. {tally(report['checks'])}",

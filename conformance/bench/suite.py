@@ -14,10 +14,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from xopt import backends
 from xopt.backends.base import variables
 from xopt.conformance.bench.by_hand import BY_HAND, overhead
 from xopt.conformance.bench.checks import checks
-from xopt.conformance.bench.contender import FUSED, LIMIT, Contender, Running
+from xopt.conformance.bench.contender import EAGER, FUSED, LIMIT, Contender, Running
 from xopt.conformance.bench.contenders import contenders
 from xopt.conformance.bench.limits import cores
 from xopt.conformance.bench.measure import Turns, interleave, ratio, spread
@@ -132,6 +133,7 @@ def bench(
     found = {rule: [one for one in contenders(rule, peers) if not only or any(x in one.name for x in only)] for rule in chosen}
     reasons = {(rule, one.name): one.why_not() for rule in chosen for one in found[rule]}
     here = {rule: [one for one in found[rule] if not reasons[rule, one.name]] for rule in chosen}
+    about["devices"] = _devices([one for rule in chosen for one in here[rule]])
     runs = [run for rule in chosen for run in _runs(rule, here[rule], sizes)]
     looked_at = [(rule, one) for rule in chosen for one in here[rule] if one.kind != LIMIT] if processes else []
     called = [(rule, one) for rule, one in looked_at if one.kind == FUSED]
@@ -314,6 +316,12 @@ def _about(seed: int, seconds: float) -> Json:
         "seed": seed,
         "seconds_of_a_run": seconds,
     }
+
+
+def _devices(here: Sequence[Contender]) -> Json:
+    """What the devices are on which something is stepped, other than the CPU."""
+    places = dict.fromkeys((one.library, one.device) for one in here if one.kind in (EAGER, FUSED) and one.device != "cpu")
+    return {f"{library} {device}": backends.get(library, device).hardware()["name"] for library, device in places}
 
 
 def _cpu() -> str:

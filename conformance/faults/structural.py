@@ -107,7 +107,7 @@ def find(fault: Structural, examples: int = EXAMPLES, seed: int = 0) -> Found | 
 
 def _find(fault: Structural, examples: int, seed: int) -> Found | None:
     with planted(fault) as product:
-        for rule in dict.fromkeys((*fault.rules, "lion", "nadam", "aggmo", *RULES)):
+        for rule in dict.fromkeys((*fault.rules, "sgd", "lion", "nadam", "aggmo", *RULES)):
             for library in fault.libraries:
                 for dtype in ("float32", "float16", "float64"):
                     found = played(product, rule, library, dtype, examples, seed)
@@ -277,6 +277,7 @@ TREES = (
         "fused: a donated slot keeps its own container",
         "A slot that is written over comes back in the tree that it came in.",
         ("backends/fusing.py", "if n is o and (alike or flat.fits(tree)) else", "if n is o else"),
+        rules=("momentum",),
     ),
     _fault(
         "fused: coefficients by form alone",
@@ -316,6 +317,7 @@ NUMBERS = (
         "scalars: come back as scalars",
         "A 0-d result of NumPy is not made an array.",
         ("leaves.py", "return new if xp is None else xp.asarray(new)", "return new"),
+        rules=("adam",),
     ),
     _fault(
         "scalars: taken for carried numbers",
@@ -397,6 +399,7 @@ GIVING = (
         "donated: a gradient of another leaf",
         "That a gradient overlaps with what is written is not seen.",
         (_DONATION, "over = (last >= 0) & (end[last] > starts[grads, -1])", "over = last < -1"),
+        rules=("qhm",),
     ),
     _fault(
         "donated: read-only",
@@ -424,6 +427,7 @@ GIVING = (
         "JAX refuses what is given away twice, in its own words.",
         (_XLA, "            _refuse_shared(work, old, alone)\n", "            pass\n"),
         libraries=("jax",),
+        rules=("aggmo",),
     ),
     _fault(
         "donated: marked when it has ended",
@@ -517,7 +521,7 @@ DTYPES = (
     _fault(
         "sign: written through a mask",
         "NaN is put where it belongs in place, which some tensors refuse.",
-        ("operations.py", 'if xp.__name__ != "array_api_compat.torch":', "if xp:"),
+        ("operations.py", "        bare = x.sign()\n", "        return xp.sign(x)\n"),
         libraries=("torch",),
         rules=("lion",),
     ),

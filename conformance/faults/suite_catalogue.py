@@ -33,8 +33,8 @@ SUITE_FAULTS: list[SuiteFault] = [
         ("a measured error counts ten times", "self.ulps.get(primitive, 0.5))", "10 * self.ulps.get(primitive, 0.05))"),
         (
             "what a format flushes has no error",
-            "np.where(small, size, 0.0) if to.flushes",
-            "np.where(small, 0.0, 0.0) if to.flushes",
+            "np.where(small, size, 0.0)[()] if to.flushes",
+            "np.where(small, 0.0, 0.0)[()] if to.flushes",
         ),
         ("storage rounds twice", "error=self.error + rounding, touched", "error=self.error + 2 * rounding, touched"),
         ("the larger of two numbers has both errors", "np.maximum(x.error, y.error)))", "x.error + y.error))"),
