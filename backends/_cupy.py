@@ -12,6 +12,9 @@ from xopt.backends.fusing import Fuser
 from xopt.operations import Array
 from xopt.rule import Rule
 
+EMULATED = "cpu-emulated"
+"""What a device is called that is the CPU: the tests run CuPy on one, and nothing found there may pass for a GPU's."""
+
 
 class CuPyBackend(Backend):
     name = "cupy"
@@ -30,12 +33,12 @@ class CuPyBackend(Backend):
 
     @classmethod
     def devices(cls) -> tuple[str, ...]:
-        cupy = importlib.import_module("cupy")
+        runtime = importlib.import_module("cupy").cuda.runtime
         try:
-            count = cupy.cuda.runtime.getDeviceCount()
-        except cupy.cuda.runtime.CUDARuntimeError:  # no driver, or no device
+            names = [runtime.getDeviceProperties(i)["name"] for i in range(runtime.getDeviceCount())]
+        except runtime.CUDARuntimeError:  # no driver, or no device
             return ()
-        return tuple(f"cuda:{i}" for i in range(count))
+        return tuple(f"{EMULATED if name == b'CPU, emulated' else 'cuda'}:{i}" for i, name in enumerate(names))
 
     def dtypes(self) -> tuple[str, ...]:
         return "float16", "float32", "float64"
@@ -49,7 +52,7 @@ class CuPyBackend(Backend):
         return self.lib.asnumpy(x)
 
     def session(self) -> AbstractContextManager[Any]:
-        return self.lib.cuda.Device(int(self.device.removeprefix("cuda:")))  # type: ignore[no-any-return]
+        return self.lib.cuda.Device(self._number)  # type: ignore[no-any-return]
 
     def synchronise(self, x: Array) -> None:  # noqa: ARG002 - waits for all
         with self.session() as device:
@@ -57,7 +60,7 @@ class CuPyBackend(Backend):
 
     def hardware(self) -> dict[str, str]:
         runtime = self.lib.cuda.runtime
-        found = runtime.getDeviceProperties(int(self.device.removeprefix("cuda:")))
+        found = runtime.getDeviceProperties(self._number)
         return {
             "name": found["name"].decode(),
             "compute capability": f"{found['major']}.{found['minor']}",
@@ -65,3 +68,7 @@ class CuPyBackend(Backend):
             "driver": f"CUDA {cuda_version(runtime.driverGetVersion())}",
             **variables(),
         }
+
+    @property
+    def _number(self) -> int:
+        return int(self.device.rpartition(":")[2])

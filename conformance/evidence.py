@@ -28,6 +28,7 @@ from rich.text import Text
 import xopt
 from xopt import backends
 from xopt.backends import BACKENDS, Backend
+from xopt.backends._cupy import EMULATED
 from xopt.conformance.bounded import FORMATS, Format
 from xopt.conformance.candidate import BFloat16OnNumPy, Candidate
 from xopt.conformance.digests import SHAPES, SIZE, STEPS, hashed, inputs, mixed, other_setting, runs
@@ -261,10 +262,14 @@ def write(report: Report, directory: Path, ledger: Sequence[str] = (), jobs: int
     Raises
     ------
     ValueError
-        Where the sources differ from their commit, or where a cell did not run; nothing is written then.
+        Where the sources differ from their commit, where a cell did not run, or where a device is none; nothing is written then.
     """
     commit = require_clean()
     ran = [found for found in report.backends if found.reason is None]
+    for found in ran:
+        if found.device.startswith(EMULATED):
+            msg = f"{found.name} {found.device} is this CPU, which shows nothing of a device; make a record where there is one"
+            raise ValueError(msg)
     for found in ran:
         _require_complete(report, found)
     with workers(jobs) as submit:

@@ -340,7 +340,11 @@ def cupy(monkeypatch):
         return np.array(host)
 
     module.array, module.asnumpy = array, np.asarray
-    runtime = types.SimpleNamespace(getDeviceCount=lambda: 2, CUDARuntimeError=type("CUDARuntimeError", (RuntimeError,), {}))
+    runtime = types.SimpleNamespace(
+        getDeviceCount=lambda: 2,
+        getDeviceProperties=lambda _: {"name": b"NVIDIA H200"},
+        CUDARuntimeError=type("CUDARuntimeError", (RuntimeError,), {}),
+    )
     module.cuda = types.SimpleNamespace(runtime=runtime, Device=Device)
     monkeypatch.setitem(sys.modules, "cupy", module)
     return module
@@ -363,6 +367,14 @@ def test_cupy_computes_on_the_device_it_is_given(cupy):
     assert backend.trace(abs) is None
     with pytest.raises(ValueError, match="cupy has no bfloat16"):
         backend.asarray([1.0], "bfloat16")
+
+
+def test_an_emulated_device_is_called_so(cupy, monkeypatch):
+    names = [b"NVIDIA H200", b"CPU, emulated"]
+    monkeypatch.setattr(cupy.cuda.runtime, "getDeviceProperties", lambda i: {"name": names[i]})
+    assert available()["cupy"].devices == ("cuda:0", "cpu-emulated:1")
+    get("cupy", "cpu-emulated:1").asarray([1.0], "float32")
+    assert cupy.made_on == [1]
 
 
 def test_cupy_without_a_device_is_a_reason(cupy, monkeypatch):
