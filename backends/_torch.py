@@ -6,7 +6,7 @@ import struct
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from itertools import chain
 from types import FunctionType
 from typing import Any, NoReturn
@@ -103,8 +103,17 @@ class TorchBackend(Backend):
         capability = {"name": found.name, "compute capability": f"{found.major}.{found.minor}"}
         if torch.version.hip:
             return capability | {"ROCm": torch.version.hip} | variables()
-        driver = cuda_version(torch._C._cuda_getDriverVersion())
-        return capability | {"CUDA": torch.version.cuda, "driver": f"CUDA {driver}"} | variables()
+        return capability | {"CUDA": torch.version.cuda} | _driver() | variables()
+
+
+def _driver() -> dict[str, str]:
+    """What the driver says of itself, which torch has no public function for; nothing where it does not say."""
+    version = ctypes.c_int()
+    with suppress(OSError, AttributeError):
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        if driver.cuDriverGetVersion(ctypes.byref(version)) == 0:
+            return {"driver": f"CUDA {cuda_version(version.value)}"}
+    return {}
 
 
 def _compiled(rule: Rule[Any, Any], example: Array) -> Fuser:

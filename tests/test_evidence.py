@@ -628,7 +628,7 @@ def test_torch_on_cuda_says_its_device_and_drivers(monkeypatch):
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
     properties = {"cuda:1": types.SimpleNamespace(name="NVIDIA H200", major=9, minor=0)}
     monkeypatch.setattr(torch.cuda, "get_device_properties", properties.__getitem__)
-    monkeypatch.setattr(torch._C, "_cuda_getDriverVersion", lambda: 12080, raising=False)
+    monkeypatch.setattr("xopt.backends._torch._driver", lambda: {"driver": "CUDA 12.8"})
     monkeypatch.setattr(torch.version, "cuda", "12.6")
     about = {"name": "NVIDIA H200", "compute capability": "9.0", "NVIDIA_TF32_OVERRIDE": "0"}
     assert TorchBackend("cuda:1").hardware() == about | {"CUDA": "12.6", "driver": "CUDA 12.8"}
