@@ -42,7 +42,7 @@ OPTIONS = {
 """Torch's options for the numbers of eager mode, of which older versions have some."""
 
 CUDA_OPTIONS = {"combo_kernels": True}
-"""Several small leaves share a launch. Not run yet, for want of a device."""
+"""Several small leaves share a launch."""
 
 
 def fuser(rule: Rule[Any, Any], example: Array) -> Fuser:

@@ -738,10 +738,16 @@ def _values(interval: Interval) -> tuple[str, ...]:
 Trouble = Callable[[Draft], list[str]]
 
 
+def _another_key(draft: Draft) -> str:
+    """One that is not there, of another type than numbers: but for JAX, whose ``jit`` sorts the keys before it calls a step."""
+    numbers = draft.library == "jax" and draft.tree[1] and isinstance(draft.tree[1][0][0], int)
+    return "0" if numbers else "'zz'"
+
+
 def _surplus(draft: Draft) -> list[str]:
     extra = draft._make((3,), 40, draft.dtype)
     if draft.tree[0] in MAPPINGS:
-        return [f"grad = copy.copy(grad); grad['zz'] = {extra}"]
+        return [f"grad = copy.copy(grad); grad[{_another_key(draft)}] = {extra}"]
     return [f"grad = [*grad, {extra}]"] if draft.tree[0] == "list" else []
 
 
@@ -807,7 +813,9 @@ def _slot(draft: Draft, change: str) -> list[str]:
 
 
 def _slot_keys(draft: Draft) -> list[str]:
-    return _slot(draft, "state = state._replace({0}=dict(state.{0}, zz=None))") if draft.tree[0] in MAPPINGS else []
+    if draft.tree[0] not in MAPPINGS:
+        return []
+    return _slot(draft, f"state = state._replace({{0}}={{{{**state.{{0}}, {_another_key(draft)}: None}}}})")
 
 
 def _slot_dtype(draft: Draft) -> list[str]:
