@@ -59,15 +59,16 @@ _FOLDERS = {
 def source_hashes() -> dict[str, str]:
     """SHA-256 of the normal form of each part of the source that decides a verdict, by name.
 
-    ``rule:NAME`` and ``golden:NAME`` are its file, ``backend:NAME`` its file and the probes, ``suite`` is what runs the checks and
-    judges them: each with all modules of its own package that it imports. ``digest`` is what the digests are computed by. The
-    ledger is no part: it says what is accepted, not what was found.
+    ``rule:NAME`` and ``golden:NAME`` are its file, ``backend:NAME`` its file and the probes, ``cells`` is what draws the inputs of a
+    cell and judges it: each with all modules of its own package that it imports. ``digest`` is what the digests are computed by.
+    The laws are no part, as no table shows them; nor is the ledger: it says what is accepted, not what was found.
     """
     hashes = {f"rule:{name}": _hash(f"xopt.rules.{name}", within="xopt") for name in RULES}
     hashes |= {f"golden:{name}": _hash(f"xopt.conformance.golden.{name}", within="xopt.conformance.golden") for name in RULES}
     for name, kind in BACKENDS.items():
         hashes[f"backend:{name}"] = _hash(kind.__module__, "xopt.backends.probes", within="xopt.backends")
-    hashes["suite"] = _hash("xopt.conformance.suite", within="xopt.conformance")
+    judges = _hash("xopt.conformance.cells", within="xopt.conformance"), normal_form(inspect.getsource(formats_of))
+    hashes["cells"] = _sha256(repr(judges))
     parts = (SHAPES, STEPS, *(normal_form(inspect.getsource(part)) for part in (inputs, mixed, other_setting, runs, hashed)))
     hashes["digest"] = _sha256(repr(parts))
     return hashes
@@ -391,7 +392,7 @@ def _record(
 
 def _subjects(backend: str, rules: Sequence[str]) -> list[str]:
     """What the cells of a backend stand on."""
-    return [*(f"rule:{rule}" for rule in rules), *(f"golden:{rule}" for rule in rules), f"backend:{backend}", "suite", "digest"]
+    return [*(f"rule:{rule}" for rule in rules), *(f"golden:{rule}" for rule in rules), f"backend:{backend}", "cells", "digest"]
 
 
 _LEFT_OUT = {"backend", "device", "reason", "histogram", "growth", "worst", "explanation"}
@@ -528,7 +529,7 @@ def _judge(name: str, record: dict[str, Any], hashes: dict[str, str], today: dat
     stale = _stale(record, rules, hashes)
     if stale:
         changed = {subject for subjects in stale.values() for subject in subjects}
-        level = WARNING if changed <= {"suite", f"backend:{backend}"} else ERROR
+        level = WARNING if changed <= {"cells", f"backend:{backend}"} else ERROR
         find(level, f"stale: {_why_stale(stale, rules)}; {renew}, or delete those of {backend} on {device} ({hardware})")
     wrong = [
         key

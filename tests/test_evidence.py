@@ -39,7 +39,7 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 def test_hashes_name_all_that_decides():
     hashes = evidence.source_hashes()
     parts = {f"{part}:{rule}" for part in ("rule", "golden") for rule in RULES}
-    assert set(hashes) == {*parts, *(f"backend:{name}" for name in BACKENDS), "suite", "digest"}
+    assert set(hashes) == {*parts, *(f"backend:{name}" for name in BACKENDS), "cells", "digest"}
     assert len(set(hashes.values())) == len(hashes)
 
 
@@ -49,14 +49,20 @@ def test_every_rule_stands_on_the_common_modules():
         assert set(evidence.modules(f"xopt.rules.{name}", within="xopt")) == {*common, f"xopt.rules.{name}"}
 
 
-def test_the_suite_is_all_that_it_loads():
+def test_what_judges_a_cell_is_all_that_it_loads():
     """Also what it might import by a name made at run time, which the text does not show."""
-    code = "import sys, xopt.conformance.suite; print(*(name for name in sys.modules if name.startswith('xopt.conformance.')))"
+    code = """
+import importlib.util, sys
+name = "xopt.conformance"
+sys.modules[name] = importlib.util.module_from_spec(importlib.util.find_spec(name))  # as it would be if it imported nothing
+import xopt.conformance.cells
+print(*(module for module in sys.modules if module.startswith(f"{name}.")))
+"""
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     goldens = {f"xopt.conformance.golden.{name}" for name in RULES}
     shows = {f"xopt.conformance.{name}" for name in evidence.SHOWS}
     loaded = {name for name in set(done.stdout.split()) - goldens if not any(f"{name}.".startswith(f"{show}.") for show in shows)}
-    found = set(evidence.modules("xopt.conformance.suite", within="xopt.conformance"))
+    found = set(evidence.modules("xopt.conformance.cells", within="xopt.conformance"))
     assert {"xopt.conformance.reference", "xopt.conformance.bounded", "xopt.conformance.cells"} <= loaded <= found
     assert not found & (shows | goldens)
 
@@ -95,8 +101,8 @@ def changed(before):
         ("xopt.conformance.golden.lion", "0.99,", "0.98,", {"golden:lion"}),
         ("xopt.backends._torch", '"float16", ', "", {"backend:torch"}),
         ("xopt.backends.probes", "NUMBER = 3.0", "NUMBER = 5.0", {f"backend:{name}" for name in BACKENDS}),
-        ("xopt.conformance.reference", "np.abs", "np.negative", {"suite"}),
-        ("xopt.conformance.bounded", "2.0**-30", "2.0**-3", {"suite"}),
+        ("xopt.conformance.reference", "np.abs", "np.negative", {"cells"}),
+        ("xopt.conformance.bounded", "2.0**-30", "2.0**-3", {"cells"}),
     ],
 )
 def test_edits_change_the_hashes_of_what_stands_on_them(edit, module, old, new, parts):
@@ -335,7 +341,7 @@ def test_a_record_is_a_statement_and_counts(report, written):
     assert record["_type"] == "https://in-toto.io/Statement/v1"
     assert record["predicateType"] == "https://in-toto.io/attestation/test-result/v0.1"
     names = {subject["name"] for subject in record["subject"]}
-    assert names == {"rule:sgd", "rule:adamw", "golden:sgd", "golden:adamw", "backend:array_api_strict", "suite", "digest"}
+    assert names == {"rule:sgd", "rule:adamw", "golden:sgd", "golden:adamw", "backend:array_api_strict", "cells", "digest"}
     predicate = record["predicate"]
     assert predicate["result"] == "PASSED"
     assert "adamw/float32/eager" in predicate["passedTests"]
@@ -541,11 +547,11 @@ def test_an_edited_rule_makes_its_own_cells_stale(report, written, edit):
 @pytest.mark.parametrize(
     ("module", "old", "new", "part"),
     [
-        ("xopt.conformance.bounded", "2.0**-30", "2.0**-3", "suite"),
+        ("xopt.conformance.bounded", "2.0**-30", "2.0**-3", "cells"),
         ("xopt.backends._array_api_strict", '"float32", ', "", "backend:array_api_strict"),
     ],
 )
-def test_an_edited_suite_or_backend_makes_all_cells_stale(report, written, edit, module, old, new, part):
+def test_an_edited_judge_or_backend_makes_all_cells_stale(report, written, edit, module, old, new, part):
     edit(module, old, new)
     ((level, message),) = messages(written)
     assert level == evidence.WARNING
