@@ -59,9 +59,9 @@ _FOLDERS = {
 def source_hashes() -> dict[str, str]:
     """SHA-256 of the normal form of each part of the source that decides a verdict, by name.
 
-    ``rule:NAME`` and ``golden:NAME`` are its file, ``backend:NAME`` its file and the probes, ``cells`` is what draws the inputs of a
-    cell and judges it: each with all modules of its own package that it imports. ``digest`` is what the digests are computed by.
-    The laws are no part, as no table shows them; nor is the ledger: it says what is accepted, not what was found.
+    ``rule:NAME`` and ``golden:NAME`` are its file, ``backend:NAME`` its file and the probes, ``cells`` is what draws the inputs of
+    a cell and judges it: each with all modules of its own package that it imports. ``digest`` is what the digests are computed
+    by. The laws are no part, as no table shows them; nor is the ledger: it says what is accepted, not what was found.
     """
     hashes = {f"rule:{name}": _hash(f"xopt.rules.{name}", within="xopt") for name in RULES}
     hashes |= {f"golden:{name}": _hash(f"xopt.conformance.golden.{name}", within="xopt.conformance.golden") for name in RULES}
