@@ -487,7 +487,7 @@ def _explain(result: Cell | Replay, found: list[BackendReport]) -> None:
     probes = Probes.from_dict(backend.probes)
     arithmetic = "float64" if result.dtype == "float64" else "float32"
     uses_sqrt = "sqrt" in RULES[result.rule].update.__code__.co_names
-    result.explanation = probes.explain(arithmetic, result.mode != "eager", uses_sqrt)
+    result.explanation += probes.explain(arithmetic, result.mode != "eager", uses_sqrt)
 
 
 Submit = Callable[..., "Future[Any]"]

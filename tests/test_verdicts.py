@@ -18,7 +18,7 @@ from test_conform import SCHEMA, xopt_command
 
 import xopt
 from xopt import backends
-from xopt.conformance import conform, ledger, suite
+from xopt.conformance import conform, digits, ledger, suite
 from xopt.conformance.bounded import FORMATS
 from xopt.conformance.cells import check_rule
 from xopt.conformance.html import write_html
@@ -145,6 +145,22 @@ def test_a_replay_that_is_wrong_or_fails_leaves_the_others_alone(monkeypatch: py
             right, wrong = replay_rule("sgd", TARGETS, PLAIN, 3)
         assert (right.verdict, wrong.verdict) == (IDENTICAL, WRONG)
         assert (len(right.losses), len(wrong.losses)) == (3, 0)
+
+
+def test_a_training_that_wants_a_library_that_is_not_there_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = digits.train
+
+    def without_products(rule: Any, backend: Any, steps: int) -> Any:
+        if backend.name != "numpy":
+            msg = "no libcublas"
+            raise ImportError(msg)
+        return train(rule, backend, steps)
+
+    monkeypatch.setattr(digits, "train", without_products)
+    right, without = replay_rule("sgd", TARGETS, PLAIN, 3)
+    assert (right.verdict, without.verdict) == (IDENTICAL, IDENTICAL)
+    assert (len(right.losses), without.losses, without.divergence) == (3, [], None)
+    assert without.explanation == ["not trained here: ImportError: no libcublas"]
 
 
 # The whole run.
