@@ -59,11 +59,12 @@ _FOLDERS = {
 def source_hashes() -> dict[str, str]:
     """SHA-256 of the normal form of each part of the source that decides a verdict, by name.
 
-    ``rule:NAME`` and ``golden:NAME`` are its file, ``backend:NAME`` its file and the probes, ``cells`` is what draws the inputs of
-    a cell and judges it: each with all modules of its own package that it imports. ``digest`` is what the digests are computed
-    by. The laws are no part, as no table shows them; nor is the ledger: it says what is accepted, not what was found.
+    ``rule:NAME`` is its file and what it computes with, ``golden:NAME`` is its file, ``backend:NAME`` its file and the probes,
+    ``cells`` is what draws the inputs of a cell and judges it: each with all modules of its own package that it imports. ``digest``
+    is what the digests are computed by. What pairs and checks the arrays of a step is no part: the digests show what becomes of the
+    numbers. The laws are none, as no table shows them; nor is the ledger: it says what is accepted, not what was found.
     """
-    hashes = {f"rule:{name}": _hash(f"xopt.rules.{name}", within="xopt") for name in RULES}
+    hashes = {f"rule:{name}": _hash(f"xopt.rules.{name}", *ARITHMETIC, within="xopt.rules") for name in RULES}
     hashes |= {f"golden:{name}": _hash(f"xopt.conformance.golden.{name}", within="xopt.conformance.golden") for name in RULES}
     for name, kind in BACKENDS.items():
         hashes[f"backend:{name}"] = _hash(kind.__module__, "xopt.backends.probes", within="xopt.backends")
@@ -73,6 +74,9 @@ def source_hashes() -> dict[str, str]:
     hashes["digest"] = _sha256(repr(parts))
     return hashes
 
+
+ARITHMETIC = "xopt.operations", "xopt.scalars"
+"""Modules that all rules compute with."""
 
 SHOWS = ("evidence", "faults", "html", "report")
 """Modules of the suite that decide no verdict: they show verdicts, or plant faults to show that the suite finds them."""

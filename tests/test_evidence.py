@@ -43,10 +43,10 @@ def test_hashes_name_all_that_decides():
     assert len(set(hashes.values())) == len(hashes)
 
 
-def test_every_rule_stands_on_the_common_modules():
-    common = {f"xopt.{name}" for name in ("operations", "rule", "leaves", "checks", "scalars")}
+def test_every_rule_computes_with_the_common_modules():
+    beside = {f"xopt.{name}" for name in ("rule", "leaves", "checks")}
     for name in RULES:
-        assert set(evidence.modules(f"xopt.rules.{name}", within="xopt")) == {*common, f"xopt.rules.{name}"}
+        assert set(evidence.modules(f"xopt.rules.{name}", within="xopt")) == {f"xopt.rules.{name}", *evidence.ARITHMETIC, *beside}
 
 
 def test_what_judges_a_cell_is_all_that_it_loads():
@@ -98,6 +98,7 @@ def changed(before):
         ("xopt.rules.adamw", '"""', '"""Other words: ', set()),
         ("xopt.scalars", '"""``1 - beta**t``', '"""Other words', set()),
         ("xopt.scalars", "_HALVINGS = 10", "_HALVINGS = 11", {f"rule:{name}" for name in RULES}),
+        ("xopt.rule", "self.name = name", "self.name = name.lower()", set()),
         ("xopt.conformance.golden.lion", "0.99,", "0.98,", {"golden:lion"}),
         ("xopt.backends._torch", '"float16", ', "", {"backend:torch"}),
         ("xopt.backends.probes", "NUMBER = 3.0", "NUMBER = 5.0", {f"backend:{name}" for name in BACKENDS}),

@@ -48,6 +48,24 @@ def test_the_law_holds_of_numpy(name: str) -> None:
     assert all(r.examples == 15 and r.numbers > 100 for r in results)
 
 
+def test_what_does_not_fail_again_is_said_to_be_not_reproducible(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, play = iter(range(10**6)), Play.run
+
+    def fails_once(self: Play, situation: Situation, mode: Mode) -> None:
+        if next(calls) == 5:
+            msg = "a race"
+            raise BrokenError(msg)
+        play(self, situation, mode)
+
+    monkeypatch.setattr(Play, "run", fails_once)
+    targets = [("numpy", "cpu", "eager"), ("array_api_strict", "cpu", "eager")]
+    one, other = check_structures("sgd", "float32", targets, FORMATS_OF, 10, seed=0)
+    assert one.broken is not None
+    assert one.broken["reason"] == "BrokenError: a race"
+    assert "not reproducible" in one.broken["again"]
+    assert other.verdict == HELD
+
+
 def test_a_dtype_that_a_library_lacks_is_not_run() -> None:
     (result,) = check_structures("sgd", "bfloat16", [("numpy", "cpu", "eager")], FORMATS_OF, 2, seed=0)
     assert result.reason == "numpy has no bfloat16"

@@ -292,3 +292,19 @@ def test_jit_without_fma_is_the_eager_bits():
         """
     env = os.environ | {"XLA_FLAGS": "--xla_cpu_max_isa=AVX", "JAX_PLATFORMS": "cpu"}
     subprocess.run([sys.executable, "-c", code], env=env, check=True)
+
+
+@pytest_torch
+@pytest.mark.parametrize("count", [np.int64(5), np.array(5), np.uint8(5)], ids=lambda count: type(count).__name__)
+def test_torch_compile_takes_a_count_of_numpy(count, dynamo):
+    """As a state that comes back from a file may have one."""
+    import torch
+
+    step = torch.compile(xopt.adam_step, backend="aot_eager")
+    state, grad = xopt.adam_init(torch.ones(3)), torch.full((3,), 0.5)
+    with torch.no_grad():
+        expected = xopt.adam_step(state._replace(step=5), grad)
+        got = step(state._replace(step=count), grad)
+        with pytest.raises(TypeError, match=r"adam_step: state\.step must be an int or"):
+            step(state._replace(step=np.array([5, 5])), grad)
+    assert (got.step, got.params.tolist()) == (6, expected.params.tolist())

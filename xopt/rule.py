@@ -420,9 +420,14 @@ def _next_count(function: str, count: Any) -> Any:
     if isinstance(count, Integral) and count is not True and count is not False:
         _refuse_negative(function, int(count))
         return int(count) + 1
-    if _is_scalar(count, "integral"):
+    if hasattr(
+        type(count), "__array_interface__"
+    ):  # of NumPy, which torch.compile takes for a tensor of its own where it is asked more
+        if count.ndim == 0 and count.dtype.kind in "iu":
+            return _next_count(function, int(count))
+    elif _is_scalar(count, "integral"):
         xp = namespace(count)
-        if xp.iinfo(count.dtype).bits >= 32 and not hasattr(type(count), "__array_interface__"):
+        if xp.iinfo(count.dtype).bits >= 32:
             return xp.maximum(count + 1, count)  # at its end it stays there: the sum is negative, or 0
         if as_number(count) is not None:
             return _next_count(function, int(count))

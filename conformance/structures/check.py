@@ -11,6 +11,7 @@ from xopt.backends.numba_kernels import numba_or_reason
 from xopt.conformance.bounded import Format
 from xopt.conformance.cells import SETTINGS
 from xopt.conformance.census import saw
+from xopt.conformance.laws.check import HOLDS
 from xopt.conformance.results import LawResult
 from xopt.conformance.structures.draw import situations
 from xopt.conformance.structures.law import Play, Product
@@ -39,14 +40,18 @@ class _Examples:
     def __init__(self, play: Play, rows: list[tuple[LawResult, Sequence[Mode]]], compiled: int) -> None:
         self.play = play
         self.rows = rows
-        self.compiled = compiled
+        self.compiled = compiled  # how many more may be
         self.count = 0
+        self.found: _Broken | None = None  # the first
+        self._compiles: dict[Situation, bool] = {}  # the same each time, as Hypothesis looks at some again
 
     def run(self, situation: Situation) -> None:
         self.count += 1
         self._look_at(situation)
-        compiles = self.compiled > 0 and len(situation.setup) <= SMALL and not situation.troubles
-        self.compiled -= compiles
+        if situation not in self._compiles:
+            self._compiles[situation] = self.compiled > 0 and len(situation.setup) <= SMALL and not situation.troubles
+            self.compiled -= self._compiles[situation]
+        compiles = self._compiles[situation]
         for result, modes in self.rows:
             for mode in modes:
                 slow = mode.compiler == SLOW or (mode.mode == "traced" and situation.library == "torch")
@@ -74,7 +79,9 @@ class _Examples:
             reason = f"{type(error).__name__}: {error}"
             if self.play.trouble:
                 situation = situation._replace(troubles=(self.play.trouble,))
-            raise _Broken(result, {"program": situation.program(mode), "mode": str(mode), "reason": reason}) from error
+            broken = _Broken(result, {"program": situation.program(mode), "mode": str(mode), "reason": reason})
+            self.found = self.found or broken
+            raise broken from error
 
 
 def check_structures(
@@ -157,13 +164,19 @@ def _explore(
     explore = hypothesis.settings(SETTINGS, max_examples=examples, phases=phases)
     while rows:
         first = rows[0][0]
-        run: Any = hypothesis.given(drawn)(_Examples(play, rows, compiled).run)  # type: ignore[no-untyped-call]
+        examined = _Examples(play, rows, compiled)
+        run: Any = hypothesis.given(drawn)(examined.run)  # type: ignore[no-untyped-call]
         run = hypothesis.seed(zlib.crc32(f"{seed} {first.rule} {first.dtype} {first.backend} {STRUCTURES}".encode()))(run)
         try:
             explore(run)()
-        except _Broken as error:
-            error.result.broken = error.details
-            rows = [row for row in rows if row[0] is not error.result]
+        except Exception as error:
+            broken = error if isinstance(error, _Broken) else examined.found
+            if broken is None:  # it is no situation that failed
+                raise
+            if broken is not error:  # Hypothesis does not see it again, and says so in errors of its own
+                broken.details["again"] = HOLDS
+            broken.result.broken = broken.details
+            rows = [row for row in rows if row[0] is not broken.result]
             for old, _ in rows:
                 old.__dict__.update(LawResult(old.law, old.rule, old.backend, old.device, old.dtype, old.mode).__dict__)
         else:
