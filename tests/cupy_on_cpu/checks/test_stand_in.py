@@ -1,5 +1,6 @@
 """CuPy on the stand-in against NumPy: so that a fault of the stand-in is not taken for one of xopt."""
 
+import signal
 import subprocess
 import sys
 
@@ -154,28 +155,29 @@ def ends(program):
     return done.returncode, done.stderr
 
 
-SEGV, BUS = -11, -7
-
+KERNEL = "touches what is not allocated on its device"
 FAULTS = {
-    "the host reads": (SEGV, "ctypes.string_at(cupy.ones(3).data.ptr, 8)"),
-    "the host writes": (SEGV, "ctypes.memset(cupy.ones(3).data.ptr, 0, 8)"),
-    "a kernel reads behind an array": (BUS, "run('int y = x[3]; x[0] = y', cupy.ones(3, 'i4'))"),
-    "a kernel writes behind an array": (BUS, "run('x[3] = 1', cupy.ones(3, 'i4'))"),
-    "a kernel writes to freed memory": (BUS, "run('*(int *)x[0] = 1', cupy.asarray([cupy.ones(3).data.ptr]))"),
+    "the host reads": ("", "ctypes.string_at(cupy.ones(3).data.ptr, 8)"),
+    "the host writes": ("", "ctypes.memset(cupy.ones(3).data.ptr, 0, 8)"),
+    "a kernel reads behind an array": (KERNEL, "run('volatile int y = x[3]', cupy.ones(3, 'i4'))"),
+    "a kernel writes behind an array": (KERNEL, "run('*(int *)&x[3] = 1', cupy.ones(3, 'i4'))"),
+    "a kernel writes to freed memory": (KERNEL, "run('*(int *)x[0] = 1', cupy.asarray([cupy.ones(3).data.ptr]))"),
     "a kernel writes to another device": (
-        SEGV,
+        KERNEL,
         "x = cupy.ones(3)\nwith cupy.cuda.Device(1): run('*(double *)x[0] = 1', cupy.asarray([x.data.ptr]))",
     ),
-    "none": (0, "x = cupy.ones(3, 'i4'); run('x[2] = 7', x); assert x.tolist() == [1, 1, 7]"),
+    "nobody": (None, "x = cupy.ones(3, 'i4'); run('*(int *)&x[2] = 7', x); assert x.tolist() == [1, 1, 7]"),
 }
 RUN = "def run(text, x): cupy.ElementwiseKernel('raw T x', '', text, 'bad', no_return=True)(x, size=1)\n"
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_wrong_accesses_end_the_process(name):
-    wanted, program = FAULTS[name]
+    says, program = FAULTS[name]
     status, errors = ends(RUN + program)
-    assert status == wanted, errors
+    assert status == (0 if says is None else -signal.SIGSEGV), errors
+    assert (says or "") in errors
+    assert says or not errors
 
 
 def test_copies_beyond_an_allocation_are_refused():

@@ -3,34 +3,48 @@
 // All work is done at once in the calling thread, so that streams and events have nothing to do. What is not defined here, build.py
 // defines as a function that returns cudaErrorNotSupported.
 //
-// An allocation ends where a page ends, and the page behind it is mapped to an empty file, as everything is that is not allocated:
-// whoever touches that gets SIGBUS. The allocations themselves are closed to the host: it gets SIGSEGV outside a copy.
+// An allocation ends where a page ends. Nothing of a device can be touched by the host outside a copy: whoever does gets SIGSEGV.
+// While a kernel runs, the first touch of each allocation of its device opens it; that of anything else ends the process too. To open
+// all allocations for each kernel would take longer than all the rest.
 #include "stand_in.h"
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <cuda_runtime_api.h>
+#include <deque>
 #include <map>
 #include <mutex>
+#include <pthread.h>
+#include <signal.h>
 #include <string>
 #include <sys/mman.h>
+#include <unistd.h>
 #include <vector>
 
 namespace {
 constexpr int MOST = 4;                       // devices
 constexpr size_t SPACE = size_t(64) << 30;    // addresses of a device, of which none is memory until it is allocated
 constexpr size_t PAGE = 4096;
+constexpr int RESERVED = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+
+constexpr size_t KEPT = 64;                   // freed ranges of a size that are not used again yet, so that a late touch shows
+
+struct Pages {
+    char *first;
+    size_t bytes;
+    int protect(int access) const { return mprotect(first, bytes, access); }
+};
 
 struct Allocation {
-    size_t size, pages;
+    size_t size;
+    Pages pages;
 };
 
 struct Memory {
-    char *base, *top;                             // all of a device, and the end of what was ever used
-    int opened = 0;
+    char *base, *top;  // all of a device, and the end of what was ever used
     std::map<char *, Allocation> live;
-    std::map<size_t, std::vector<char *>> freed;  // the first of so many pages, which may be used again
+    std::map<size_t, std::deque<char *>> freed;  // of so many bytes
 };
 
 std::recursive_mutex lock;
@@ -45,17 +59,12 @@ int device_count() {
     return count < 1 ? 1 : count > MOST ? MOST : count;
 }
 
-int nothing() {
-    static const int file = memfd_create("nothing", MFD_CLOEXEC);
-    return file;
-}
-
 Memory *memories() {
     static Memory *all = [] {
         Memory *made = new Memory[MOST];
         for (int device = 0; device < device_count(); ++device) {
             Memory &m = made[device];
-            m.base = m.top = (char *)mmap(nullptr, SPACE, PROT_NONE, MAP_SHARED | MAP_NORESERVE, nothing(), 0);
+            m.base = m.top = (char *)mmap(nullptr, SPACE, PROT_NONE, RESERVED, -1, 0);
             if (m.base == MAP_FAILED) {
                 perror("CuPy on a CPU: no addresses for the memory of a device");
                 abort();
@@ -80,35 +89,37 @@ int owner(const void *p) {
     return -1;
 }
 
-// Whether a range lies in one allocation of a device.
-bool allocated(const void *p, size_t size) {
-    const int device = owner(p);
-    if (device < 0) return false;
+// The allocation of a device in which an address lies; null where there is none.
+const Allocation *allocation_at(int device, const void *p) {
+    if (device < 0) return nullptr;
     const auto &live = memories()[device].live;
     auto it = live.upper_bound((char *)p);
-    if (it == live.begin()) return false;
+    if (it == live.begin()) return nullptr;
     --it;
-    return (char *)p + size <= it->first + it->second.size;
+    return (char *)p < it->first + it->second.size ? &it->second : nullptr;
+}
+
+bool allocated(const void *p, size_t size) {
+    const Allocation *found = allocation_at(owner(p), p);
+    return found && (char *)p + size <= found->pages.first + found->pages.bytes;
 }
 
 void *allocate(size_t size) {
     std::lock_guard<std::recursive_mutex> hold(lock);
     Memory &m = memories()[current];
-    const size_t pages = (size + PAGE - 1) / PAGE;
-    char *at = m.top;
-    auto &freed = m.freed[pages];
-    if (!freed.empty()) {
-        at = freed.back();
-        freed.pop_back();
+    Pages pages{m.top, (size + PAGE - 1) / PAGE * PAGE};
+    auto &freed = m.freed[pages.bytes];
+    if (freed.size() > KEPT) {
+        pages.first = freed.front();
+        freed.pop_front();
     } else {
-        if (m.top + (pages + 1) * PAGE > m.base + SPACE) return nullptr;
-        m.top += (pages + 1) * PAGE;
+        if (m.top + pages.bytes + PAGE > m.base + SPACE) return nullptr;
+        m.top += pages.bytes + PAGE;  // the last page is never opened
     }
-    const int flags = MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-    if (mmap(at, pages * PAGE, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED) return nullptr;
-    memset(at, 0xff, pages * PAGE);  // NaN, in each format
-    mprotect(at, pages * PAGE, PROT_NONE);
-    char *p = at + pages * PAGE - size;
+    if (pages.protect(PROT_READ | PROT_WRITE)) return nullptr;
+    memset(pages.first, 0xff, pages.bytes);  // NaN, in each format
+    pages.protect(PROT_NONE);
+    char *p = pages.first + pages.bytes - size;
     m.live[p] = {size, pages};
     return p;
 }
@@ -120,27 +131,45 @@ bool release(void *p) {
     Memory &m = memories()[device];
     auto it = m.live.find((char *)p);
     if (it == m.live.end()) return false;
-    const auto [size, pages] = it->second;
-    char *at = it->first + size - pages * PAGE;
-    mmap(at, pages * PAGE, PROT_NONE, MAP_FIXED | MAP_SHARED | MAP_NORESERVE, nothing(), at - m.base);
-    m.freed[pages].push_back(at);
+    const Pages pages = it->second.pages;
+    mmap(pages.first, pages.bytes, PROT_NONE, MAP_FIXED | RESERVED, -1, 0);  // gives the memory back
+    m.freed[pages.bytes].push_back(pages.first);
     m.live.erase(it);
     return true;
 }
 
-// Opens the devices to which the ends of a copy belong.
-struct Ends {
-    const int devices[2];
-    Ends(const void *to, const void *from) : devices{owner(to), owner(from)} {
-        for (int device : devices) if (device >= 0) stand_in_open(device);
+// While a kernel runs: its device and thread, what it has touched, and whose SIGSEGV is then.
+int running;
+pthread_t runner;
+std::vector<Pages> touched;
+struct sigaction before;
+
+void on_touch(int, siginfo_t *info, void *) {
+    const Allocation *found = pthread_equal(runner, pthread_self()) ? allocation_at(running, info->si_addr) : nullptr;
+    if (found) {
+        found->pages.protect(PROT_READ | PROT_WRITE);
+        touched.push_back(found->pages);
+        return;
     }
-    ~Ends() {
-        for (int device : devices) if (device >= 0) stand_in_close(device);
+    const char says[] = "CuPy on a CPU: a kernel touches what is not allocated on its device\n";
+    if (write(2, says, sizeof says - 1) < 0) {}
+    sigaction(SIGSEGV, &before, nullptr);  // which the same touch then reaches
+}
+
+// Opens an allocation to a copy.
+struct End {
+    const Allocation *of;
+    explicit End(const void *p) : of(allocation_at(owner(p), p)) {
+        if (of) of->pages.protect(PROT_READ | PROT_WRITE);
+    }
+    ~End() {
+        if (of) of->pages.protect(PROT_NONE);
     }
 };
 
 cudaError_t copy(void *to, const void *from, size_t size, cudaMemcpyKind kind, const char *when) {
     if (!size) return cudaSuccess;
+    std::lock_guard<std::recursive_mutex> hold(lock);
     const bool to_device = owner(to) >= 0, from_device = owner(from) >= 0;
     if (kind != cudaMemcpyDefault) {
         if (to_device != (kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice)) return failed(cudaErrorInvalidValue);
@@ -148,7 +177,7 @@ cudaError_t copy(void *to, const void *from, size_t size, cudaMemcpyKind kind, c
     }
     if ((to_device && !allocated(to, size)) || (from_device && !allocated(from, size))) return failed(cudaErrorInvalidValue);
     stand_in_note("copy %s%s, %zu bytes", to_device ? from_device ? "on devices" : "to device" : "to host", when, size);
-    Ends open(to, from);
+    const End destination(to), source(from);
     memmove(to, from, size);
     return cudaSuccess;
 }
@@ -158,12 +187,18 @@ extern "C" {
 int stand_in_device() { return current; }
 void stand_in_open(int device) {
     lock.lock();
-    Memory &m = memories()[device];
-    if (m.opened++ == 0 && m.top > m.base) mprotect(m.base, m.top - m.base, PROT_READ | PROT_WRITE);
+    running = device;
+    runner = pthread_self();
+    touched.reserve(1000);
+    struct sigaction action = {};
+    action.sa_sigaction = on_touch;
+    action.sa_flags = SA_SIGINFO;
+    sigaction(SIGSEGV, &action, &before);
 }
-void stand_in_close(int device) {
-    Memory &m = memories()[device];
-    if (--m.opened == 0 && m.top > m.base) mprotect(m.base, m.top - m.base, PROT_NONE);
+void stand_in_close() {
+    sigaction(SIGSEGV, &before, nullptr);
+    for (const Pages &pages : touched) pages.protect(PROT_NONE);
+    touched.clear();
     lock.unlock();
 }
 void stand_in_note(const char *format, ...) {
@@ -270,9 +305,10 @@ cudaError_t cudaMemcpyPeer(void *to, int, const void *from, int, size_t size) { 
 cudaError_t cudaMemcpyPeerAsync(void *to, int, const void *from, int, size_t size, cudaStream_t) { return copy(to, from, size, cudaMemcpyDeviceToDevice, ""); }
 cudaError_t cudaMemset(void *p, int value, size_t size) {
     if (!size) return cudaSuccess;
+    std::lock_guard<std::recursive_mutex> hold(lock);
     if (!allocated(p, size)) return failed(cudaErrorInvalidValue);
     stand_in_note("set %zu bytes", size);
-    Open open(owner(p));
+    const End destination(p);
     memset(p, value, size);
     return cudaSuccess;
 }
