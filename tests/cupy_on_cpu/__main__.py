@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CYTHON = {"14.2.0": "3.2.9", "13.6.0": "3.1.6"}
 """The versions of CuPy that this is for, the default first, each with the Cython that its sources want."""
-TESTS = "bad_input", "purity", "rule", "scalars", "sound", "backends"
+TESTS = "bad_input", "purity", "rule", "scalars", "sound"
 """Modules of the project's tests that run for each array library."""
 PROBE = "#include <immintrin.h>\n_Float16 half(float x) { return (_Float16)x; }\n"
 
@@ -101,7 +101,7 @@ class Environment:
 
 def test(environment: Environment) -> None:
     """The stand-in's own tests, those of xopt on it, and the project's tests that have a row for CuPy."""
-    pytest = "-m", "pytest", "-q", "-p", "no:cacheprovider"
+    pytest = "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider"
     environment.run(*pytest, HERE / "checks", devices=2)
     environment.run(*pytest, "-k", "cupy", *(ROOT / "tests" / f"test_{name}.py" for name in TESTS))
 

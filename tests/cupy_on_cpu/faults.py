@@ -117,18 +117,8 @@ def finds(fault: Fault) -> str | None:
             shutil.copytree(ROOT / inner, site / installed)
         for file, text in edited(fault, fault.package).items():
             (site / fault.package.replace(".", "/") / file).write_text(text)
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-x",
-            "-v",
-            "-p",
-            "no:cacheprovider",
-            "-k",
-            fault.by,
-            str(HERE / "checks" / "test_xopt.py"),
-        ]
+        pytest = sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider"  # -P: the copy, not the working directory
+        command = [*pytest, "-x", "-v", "-k", fault.by, str(HERE / "checks" / "test_xopt.py")]
         done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": folder}, capture_output=True, text=True)
     if done.returncode == 0:
         return None

@@ -1,6 +1,7 @@
 """xopt's steps on CuPy arrays: the bits of NumPy, the device of the params, and what is asked of the device."""
 
 import warnings
+from pathlib import Path
 
 import cupy
 import numpy as np
@@ -15,6 +16,7 @@ from xopt.backends.cupy_kernels import SMALL
 
 RULES = [xopt.momentum, xopt.nadam, xopt.adamw, xopt.lion, xopt.ademamix]
 DTYPES = ["float32", "float16", "float64"]
+PAGE = Path(__file__).parents[3] / "docs" / "backends" / "cupy-on-cpu.md"
 
 
 def numbers(seed, shape, dtype="float32"):
@@ -189,16 +191,11 @@ def asked(step, state, grad):
     return kinds.count("launch"), kinds.count("copy to device"), waits
 
 
-EAGER = {
-    "sgd": 0,
-}
-
-
 def test_an_eager_step_waits_for_nothing(rule):
     x = cupy.ones(100, "f4")
     launches, copies, waits = asked(rule.step, rule.init(x), x)
-    print(f"{rule.name}: {launches} launches, {copies} copies")
-    assert (launches, copies, waits) == (EAGER[rule.name], 0, [])
+    assert (copies, waits) == (0, [])
+    assert f"| `{rule.name}` | {launches} | 1 |\n" in PAGE.read_text()
 
 
 def test_a_fused_step_is_one_launch_for_a_large_leaf_and_one_for_all_small_ones(rule):
