@@ -81,7 +81,7 @@ class Environment:
     def _install(self) -> None:
         run(sys.executable, "-m", "venv", "--without-pip", self.folder)
         given = [word for file in self.constraints for word in ("-c", file)]
-        wanted = f"cupy-cuda12x=={self.cupy}", f"cython=={CYTHON[self.cupy]}", "nvidia-cuda-runtime-cu12", "pytest"
+        wanted = f"cupy-cuda12x=={self.cupy}", f"cython=={CYTHON[self.cupy]}", "nvidia-cuda-runtime-cu12", "pytest-xdist"
         pip = sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--python", self.python
         run(*pip, "install", *given, "-e", f"{ROOT}[conformance]", *wanted)
         stubs = os.environ | {"CUPY_INSTALL_USE_STUB": "1"}  # else it looks for CUDA before it hands over its sources
@@ -101,7 +101,7 @@ class Environment:
 
 def test(environment: Environment) -> None:
     """The stand-in's own tests, those of xopt on it, and the project's tests that have a row for CuPy."""
-    pytest = "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider"
+    pytest = "-P", "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider"
     environment.run(*pytest, HERE / "checks", devices=2)
     environment.run(*pytest, "-k", "cupy", *(ROOT / "tests" / f"test_{name}.py" for name in TESTS))
 
