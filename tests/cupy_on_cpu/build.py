@@ -21,7 +21,7 @@ from compile import BUILT as OUT  # noqa: E402
 from compile import precompile  # noqa: E402
 
 SITE = Path(sysconfig.get_paths()["purelib"])
-INCLUDES = [HERE / "include" / "build", SITE / "nvidia" / "cuda_runtime" / "include", HERE / "src"]
+INCLUDES = [HERE / "include" / "toolkit", SITE / "nvidia" / "cuda_runtime" / "include", HERE / "src"]
 FLAGS = ["g++", "-std=c++17", "-O1", "-fPIC", "-shared", "-w", *(f"-I{path}" for path in INCLUDES)]
 
 
