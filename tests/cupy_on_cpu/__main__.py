@@ -12,7 +12,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -87,8 +86,7 @@ class Environment:
         stubs = os.environ | {"CUPY_INSTALL_USE_STUB": "1"}  # else it looks for CUDA before it hands over its sources
         sources = "--no-deps", "--no-binary", "cupy", f"cupy=={self.cupy}"
         run(*pip, "download", *sources, "--dest", self.folder, environment=stubs)
-        with tarfile.open(self.folder / f"cupy-{self.cupy}.tar.gz") as archive:
-            archive.extractall(self.folder, filter="data")
+        shutil.unpack_archive(self.folder / f"cupy-{self.cupy}.tar.gz", self.folder)
 
     def _build(self) -> None:
         """With a line for ``site`` at the end, by which every process of the environment has CUDA on a CPU."""

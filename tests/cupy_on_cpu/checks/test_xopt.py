@@ -195,7 +195,8 @@ def test_an_eager_step_waits_for_nothing(rule):
     x = cupy.ones(100, "f4")
     launches, copies, waits = asked(rule.step, rule.init(x), x)
     assert (copies, waits) == (0, [])
-    assert f"| `{rule.name}` | {launches} | 1 |\n" in PAGE.read_text()
+    page, version = PAGE.read_text(), f", CuPy {cupy.__version__.partition('.')[0]}"
+    assert any(f"| `{rule.name}`{of} | {launches} | 1 |\n" in page for of in ("", version)), launches
 
 
 def test_a_fused_step_is_one_launch_for_a_large_leaf_and_one_for_all_small_ones(rule):
