@@ -1,6 +1,7 @@
 """What every test module shares: Hypothesis profiles, a quiet JAX, one fixture for the rules and one for the libraries."""
 
 import os
+import sys
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before anything imports JAX
 
@@ -9,6 +10,8 @@ from hypothesis import settings
 from libraries import LIBRARIES
 
 import xopt
+
+collect_ignore = [] if "cuda_on_cpu" in sys.modules else ["cupy_on_cpu"]  # tests that want an environment of their own
 
 settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
 settings.register_profile("nightly", deadline=None, print_blob=True, max_examples=2000)

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import optree
+from array_api_compat import is_cupy_array
 
 from xopt.backends import get
+from xopt.backends._cupy import CuPyBackend
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class Library:
             return self.xp.tensor(values.copy()).to(
                 getattr(self.xp, dtype)
             )  # asarray would share memory and refuse negative strides
-        if self.name == "numpy":
-            return np.array(values, dtype)
+        if self.name in ("numpy", "cupy"):
+            return self.xp.array(values, dtype)
         return self.xp.asarray(values, dtype=getattr(self.xp, dtype), copy=True)
 
     def session(self) -> contextlib.AbstractContextManager[Any]:
@@ -52,6 +54,8 @@ LIBRARIES = {
         Library("jax", "jax.numpy", views=False, half=("float16", "bfloat16")),
     )
 }
+if CuPyBackend.installed_version() and CuPyBackend.devices():  # without a device it can be imported, but has no arrays
+    LIBRARIES["cupy"] = Library("cupy", "cupy", views=True, half=("float16",))
 
 
 def to_numpy(x: Any) -> np.ndarray:
@@ -60,6 +64,8 @@ def to_numpy(x: Any) -> np.ndarray:
         x = x.detach()
         x = x.float() if str(x.dtype) == "torch.bfloat16" else x
         return x.numpy()
+    if is_cupy_array(x):
+        return x.get()
     x = getattr(x, "_array", x) if type(x).__module__.startswith("array_api_strict") else x
     x = np.asarray(x)
     return x.astype(np.float32) if x.dtype.name == "bfloat16" else x

@@ -208,6 +208,7 @@ def cupy(monkeypatch):
 
     fake = SimpleNamespace(
         ndarray=Array,
+        cuda=SimpleNamespace(Device=lambda: Device(CURRENT[-1])),
         ElementwiseKernel=kernel,
         empty_like=empty_like,
         asarray=asarray,

@@ -381,6 +381,14 @@ def test_a_missing_cell_is_refused(report, tmp_path):
     assert not (tmp_path / "evidence").exists()
 
 
+def test_an_emulated_device_is_no_evidence(report, tmp_path):
+    (found,) = report.backends
+    emulated = replace(found, name="cupy", device="cpu-emulated:0")
+    with pytest.raises(ValueError, match="cupy cpu-emulated:0 is this CPU, which shows nothing of a device"):
+        evidence.write(run_of(report, backends=[found, emulated]), tmp_path / "evidence")
+    assert not (tmp_path / "evidence").exists()
+
+
 def git(folder, *arguments):
     author = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
     subprocess.run(["git", "-C", folder, *author, *arguments], check=True, capture_output=True)

@@ -29,7 +29,7 @@ TOP = {
         "pyproject.toml",
     ),
 }
-IGNORED = re.compile(r"__pycache__|.*\.egg-info|\.venv|build|dist|site|\.hypothesis|\..*_cache")  # as in .gitignore
+IGNORED = re.compile(r"__pycache__|.*\.egg-info|\.venv(-cupy)?|build|dist|site|\.hypothesis|\..*_cache")  # as in .gitignore
 
 
 def project_files():

@@ -1,10 +1,12 @@
 """Nothing passed in is written to, nothing handed back is shared, and the same call gives the same bits, in any thread."""
 
+import ctypes
 import threading
 
 import numpy as np
 import optree
 import pytest
+from array_api_compat import is_cupy_array
 from libraries import LIBRARIES, assert_same_bits, busy, leaves, normal, run, to_numpy
 
 import xopt
@@ -56,6 +58,8 @@ def memory(x):
     """An array in NumPy that shares the memory of ``x``."""
     if type(x).__module__.startswith("array_api_strict"):
         return x._array
+    if is_cupy_array(x):  # an address is enough: nobody looks at what is there
+        return np.frombuffer((ctypes.c_char * x.nbytes).from_address(x.data.ptr), np.uint8)
     return x.numpy() if hasattr(x, "numpy") else x
 
 

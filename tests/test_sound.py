@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import optree
 import pytest
-from libraries import LIBRARIES, assert_same_bits, busy, leaves, normal
+from libraries import LIBRARIES, assert_same_bits, busy, leaves, normal, to_numpy
 
 import xopt
 from xopt.backends import blocks, fuse, host
@@ -731,7 +731,7 @@ def test_shardings_of_the_same_devices_go_together() -> None:
 
 def test_sign_of_each_number(library: Any) -> None:
     values = [0.0, -0.0, 1e-45, -1e-45, 3.0, -2.0, np.inf, -np.inf, np.nan]
-    found = np.asarray(xopt.operations.sign(library.array(values, "float64")))
+    found = to_numpy(xopt.operations.sign(library.array(values, "float64")))
     assert np.array_equal(found, np.sign(values), equal_nan=True)
 
 
