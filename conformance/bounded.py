@@ -281,7 +281,8 @@ class Namespace:
         inside = np.maximum(x.value, 0.0)  # NaN stays NaN
         root = np.sqrt(inside)
         below = root - np.sqrt(np.maximum(inside - x.error, 0.0))  # the root bends downward: this side is the farther one
-        spread = np.where(inside > 0, below + root * 2.0**-52, np.sqrt(x.error))
+        above = np.sqrt(inside + x.error) - root  # but where below it there is only 0
+        spread = np.where(inside > 0, np.maximum(below, above) + root * 2.0**-52, np.sqrt(x.error))
         return _result(root, spread, None, x.format, x.touched, "sqrt")
 
     @staticmethod
