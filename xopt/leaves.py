@@ -98,7 +98,7 @@ def kind_of(where: str, params: Any, intervals: Mapping[str, Interval], prepare:
 
 def beside(x: Array, kind: Kind) -> AbstractContextManager[Any]:
     """A block in which new arrays are on the device of ``x``."""
-    return nullcontext() if kind.current is None else x.device  # type: ignore[no-any-return]
+    return nullcontext() if kind.current is None else x.device
 
 
 def lifted(value: Any, kind: Kind) -> Any:
