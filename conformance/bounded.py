@@ -97,8 +97,9 @@ class Bounded:
 
     def stored(self, to: Format) -> "Bounded":
         """Rounded to a narrower format for storage, and read again."""
-        rounding = to.unit * self.size + to.underflow
-        return replace(self, error=self.error + rounding, touched=self.touched | _small(self.size, to))
+        size = self.size
+        rounding = to.unit * size + to.underflow
+        return replace(self, error=self.error + rounding, touched=self.touched | _small(size, to))
 
     def __add__(self, other: Any) -> "Bounded":
         a, b, to, touched = _meet(self, other)

@@ -1,7 +1,7 @@
 """Real gradients on every backend: NumPy's recorded ones replayed against the golden, and the same training run natively."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from xopt.conformance.cells import Check, Subject, WrongError, brief, pieces_of,
 from xopt.conformance.generate import Trajectory
 from xopt.conformance.golden import GOLDENS
 from xopt.conformance.results import Cell
+from xopt.rule import Rule
 from xopt.rules import RULES
 
 
@@ -52,28 +53,36 @@ def replay_rule(rule_name: str, targets: list[tuple[str, str, str]], formats: di
     replays = []
     for name, device, mode in targets:
         cell = Cell(rule_name, name, device, "float32", mode)
-        losses: list[float] = []
-        distances: list[float] = []
-        notes: list[str] = []
+        native = _Native([], [], [])
         try:
             backend = backends.get(name, device)
             subject = Subject(rule, backend, "float32", mode, digits.SHAPES, formats[name, device, "float32", mode])
             cell = subject.cell
             Check(rule, GOLDENS[rule_name], "float32", [subject], digits.SHAPES, "digits").example(case)
             if mode == "eager":
-                try:
-                    native = digits.train(rule, backend, steps)
-                except ImportError as error:  # matrix products may want a library of their own, which steps do without
-                    notes = [f"not trained here: {brief(error)}"]
-                else:
-                    losses = native.losses
-                    distances = [
-                        float(np.max(np.abs(a - b)) / np.max(np.abs(b)))
-                        for a, b in zip(native.params, recorded.params, strict=True)
-                    ]
+                native = _train(rule, backend, steps, recorded)
         except WrongError as error:
             cell.wrong = error.details
         except Exception as error:  # noqa: BLE001 - whatever a backend raises
             cell.wrong = raised(error, digits.SHAPES, pieces_of(case, digits.SHAPES))
-        replays.append(Replay(rule_name, name, device, mode, cell.to_dict(), losses, distances, explanation=notes))
+        replays.append(
+            Replay(rule_name, name, device, mode, cell.to_dict(), native.losses, native.distances, explanation=native.notes)
+        )
     return replays
+
+
+class _Native(NamedTuple):
+    """A training on a backend of its own, as a replay has it."""
+
+    losses: list[float]
+    distances: list[float]
+    notes: list[str]  # why there is none
+
+
+def _train(rule: Rule[Any, Any], backend: Any, steps: int, recorded: digits.Training) -> _Native:
+    try:
+        native = digits.train(rule, backend, steps)
+    except ImportError as error:  # matrix products may want a library of their own, which steps do without
+        return _Native([], [], [f"not trained here: {brief(error)}"])
+    pairs = zip(native.params, recorded.params, strict=True)
+    return _Native(native.losses, [float(np.max(np.abs(a - b)) / np.max(np.abs(b))) for a, b in pairs], [])

@@ -420,9 +420,8 @@ def _next_count(function: str, count: Any) -> Any:
     if isinstance(count, Integral) and count is not True and count is not False:
         _refuse_negative(function, int(count))
         return int(count) + 1
-    if hasattr(
-        type(count), "__array_interface__"
-    ):  # of NumPy, which torch.compile takes for a tensor of its own where it is asked more
+    if hasattr(type(count), "__array_interface__"):
+        # NumPy's: asked for more than this, torch.compile takes it for a tensor of its own
         if count.ndim == 0 and count.dtype.kind in "iu":
             return _next_count(function, int(count))
     elif _is_scalar(count, "integral"):

@@ -625,7 +625,7 @@ class Draft:
                 self.note(f"{layout} gradient")
                 self.graph = self.graph or layout == "requires grad"
                 return text
-        if kind == "spiked" and self.views and self.library != "cupy":
+        if kind == "spiked" and self.views:
             self.note("gradient with NaN")
             return f"spiked({self._make(leaf.shape, k, leaf.dtype)})"
         if kind == "own" and stage == 0 and self.library in ("numpy", "torch", "jax") and leaf.layout != "scalar":

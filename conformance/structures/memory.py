@@ -51,8 +51,10 @@ def region_of(x: Any) -> Region | None:
         storage, size = x.untyped_storage(), x.element_size()
         first, end = storage.data_ptr(), storage.data_ptr() + storage.nbytes()
         strides = tuple(stride * size for stride in x.stride())
-        whole = torch.tensor([], dtype=torch.uint8, device=x.device)
-        read = partial(_read, first, end) if x.device.type == "cpu" else lambda: whole.set_(storage).cpu().numpy()
+        read: Callable[[], Any] = partial(_read, first, end)
+        if x.device.type != "cpu":
+            whole = torch.tensor([], dtype=torch.uint8, device=x.device).set_(storage)
+            read = lambda: whole.cpu().numpy()  # noqa: E731
         return Region(x.data_ptr(), tuple(x.shape), strides, size, True, (first, end), read)
     if cupy is not None and isinstance(x, cupy.ndarray):
         memory = x.data.mem
