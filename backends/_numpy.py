@@ -46,8 +46,8 @@ class NumPyBackend(Backend):
         return host if compiler else OrElse(host, lambda: in_blocks, said)
 
     @property
-    def compiler(self) -> str:
-        return "blocks" if numba_or_reason() else "numba"
+    def usable_compilers(self) -> tuple[str, ...]:
+        return self.compilers[1:] if numba_or_reason() else self.compilers
 
     def dtypes(self) -> tuple[str, ...]:
         return "float16", "float32", "float64"

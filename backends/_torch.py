@@ -2,6 +2,7 @@
 
 import ctypes
 import importlib
+import os
 import struct
 import sys
 import warnings
@@ -16,12 +17,15 @@ from array_api_compat import is_torch_array
 
 from xopt.backends.base import Backend, cuda_version, rounded, say_once, to_bfloat16_bits, variables
 from xopt.backends.donation import WAY_OUT
-from xopt.backends.fallback import OrElse
+from xopt.backends.fallback import OrElse, short
 from xopt.backends.fusing import Fuser, UnfitError, Work
 from xopt.backends.host import HostFuser, Memory
 from xopt.backends.numba_kernels import FORMATS, numba_or_reason
 from xopt.operations import Array
 from xopt.rule import Rule
+
+INTERPRETED = "triton-interpreted"
+"""What a device is called that is the CPU with Triton's kernels for GPUs interpreted; nothing found there may pass for a GPU's."""
 
 
 class TorchBackend(Backend):
@@ -30,7 +34,12 @@ class TorchBackend(Backend):
     distributions = ("torch",)
     extra = "torch"
     tracer = "torch.compile"
-    compilers = "numba", "torch.compile"
+    compilers = "numba", "triton", "torch.compile"
+
+    def __init__(self, device: str) -> None:
+        super().__init__(device)
+        if device == INTERPRETED:
+            self.place, self.tracer, self.asked_compiler = "cpu", None, "triton"
 
     @classmethod
     def owns(cls, x: Any) -> bool:
@@ -42,29 +51,39 @@ class TorchBackend(Backend):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a CUDA driver that does not work is no device
             count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        return ("cpu", *(f"cuda:{i}" for i in range(count)))
+        interpreted = (INTERPRETED,) if interprets() else ()
+        return ("cpu", *(f"cuda:{i}" for i in range(count)), *interpreted)
 
     @classmethod
     def fuser(cls, rule: Rule[Any, Any], compiler: str | None, example: Array) -> Fuser:
-        on_cpu, missing = example.device.type == "cpu", numba_or_reason()
-        if compiler == "numba" and (missing or not on_cpu):
-            raise ImportError(missing or f"numba steps tensors on the CPU, not on {example.device}")
-        if compiler == "numba":
-            return HostFuser(rule, TorchMemory())
         if compiler == "torch.compile":
             from xopt.backends.inductor import fuser
 
             return fuser(rule, example)
-        said = "fused steps of torch tensors on a CPU go through torch.compile, as {reason}"
-        if on_cpu and not missing:
-            return OrElse(HostFuser(rule, TorchMemory()), lambda: _compiled(rule, example), said)
-        if on_cpu:
-            say_once(said.format(reason=missing))
+        on_cpu = example.device.type == "cpu"
+        best = _BEST.get(example.device.type)
+        if compiler is None and best is None:
+            return _compiled(rule, example)
+        why_not, make = _COMPILERS[compiler or best]
+        missing = why_not(on_cpu)
+        if compiler is not None:
+            if missing:
+                raise ImportError(missing)
+            return make(rule)
+        said = f"fused steps of torch tensors on {'a CPU' if on_cpu else 'a GPU'} go through torch.compile, as {{reason}}"
+        if not missing:
+            return OrElse(make(rule), lambda: _compiled(rule, example), said)
+        say_once(said.format(reason=missing))
         return _compiled(rule, example)
 
     @property
-    def compiler(self) -> str:
-        return "torch.compile" if numba_or_reason() or self.device != "cpu" else "numba"
+    def usable_compilers(self) -> tuple[str, ...]:
+        if self.asked_compiler:
+            return (self.asked_compiler,)
+        on_cpu = self.place == "cpu"
+        best = _BEST[self.place.partition(":")[0]]
+        why_not, _ = _COMPILERS[best]
+        return ("torch.compile",) if why_not(on_cpu) else (best, "torch.compile")
 
     def dtypes(self) -> tuple[str, ...]:
         return "float16", "bfloat16", "float32", "float64"
@@ -73,8 +92,8 @@ class TorchBackend(Backend):
         self.refuse(dtype)
         if dtype == "bfloat16":
             bits = self.lib.tensor(to_bfloat16_bits(values).view(np.int16))
-            return bits.view(self.lib.bfloat16).to(self.device)
-        return self.lib.tensor(rounded(values, dtype), device=self.device)
+            return bits.view(self.lib.bfloat16).to(self.place)
+        return self.lib.tensor(rounded(values, dtype), device=self.place)
 
     def to_numpy(self, x: Array) -> Any:
         x = x.detach().cpu()
@@ -92,12 +111,12 @@ class TorchBackend(Backend):
         return loud(self.lib.compile(_copy(function)))  # type: ignore[no-any-return]
 
     def synchronise(self, x: Array) -> None:  # noqa: ARG002 - waits for all
-        if self.device != "cpu":
-            self.lib.cuda.synchronize(self.device)
+        if self.place != "cpu":
+            self.lib.cuda.synchronize(self.place)
 
     def hardware(self) -> dict[str, str]:
         torch = self.lib
-        if self.device == "cpu":
+        if self.place == "cpu":
             return super().hardware() | {"used by torch": torch.backends.cpu.get_cpu_capability()}
         found = torch.cuda.get_device_properties(self.device)
         capability = {"name": found.name, "compute capability": f"{found.major}.{found.minor}"}
@@ -116,6 +135,29 @@ def _driver() -> dict[str, str]:
     return {}
 
 
+def interprets() -> bool:
+    """Whether Triton is here and runs its kernels on the CPU."""
+    return os.environ.get("TRITON_INTERPRET") == "1" and _why_no_triton(on_cpu=True) is None
+
+
+def _why_no_numba(on_cpu: bool) -> str | None:
+    """Why numba steps no tensors on the CPU, or on a GPU; None where it does."""
+    return numba_or_reason() if on_cpu else "numba steps tensors on the CPU alone"
+
+
+def _why_no_triton(on_cpu: bool) -> str | None:
+    """The same of Triton."""
+    try:
+        interpreted = importlib.import_module("triton").knobs.runtime.interpret
+    except Exception as error:  # noqa: BLE001 - whatever its import raises
+        return f"Triton cannot be used ({short(error)})"
+    if on_cpu and not interpreted:
+        return "Triton steps tensors on the CPU where TRITON_INTERPRET=1 is set alone"
+    if interpreted and not on_cpu:
+        return "Triton's interpreter, which TRITON_INTERPRET=1 asks for, cannot read a GPU's memory"
+    return None
+
+
 def _compiled(rule: Rule[Any, Any], example: Array) -> Fuser:
     """Steps by torch.compile, which may want a compiler of C++ that is not there: by the plain step then."""
     from xopt.backends.inductor import fuser
@@ -125,6 +167,20 @@ def _compiled(rule: Rule[Any, Any], example: Array) -> Fuser:
         raise UnfitError(msg)
 
     return OrElse(fuser(rule, example), lambda: plain, "fused steps of torch tensors are plain steps, as {reason}")
+
+
+def _by_numba(rule: Rule[Any, Any]) -> Fuser:
+    return HostFuser(rule, TorchMemory())
+
+
+def _by_triton(rule: Rule[Any, Any]) -> Fuser:
+    from xopt.backends.triton_kernels import TritonFuser
+
+    return TritonFuser(rule)
+
+
+_BEST = {"cpu": "numba", "cuda": "triton"}  # by the type of device
+_COMPILERS = {"numba": (_why_no_numba, _by_numba), "triton": (_why_no_triton, _by_triton)}
 
 
 class TorchMemory(Memory):
@@ -210,6 +266,12 @@ def refuse_negated(work: Work, i: int) -> None:
     if any(x.is_neg() for x in work.written(i)):
         msg = f"{work.where(i)} or a slot of it is a negated view, so that it cannot be donated; {WAY_OUT}, as does x.resolve_neg()"
         raise ValueError(msg)
+
+
+def look(x: Any) -> tuple[int, int, tuple[int, ...], int]:
+    """The first address of a tensor and the one after its last, its strides, and 1: they count numbers."""
+    last = sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True))
+    return x.data_ptr(), x.data_ptr() + (last + 1) * x.element_size() if x.numel() else x.data_ptr(), x.stride(), 1
 
 
 class Plain:

@@ -50,13 +50,17 @@ class Backend(ABC):
     """The names under which it is installed."""
     extra: ClassVar[str]
     """The extra of array-xopt that installs it."""
-    tracer: ClassVar[str | None] = None
+    tracer: str | None = None
     """The library's compiler of whole functions."""
     compilers: ClassVar[tuple[str, ...]] = ()
     """What makes one pass over memory of a step, the best first; see ``xopt.backends.fuse``."""
 
+    asked_compiler: str | None = None
+    """The one that fused steps must be asked for on this device; None where they take the right one by themselves."""
+
     def __init__(self, device: str) -> None:
         self.device = device
+        self.place = device  # as the library calls it
         self.lib: Any = importlib.import_module(self.module)
 
     def __repr__(self) -> str:
@@ -97,9 +101,14 @@ class Backend(ABC):
         return self.installed_version() or "unknown"
 
     @property
+    def usable_compilers(self) -> tuple[str, ...]:
+        """Those that compile for this device, the best first."""
+        return self.compilers
+
+    @property
     def compiler(self) -> str | None:
-        """What ``xopt.backends.fuse`` uses on this device."""
-        return self.compilers[0] if self.compilers else None
+        """What fuses steps on this device."""
+        return next(iter(self.usable_compilers), None)
 
     def compiles_each(self, mode: str) -> bool:
         """Whether a step in this mode of the conformance suite is compiled anew for each shape, by the library's own compiler."""

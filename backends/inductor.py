@@ -8,7 +8,7 @@ from itertools import chain
 from types import FunctionType
 from typing import Any
 
-from xopt.backends._torch import Plain, refuse_graph, refuse_negated
+from xopt.backends._torch import Plain, look, refuse_graph, refuse_negated
 from xopt.backends.base import rounded, say
 from xopt.backends.donation import Places, giving, refuse_donated
 from xopt.backends.fallback import CompileError, short
@@ -109,7 +109,7 @@ class _InductorFuser:
         places = Places.empty(len(leaves), max(len(leaf.arrays) for leaf in leaves))
         for i, leaf in enumerate(leaves):
             refuse_negated(work, i)
-            places.put(work, i, leaf.arrays, leaf.grad, _look)
+            places.put(work, i, leaf.arrays, leaf.grad, look)
         places.refuse_overlap(work)
 
     def _update(self, program: Program) -> Callable[..., Any]:
@@ -159,9 +159,3 @@ def _at_least_1d(x: Array) -> Array:
     """
     x = x.resolve_neg()
     return x if x.ndim else x.unsqueeze(0)
-
-
-def _look(x: Any) -> tuple[int, int, tuple[int, ...], int]:
-    """The first address of a tensor and the one after its last, its strides, and 1: they count numbers."""
-    last = sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True))
-    return x.data_ptr(), x.data_ptr() + (last + 1) * x.element_size() if x.numel() else x.data_ptr(), x.stride(), 1

@@ -28,7 +28,7 @@ def stepper(rule: Rule[Any, Any], backend: Backend, mode: str) -> Callable[..., 
     """The step of a rule in a mode."""
     step: Callable[..., Any] = rule.step
     if mode == "fused":
-        step = fuse(rule)
+        step = fuse(rule, compiler=backend.asked_compiler)
     elif mode == "traced":
         step = backend.trace(rule.step)
     return step

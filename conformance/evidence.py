@@ -29,6 +29,7 @@ import xopt
 from xopt import backends
 from xopt.backends import BACKENDS, Backend
 from xopt.backends._cupy import EMULATED
+from xopt.backends._torch import INTERPRETED
 from xopt.conformance.bounded import FORMATS, Format
 from xopt.conformance.candidate import BFloat16OnNumPy, Candidate
 from xopt.conformance.digests import SHAPES, SIZE, STEPS, hashed, inputs, mixed, other_setting, runs
@@ -272,7 +273,7 @@ def write(report: Report, directory: Path, ledger: Sequence[str] = (), jobs: int
     commit = require_clean()
     ran = [found for found in report.backends if found.reason is None]
     for found in ran:
-        if found.device.startswith(EMULATED):
+        if found.device.startswith((EMULATED, INTERPRETED)):
             msg = f"{found.name} {found.device} is this CPU, which shows nothing of a device; make a record where there is one"
             raise ValueError(msg)
     for found in ran:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from xopt.backends import BACKENDS
+from xopt.backends._torch import INTERPRETED
 from xopt.conformance.replay import Replay
 from xopt.conformance.results import (
     BROKEN,
@@ -220,7 +221,8 @@ def script(cell: dict[str, Any], which: str = "wrong") -> str:
     found = cell[which]
     rule, dtype = cell["rule"], cell["dtype"]
     step = f"xopt.{rule}_step"
-    step = {"traced": f"backend.trace({step})", "fused": f"backends.fuse({step})"}.get(cell["mode"], step)
+    asked = ", compiler=backend.asked_compiler" if cell["device"] == INTERPRETED else ""
+    step = {"traced": f"backend.trace({step})", "fused": f"backends.fuse({step}{asked})"}.get(cell["mode"], step)
     where = f"{found['column']} after step {found['step']}, leaf {found['leaf']}{found['element']}:"
     again = f"\n# not reproducible: {found['again']}" if found["again"] else ""
     what = found["message"] or f"{where}\n# off by {_number(found['error'])} where {found['bound']:.3g} is allowed"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from xopt import backends
+from xopt.backends._torch import INTERPRETED
 from xopt.backends.probes import Probes, probe
 from xopt.conformance import ledger
 from xopt.conformance.bounded import FORMATS, Format
@@ -38,7 +39,7 @@ NAMES = frozenset(law.name for law in LAWS)
 TURNS = 4
 """One rule in so many has situations compiled by torch.compile, which takes seconds for each."""
 
-EXACT = ("numba", "blocks")
+EXACT = ("numba", "blocks", "triton")
 """Compilers that compute as NumPy does, on whatever library's arrays."""
 
 
@@ -456,6 +457,8 @@ def _why_not(backend: BackendReport, dtype: str, mode: str, plan: Profile) -> st
         return f"{backend.name} has no compiler of its own"
     if mode == "fused" and backend.compiler is None:
         return f"nothing fuses steps of {backend.name}"
+    if mode == "eager" and backend.device == INTERPRETED:
+        return "plain steps there are those on the CPU"
     if mode not in plan.modes:
         return "this profile leaves compiled steps out"
     return None

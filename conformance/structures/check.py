@@ -7,7 +7,6 @@ from typing import Any
 import hypothesis
 
 from xopt import backends
-from xopt.backends.numba_kernels import numba_or_reason
 from xopt.conformance.bounded import Format
 from xopt.conformance.cells import SETTINGS
 from xopt.conformance.census import saw
@@ -132,7 +131,7 @@ def check_structures(
                 modes = modes_of(backend, mode)
                 rows.append((result, [one for one in modes if not compilers or not one.compiler or one.compiler in compilers]))
         own = {f"{key[2]} {key[3]}": value for key, value in formats.items() if key[:2] == (name, device)}
-        drawn = situations(RULES[rule_name], name, dtype, backend.dtypes(), device, _devices(backend), wide)
+        drawn = situations(RULES[rule_name], name, dtype, backend.dtypes(), backend.place, _devices(backend), wide)
         count = max(1, int(examples * SHARES.get(name, 1.0) * (1.0 if dtype == "float32" or name != "jax" else 0.3)))
         _explore(Play(product, backend, own), rows, drawn, count, seed, compiled, shrink)
     return results
@@ -146,8 +145,7 @@ def modes_of(backend: Any, mode: str) -> list[Mode]:
     """The ways in which a mode of the report can be taken on a backend: each compiler that is there, donated and not."""
     if mode != "fused":
         return [Mode(mode)]
-    there = [name for name in backend.compilers if name != "numba" or (numba_or_reason() is None and backend.device == "cpu")]
-    return [Mode(mode, name, donate) for name in there for donate in (False, True)]
+    return [Mode(mode, name, donate) for name in backend.usable_compilers for donate in (False, True)]
 
 
 def _explore(

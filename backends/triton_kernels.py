@@ -1,0 +1,287 @@
+"""Fused steps of torch tensors on GPUs: the recorded program as a Triton kernel, in which each operation rounds to nearest.
+
+Where the variable ``TRITON_INTERPRET`` is 1, Triton runs the same text on a CPU: slowly, and with the same numbers.
+"""
+
+import hashlib
+import importlib
+import linecache
+import threading
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+
+from xopt.backends._torch import Plain, look, refuse_graph, refuse_negated
+from xopt.backends.c_source import COMPUTE as COMPUTE_OF_C
+from xopt.backends.fallback import CompileError, short
+from xopt.backends.fusing import Work
+from xopt.backends.launches import Cell, DeviceFuser, Launch
+from xopt.backends.program import INFIX, Program
+from xopt.rule import Rule
+
+COMPUTE = COMPUTE_OF_C | {"bfloat16": "float32"}
+"""For each dtype of params and grad, that of the slots and of the arithmetic."""
+
+BLOCK = 1024
+"""Numbers that one program of a launch steps."""
+
+ALIGNMENT = 16
+"""Bytes that a GPU reads at once, where addresses are multiples of it."""
+
+OPTIONS = {"enable_fp_fusion": False}
+"""No multiplication and addition become one operation that rounds once."""
+
+_OPERATIONS = INFIX | {
+    "abs": "tl.abs({0})",
+    "sign": "tl.where({0} > 0, 1.0, tl.where({0} < 0, -1.0, {0}))",
+    "maximum": "tl.where(({0} > {1}) | ({0} != {0}), {0}, {1})",
+    "minimum": "tl.where(({0} < {1}) | ({0} != {0}), {0}, {1})",
+    "where": "tl.where({0}, {1}, {2})",
+}
+_ROUNDED = {  # Triton's own sqrt and / of float32 are approximate; of float64 they are not, and have no other name
+    "float32": {"divide": "tl.div_rn({0}, {1})", "sqrt": "tl.sqrt_rn({0})"},
+    "float64": {"divide": "{0} / {1}", "sqrt": "tl.sqrt({0})"},
+}
+_COEFFICIENT = {  # from its bits in a word of the table
+    "float32": "{}.to(tl.int32).to(tl.float32, bitcast=True)",
+    "float64": "{}.to(tl.float64, bitcast=True)",
+}
+
+
+class Layout:
+    """The words of a leaf in the table of a kernel.
+
+    They are: the program of the launch that steps its first numbers, how many numbers it has, the bits of the coefficients, the
+    addresses of the arrays that are read and of those that are written; and where not all arrays are dense and of one layout, the
+    lengths of ``dims`` dimensions and the strides of each array.
+    """
+
+    def __init__(self, program: Program, dtype: str, dims: int | None) -> None:
+        self.program, self.dtype, self.dims = program, dtype, dims
+        self.real = COMPUTE[dtype]
+        self.coefficients = [program.coefficients[i] for i in program.used]
+        self.arrays = [*(f"old_{name}" for name in program.reads), *(f"new_{name}" for name in program.writes)]
+        strided = () if dims is None else ("length", *(f"stride_{name}" for name in self.arrays))
+        self.words = ["begin", "size", *self.coefficients, *self.arrays, *(f"{x}_{i}" for x in strided for i in range(dims or 0))]
+
+    def text(self) -> str:
+        """The kernel, for ``triton.jit``."""
+        names = [*self.arrays, *(f"at_{name}" for name in self.arrays if self.dims is not None), *self.coefficients]
+        call = f"_step({', '.join(names)}, at, {{}})"
+        return "\n".join(
+            [
+                "@triton.jit",
+                f"def _step({', '.join(names)}, at, inside):",
+                *(f"    {line}" for line in self._step()),
+                "",
+                "",
+                "@triton.jit(do_not_specialize=['leaves'])",
+                "def kernel(table, leaves, ALIGNED: tl.constexpr, BLOCK: tl.constexpr):",
+                "    block = tl.program_id(0).to(tl.int64)",
+                "    first = block * 0",
+                "    last = first + leaves",
+                "    while last - first > 1:",
+                "        middle = (first + last) // 2",
+                f"        begun = tl.load(table + middle * {len(self.words)}) <= block",
+                "        first = tl.where(begun, middle, first)",
+                "        last = tl.where(begun, last, middle)",
+                f"    row = table + first * {len(self.words)}",
+                *(f"    {line}" for line in self._row()),
+                "    start = (block - begin) * BLOCK",
+                "    at = start + tl.arange(0, BLOCK)",
+                *(f"    {line}" for line in self._places()),
+                "    if size - start >= BLOCK:",  # without a mask it is read in pieces of 16 bytes
+                f"        {call.format('None')}",
+                "    else:",
+                f"        {call.format('at < size')}",
+                "",
+            ]
+        )
+
+    def _row(self) -> Iterable[str]:
+        """Reads the words."""
+        for place, name in enumerate(self.words):
+            word = f"tl.load(row + {place})"
+            if name in self.coefficients:
+                yield f"{name} = {_COEFFICIENT[self.real].format(word)}"
+            elif name in self.arrays:
+                kind = "uint16" if self._dtype(name) == "bfloat16" else self._dtype(name)
+                yield f"{name} = {word}.to(tl.pointer_type(tl.{kind}))"
+            else:
+                yield f"{name} = {word}"
+        if self.dims is None:
+            yield "if ALIGNED:"
+            yield from (f"    {name} = tl.multiple_of({name}, {ALIGNMENT})" for name in self.arrays)
+
+    def _places(self) -> Iterable[str]:
+        """Where the numbers are in arrays that are not dense: the last dimension counts fastest."""
+        if self.dims is None:
+            return
+        yield from (f"at_{name} = at * 0" for name in self.arrays)
+        yield "rest = at"
+        for i in reversed(range(self.dims)):
+            yield from (f"at_{name} += rest % length_{i} * stride_{name}_{i}" for name in self.arrays)
+            yield f"rest = rest // length_{i}"
+
+    def _step(self) -> Iterable[str]:
+        """The step of some numbers, all loads before the first store."""
+        program, place = self.program, "at" if self.dims is None else "at_{}"
+        real = f"tl.{self.real}"
+        for name in program.reads:
+            old = f"old_{name}"
+            yield f"{name} = {_widened(f'tl.load({old} + {place.format(old)}, inside)', self._dtype(old), self.real)}"
+        yield from program.lines(_OPERATIONS | _ROUNDED[self.real], f"tl.full((), {{!r}}, {real})")
+        for name, value in program.writes.items():
+            new = f"new_{name}"
+            yield f"tl.store({new} + {place.format(new)}, {_narrowed(value, self._dtype(new))}, inside)"
+
+    def _dtype(self, name: str) -> str:
+        return self.dtype if name.partition("_")[2] in ("params", "grad") else self.real
+
+
+def _widened(x: str, dtype: str, real: str) -> str:
+    if dtype == "bfloat16":
+        return f"({x}.to(tl.uint32) << 16).to(tl.float32, bitcast=True)"
+    return f"{x}.to(tl.{real})"
+
+
+def _narrowed(x: str, dtype: str) -> str:
+    """To nearest, ties to even. Of bfloat16 by the bits, as Triton's interpreter cuts them off."""
+    if dtype == "bfloat16":
+        bits = f"{x}.to(tl.uint32, bitcast=True)"
+        return f"tl.where({x} == {x}, ({bits} + 0x7FFF + (({bits} >> 16) & 1)) >> 16, 0x7FC0).to(tl.uint16)"
+    return f"{x}.to(tl.{dtype})"
+
+
+@cache
+def jitted(text: str, name: str) -> Any:
+    """The kernel of a text. Triton reads the source of what it compiles, which Python looks up by the name of a file."""
+    triton = importlib.import_module("triton")
+    file = f"<xopt {name} {hashlib.sha256(text.encode()).hexdigest()}>"
+    linecache.cache[file] = len(text), None, text.splitlines(keepends=True), file
+    scope: dict[str, Any] = {"__name__": __name__, "triton": triton, "tl": triton.language}
+    exec(compile(text, file, "exec"), scope)
+    return scope["kernel"]
+
+
+class TritonKernels:
+    """The kernels of a program for one dtype of params: one for dense arrays, one for each number of dimensions of others."""
+
+    def __init__(self, program: Program, dtype: str) -> None:
+        self._program, self._dtype = program, dtype
+        self._reads = [program.arrays.index(name) for name in program.reads]
+        self._real = np.dtype(COMPUTE[dtype]).type
+        self._compiled: set[Any] = set()
+
+    def prepared(self, cells: Sequence[Cell]) -> list[Launch]:
+        alike: dict[tuple[int | None, bool], list[tuple[list[Any], list[int]]]] = {}
+        for leaves, c in cells:
+            bits = self._bits(c)
+            for leaf in leaves:
+                arrays = [*(leaf.old[at] for at in self._reads), *leaf.new]
+                dims = None if _one_layout([*leaf.old, *leaf.new]) else arrays[0].ndim
+                addresses = [x.data_ptr() for x in arrays]
+                aligned = dims is None and not any(address % ALIGNMENT for address in addresses)
+                row = [*bits, *addresses]
+                if dims is not None:
+                    row += [*arrays[0].shape, *(stride for x in arrays for stride in x.stride())]
+                alike.setdefault((dims, aligned), []).append((arrays, row))
+        return [self._prepared(*kind, rows) for kind, rows in alike.items()]
+
+    def _bits(self, c: Sequence[Any]) -> list[int]:
+        """The coefficients that the kernels use, each rounded once. Waits for those that are arrays."""
+        numbers = np.asarray([float(c[i]) for i in self._program.used], self._real)
+        return numbers.view(np.int32 if numbers.itemsize == 4 else np.int64).tolist()  # type: ignore[no-any-return]
+
+    def _prepared(self, dims: int | None, aligned: bool, rows: Sequence[tuple[list[Any], list[int]]]) -> Launch:
+        text = Layout(self._program, self._dtype, dims).text()
+        kernel = jitted(text, f"{self._program.rule} {self._dtype}")
+        sizes = [arrays[0].numel() for arrays, _ in rows]
+        starts = np.cumsum([0, *(-(-size // BLOCK) for size in sizes)]).tolist()
+        words = [[start, size, *row] for start, size, (_, row) in zip(starts, sizes, rows, strict=False)]
+        example = rows[0][0][0]
+        table = _on_device(np.asarray(words, np.int64).ravel(), example.device)
+        arguments, how = (table, len(rows)), {"ALIGNED": aligned, "BLOCK": BLOCK, **OPTIONS}
+        ready = dims, aligned, example.device
+        if ready not in self._compiled:
+            try:
+                kernel.warmup(*arguments, grid=(1,), **how)
+            except Exception as error:
+                msg = f"Triton fails ({short(error)})"
+                raise CompileError(msg) from error
+            self._compiled.add(ready)
+        return partial(_launch, kernel[(starts[-1],)], arguments, how, interpreted=example.device.type == "cpu")
+
+
+_interpreting = threading.Lock()  # the interpreter is one for all threads
+
+
+def _launch(kernel: Any, arguments: Sequence[Any], how: dict[str, Any], interpreted: bool) -> None:
+    if not interpreted:
+        kernel(*arguments, **how)
+        return
+    with _interpreting, np.errstate(all="ignore"):
+        kernel(*arguments, **how)
+
+
+def _on_device(words: Any, device: Any) -> Any:
+    """A tensor of NumPy's integers. From memory that the system keeps in place, the copy to a GPU is waited for by nobody."""
+    torch = importlib.import_module("torch")
+    here = torch.from_numpy(words)
+    return here if device.type == "cpu" else here.pin_memory().to(device, non_blocking=True)
+
+
+def _one_layout(arrays: Sequence[Any]) -> bool:
+    """Whether the numbers of all arrays follow one another in memory without gaps, in the same order."""
+    if all(x.is_contiguous() for x in arrays):
+        return True
+    shape, strides = arrays[0].shape, arrays[0].stride()
+    expected = 1
+    for stride, n in sorted(zip(strides, shape, strict=True)):
+        if n > 1 and stride != expected:
+            return False
+        expected *= n
+    return all(x.stride() == strides for x in arrays)
+
+
+class TritonFuser(DeviceFuser):
+    """Steps a rule on tensors of one GPU; or of the CPU, where Triton interprets its kernels."""
+
+    def __init__(self, rule: Rule[Any, Any]) -> None:
+        super().__init__(rule, TritonKernels)
+        self._torch: Any = importlib.import_module("torch")
+        self.dtypes = {getattr(self._torch, name): name for name in COMPUTE}
+        self._plain = Plain(self._torch)
+
+    def check(self, work: Work) -> None:
+        refuse_graph(work)
+
+    def refuse_unwritable(self, work: Work, i: int) -> None:
+        refuse_negated(work, i)
+
+    def unfit(self, x: Any) -> str | None:
+        return self._plain.unfit(x)
+
+    def look(self, x: Any) -> tuple[int, int, tuple[int, ...], int]:
+        return look(x)
+
+    def device(self, x: Any) -> Any:
+        return x.device
+
+    def on(self, x: Any) -> AbstractContextManager[Any]:
+        return nullcontext() if x.device.type == "cpu" else self._torch.cuda.device(x.device)  # type: ignore[no-any-return]
+
+    def numbers(self, x: Any) -> Any:
+        return x.resolve_neg()
+
+    def empty_like(self, x: Any) -> Any:
+        return self._torch.empty_like(x, requires_grad=False)
+
+    def alias(self, x: Any) -> Any:
+        return x.detach()
+
+    def wrote(self, arrays: Iterable[Any]) -> None:
+        self._torch.autograd.graph.increment_version(tuple(arrays))  # so that a backward pass that needs the old numbers fails
