@@ -157,9 +157,12 @@ def _narrowed(x: str, dtype: str) -> str:
 
 
 @cache
-def jitted(text: str, name: str) -> Any:
+def jitted(text: str, name: str, interpreted: bool) -> Any:
     """The kernel of a text. Triton reads the source of what it compiles, which Python looks up by the name of a file."""
     triton = importlib.import_module("triton")
+    if triton.knobs.runtime.interpret != interpreted:
+        msg = f"TRITON_INTERPRET must {'' if interpreted else 'not '}be 1, as when the step was made"  # else it reads foreign memory
+        raise CompileError(msg)
     file = f"<xopt {name} {hashlib.sha256(text.encode()).hexdigest()}>"
     linecache.cache[file] = len(text), None, text.splitlines(keepends=True), file
     scope: dict[str, Any] = {"__name__": __name__, "triton": triton, "tl": triton.language}
@@ -197,15 +200,15 @@ class TritonKernels:
         return numbers.view(np.int32 if numbers.itemsize == 4 else np.int64).tolist()  # type: ignore[no-any-return]
 
     def _prepared(self, dims: int | None, aligned: bool, rows: Sequence[tuple[list[Any], list[int]]]) -> Launch:
-        text = Layout(self._program, self._dtype, dims).text()
-        kernel = jitted(text, f"{self._program.rule} {self._dtype}")
+        device = rows[0][0][0].device
+        interpreted = device.type == "cpu"
+        kernel = jitted(Layout(self._program, self._dtype, dims).text(), f"{self._program.rule} {self._dtype}", interpreted)
         sizes = [arrays[0].numel() for arrays, _ in rows]
         starts = np.cumsum([0, *(-(-size // BLOCK) for size in sizes)]).tolist()
         words = [[start, size, *row] for start, size, (_, row) in zip(starts, sizes, rows, strict=False)]
-        example = rows[0][0][0]
-        table = _on_device(np.asarray(words, np.int64).ravel(), example.device)
+        table = _on_device(np.asarray(words, np.int64).ravel(), device)
         arguments, how = (table, len(rows)), {"ALIGNED": aligned, "BLOCK": BLOCK, **OPTIONS}
-        ready = dims, aligned, example.device
+        ready = dims, aligned, device
         if ready not in self._compiled:
             try:
                 kernel.warmup(*arguments, grid=(1,), **how)
@@ -213,7 +216,7 @@ class TritonKernels:
                 msg = f"Triton fails ({short(error)})"
                 raise CompileError(msg) from error
             self._compiled.add(ready)
-        return partial(_launch, kernel[(starts[-1],)], arguments, how, interpreted=example.device.type == "cpu")
+        return partial(_launch, kernel[(starts[-1],)], arguments, how, interpreted)
 
 
 _interpreting = threading.Lock()  # the interpreter is one for all threads

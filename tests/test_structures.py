@@ -1,5 +1,6 @@
 """Drawn structures: what they find, what they print, and that each part of what they are judged by can fail."""
 
+import random
 import subprocess
 import sys
 from typing import Any
@@ -15,7 +16,7 @@ from xopt.conformance.bounded import FORMATS
 from xopt.conformance.results import HELD
 from xopt.conformance.structures import check_structures, paths
 from xopt.conformance.structures.check import modes_of
-from xopt.conformance.structures.draw import CHOICES, LAYOUTS, MAKERS, situations
+from xopt.conformance.structures.draw import CHOICES, COPIES, LAYOUTS, MAKERS, Draft, situations
 from xopt.conformance.structures.law import BrokenError, Play, Product
 from xopt.conformance.structures.memory import Snapshot, cannot_be_given, region_of
 from xopt.conformance.structures.parts import Layer, OrderedDict, Pair, as_strided, defaultdict, numbers, read_only
@@ -39,6 +40,18 @@ def situation(*stage: str, rule: str = "lion", **more: Any) -> Situation:
 def play(drawn: Situation, mode: Mode | None = None, product: Product | None = None) -> None:
     formats = {f"{dtype} {mode}": FORMATS[dtype] for dtype in ("float32", "float64") for mode in ("eager", "fused")}
     Play(product or Product(), backends.get("numpy"), formats).run(drawn, mode or Mode("eager"))
+
+
+def test_nothing_that_a_graph_leads_to_is_copied() -> None:
+    """The second step may bring what autograd follows, after the copy was drawn: torch copies the leaves of a graph alone."""
+    draw, found = random.Random(0), 0
+    for _ in range(3000):
+        drawn = Draft(draw.randbytes(CHOICES), xopt.adam, "torch", "float32", ["float16", "float32"], "cpu", 1, False).situation()
+        copies = [line for stage in drawn.stages for line in stage if line in COPIES.values()]
+        found += bool(copies)
+        assert not (drawn.graph and copies)
+        assert bool(copies) == any(feature in COPIES for feature in drawn.features)
+    assert found > 100
 
 
 @pytest.mark.parametrize("name", ["sgd", "nadam", "aggmo", "lion"])

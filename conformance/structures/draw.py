@@ -69,6 +69,10 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
     "array_api_strict": ("plain",),
 }
 SPECIAL = ("subclass", "masked")
+COPIES = {
+    "pickled between steps": "state = pickle.loads(pickle.dumps(state))",
+    "copied between steps": "state = copy.deepcopy(state)",
+}
 SHARED = ("two views", "interleaved", "overlapping", "tied", "turned over")
 """How two leaves may have one memory."""
 COUNTS = {
@@ -268,6 +272,9 @@ class Draft:
                     troubles += found
         elif self.one_in(2):
             stages.append(self._stage(1))
+        if self.graph:  # torch copies no array that a graph leads to
+            stages = [[line for line in stage if line not in COPIES.values()] for stage in stages]
+            self.features = [feature for feature in self.features if feature not in COPIES]
         special = any(leaf.layout in SPECIAL for leaf in self.leaves)
         constants = self._constants()
         threads = self.views and not troubles and not self.graph and not special and self.one_in(8)
@@ -661,12 +668,10 @@ class Draft:
             self.note("another container at the next step")
             turned = [f"{name}=OrderedDict(reversed(state.{name}.items()))" for name in ("params", *self.rule.slots)]
             return [f"state = state._replace({', '.join(turned)})"]
-        if kind == "pickled" and self.saved and not self.graph:
-            self.note("pickled between steps")
-            return ["state = pickle.loads(pickle.dumps(state))"]
-        if kind == "copied" and self.saved and not self.graph:
-            self.note("copied between steps")
-            return ["state = copy.deepcopy(state)"]
+        feature = f"{kind} between steps"
+        if feature in COPIES and self.saved:
+            self.note(feature)
+            return [COPIES[feature]]
         return []
 
     # What else.
