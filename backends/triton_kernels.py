@@ -71,10 +71,11 @@ class Layout:
         """The kernel, for ``triton.jit``."""
         names = [*self.arrays, *(f"at_{name}" for name in self.arrays if self.dims is not None), *self.coefficients]
         call = f"_step({', '.join(names)}, at, {{}})"
+        parameters = ", ".join([*names, "_at", "_inside"])  # no slot has such a name
         return "\n".join(
             [
                 "@triton.jit",
-                f"def _step({', '.join(names)}, at, inside):",
+                f"def _step({parameters}):",
                 *(f"    {line}" for line in self._step()),
                 "",
                 "",
@@ -128,15 +129,15 @@ class Layout:
 
     def _step(self) -> Iterable[str]:
         """The step of some numbers, all loads before the first store."""
-        program, place = self.program, "at" if self.dims is None else "at_{}"
+        program, place = self.program, "_at" if self.dims is None else "at_{}"
         real = f"tl.{self.real}"
         for name in program.reads:
             old = f"old_{name}"
-            yield f"{name} = {_widened(f'tl.load({old} + {place.format(old)}, inside)', self._dtype(old), self.real)}"
+            yield f"{name} = {_widened(f'tl.load({old} + {place.format(old)}, _inside)', self._dtype(old), self.real)}"
         yield from program.lines(_OPERATIONS | _ROUNDED[self.real], f"tl.full((), {{!r}}, {real})")
         for name, value in program.writes.items():
             new = f"new_{name}"
-            yield f"tl.store({new} + {place.format(new)}, {_narrowed(value, self._dtype(new))}, inside)"
+            yield f"tl.store({new} + {place.format(new)}, {_narrowed(value, self._dtype(new))}, _inside)"
 
     def _dtype(self, name: str) -> str:
         return self.dtype if name.partition("_")[2] in ("params", "grad") else self.real

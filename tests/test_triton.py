@@ -1,0 +1,492 @@
+"""Triton's kernels: their text in Triton's interpreter on a CPU, and what they tell a GPU to do. None of this is a GPU's result."""
+
+import inspect
+import os
+import re
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import optree
+import pytest
+from libraries import busy
+from ptx import instructions, not_to_nearest
+
+import xopt
+from xopt import backends
+from xopt.backends import _torch, fuse
+from xopt.backends._torch import INTERPRETED
+from xopt.backends.fallback import CompileError, OrElse
+from xopt.backends.launches import Arrays, Cell
+from xopt.backends.program import Operation, Program, record
+from xopt.conformance.bounded import FORMATS
+from xopt.conformance.cells import check_rule
+from xopt.conformance.report import script
+from xopt.conformance.results import IDENTICAL, WRONG
+from xopt.conformance.structures import check_structures
+
+torch = pytest.importorskip("torch")
+triton = pytest.importorskip("triton", reason="Triton is not installed, or has nothing for this system")
+from xopt.backends import triton_kernels  # noqa: E402 - it imports torch
+from xopt.backends.triton_kernels import BLOCK, COMPUTE, OPTIONS, Layout, TritonFuser, TritonKernels, jitted  # noqa: E402
+
+DTYPES = list(COMPUTE)
+
+
+@pytest.fixture(autouse=True)
+def interpreter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    backends._availability.cache_clear()
+    yield
+    forget()
+    backends._availability.cache_clear()
+
+
+def forget() -> None:
+    """What was compiled before something was planted."""
+    for rule in xopt.RULES.values():
+        rule.compiled.clear()
+
+
+def tensor(seed: int, shape: tuple[int, ...], dtype: str = "float32") -> Any:
+    rng = np.random.default_rng(seed)
+    values = np.asarray(rng.standard_normal(shape) * 10.0 ** rng.uniform(-6, 3, shape))
+    return torch.from_numpy(values).to(getattr(torch, dtype))
+
+
+def tree(seed: int, dtype: str) -> dict[str, Any]:
+    """Leaves of all layouts, and of the sizes at which a program of a launch ends."""
+    return {
+        "few": [tensor(seed, (7,), dtype), tensor(seed + 1, (2, 3, 4), dtype)],
+        "ends": [tensor(seed + i, (BLOCK * n + extra,), dtype) for i, (n, extra) in enumerate([(1, -1), (1, 0), (1, 1), (3, 0)])],
+        "strided": tensor(seed + 2, (12, 9), dtype)[::2, 1::3],
+        "strided alike": tensor(seed + 7, (12, 9), dtype)[::2, 1::3],
+        "transposed": tensor(seed + 3, (5, 6), dtype).T,
+        "odd address": tensor(seed + 4, (10,), dtype)[1:],
+        "scalar": tensor(seed + 5, (), dtype),
+        "empty": tensor(seed + 6, (0, 4), dtype),
+    }
+
+
+def grads(seed: int, dtype: str) -> dict[str, Any]:
+    """Gradients in other layouts than the params'."""
+    return tree(seed, dtype) | {
+        "strided": tensor(seed + 2, (6, 1), dtype).expand(6, 3),
+        "transposed": torch._neg_view(tensor(seed + 3, (5, 6), dtype).T),
+        "odd address": tensor(seed + 4, (9,), dtype),
+    }
+
+
+def numpys(tree: Any) -> Any:
+    return optree.tree_map(lambda x: x.resolve_neg().numpy().copy(), tree)
+
+
+def assert_numpys(found: Any, wanted: Any) -> None:
+    for path, x, y in zip(optree.tree_paths(found), optree.tree_leaves(found), optree.tree_leaves(wanted), strict=True):
+        if isinstance(x, torch.Tensor):
+            assert x.shape == y.shape
+            assert np.array_equal(x.numpy(), y, equal_nan=True), path
+        else:
+            assert x == y
+
+
+def checked(rule: str, dtype: str = "float32", examples: int = 6) -> Any:
+    arithmetic = "float64" if dtype == "float64" else "float32"
+    formats = {("torch", INTERPRETED, arithmetic, "fused"): FORMATS[arithmetic]}
+    (cell,) = check_rule(rule, dtype, [("torch", INTERPRETED, "fused")], formats, examples, 4, seed=0, shrink=False)
+    return cell
+
+
+# The numbers.
+
+
+@pytest.mark.parametrize("donate", [False, True], ids=["new", "donated"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("name", xopt.RULES)
+def test_bits_are_numpys(name: str, dtype: str, donate: bool) -> None:
+    rule = xopt.RULES[name]
+    hyper = busy(rule) | {"lr": dict(zip(params := tree(0, dtype), (0.5**i for i in range(9)), strict=False))}
+    step = fuse(rule, compiler="triton", donate=donate)
+    state, plain = rule.init(params), rule.init(numpys(params))
+    given = optree.tree_leaves(state.params)
+    before = [x.clone() for x in given]
+    for i in range(3):
+        grad = grads(10 * i + 1, dtype)
+        state = step(state, grad, **hyper)
+        with np.errstate(all="ignore"):
+            plain = rule.step(plain, numpys(grad), **hyper)
+        assert_numpys(state, plain)
+    same = [torch.equal(x, y) for x, y in zip(given, before, strict=True)]
+    assert all(same) is not donate
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["adamw", "aggmo"])
+def test_the_conformance_suite_finds_its_bits(name: str, dtype: str) -> None:
+    assert checked(name, dtype).verdict == IDENTICAL
+
+
+def test_states_without_slots_and_of_tuples() -> None:
+    for rule, hyper in ((xopt.adam, {"beta1": 0.0}), (xopt.aggmo, {"betas": (0.5, 0.0, 0.9, 0.99)}), (xopt.sgd, {})):
+        params, step = tree(0, "float32"), fuse(rule, compiler="triton")
+        state, plain = rule.init(params, **hyper), rule.init(numpys(params), **hyper)
+        for i in range(2):
+            grad = grads(i, "float32")
+            state, plain = step(state, grad, **hyper), rule.step(plain, numpys(grad), **hyper)
+            assert_numpys(state, plain)
+
+
+def test_nan_and_the_sign_of_nothing() -> None:
+    params, grad = torch.zeros(5), torch.tensor([float("nan"), 0.0, -0.0, float("inf"), -1e-45])
+    new = fuse(xopt.lion, compiler="triton")(xopt.lion_init(params), grad, lr=0.5)
+    assert_numpys(new, xopt.lion_step(xopt.lion_init(params.numpy()), grad.numpy(), lr=0.5))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_operations_that_no_rule_uses(dtype: str) -> None:
+    """Also numbers that float32 does not hold."""
+    operations = (
+        Operation("t0", "maximum", ("grad", "params")),
+        Operation("t1", "minimum", ("t0", 0.1)),
+        Operation("t2", "less_equal", ("t1", "params")),
+        Operation("t3", "not_equal", ("params", "params")),
+        Operation("t4", "where", ("t2", "t1", "c_lr")),
+        Operation("t5", "where", ("t3", 2.0, "t4")),
+    )
+    program = Program("example", ("params", "grad"), ("c_lr",), operations, {"params": "t5"}, {})
+    nan = float("nan")
+    x, g = (torch.tensor(x, dtype=getattr(torch, dtype)) for x in ([1.0, nan, -3.0, nan], [2.0, 1.0, nan, nan]))
+    new = torch.zeros_like(x)
+    cell = Cell([Arrays([x, g], [new])], [0.3])
+    for launch in TritonKernels(program, dtype).prepared([cell]):
+        launch()
+    real = np.dtype(dtype).type
+    assert new.tolist() == [float(real(0.1)), 2.0, float(real(0.3)), 2.0]
+
+
+def test_leaves_of_more_than_2_31_numbers() -> None:
+    """One program of a launch of such a leaf: its last numbers, of which the memory is there."""
+    beyond = 2**31
+    x, new = torch.arange(5.0), torch.zeros(5)
+    program = record(xopt.sgd, [], xopt.sgd.coefficients(1, lr=0.5))
+    kernels = TritonKernels(program, "float32")
+    layout = Layout(program, "float32", None)
+    words = dict.fromkeys(layout.words, 0)
+    (bits,) = {*kernels._bits([0.5] * len(program.coefficients))}
+    words |= {"begin": -(beyond // BLOCK), "size": beyond + 5, **dict.fromkeys(layout.coefficients, bits)}
+    words |= {name: (new if name.startswith("new") else x).data_ptr() - 4 * beyond for name in layout.arrays}
+    table = torch.tensor([words[name] for name in layout.words])
+    jitted(layout.text(), "sgd float32", True)[(1,)](table, 1, ALIGNED=False, BLOCK=BLOCK)
+    (expected,) = optree.tree_leaves(xopt.sgd_step(xopt.sgd_init(x), x, lr=0.5, weight_decay=0.5).params)
+    assert new.tolist() == (x - 0.5 * (x + 0.5 * x)).tolist() == expected.tolist()
+
+
+def test_several_threads_step_at_once() -> None:
+    step, params = fuse(xopt.adam, compiler="triton"), [tensor(i, (50,)) for i in range(4)]
+    found: dict[int, Any] = {}
+
+    def run(i: int) -> None:
+        found[i] = step(xopt.adam_init(params[i]), params[i]).params
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i, x in enumerate(params):
+        assert np.array_equal(found[i].numpy(), xopt.adam_step(xopt.adam_init(x.numpy()), x.numpy()).params)
+
+
+def drawn(name: str, examples: int) -> Any:
+    """What situations of drawn structures show. Some take the plain step, in which torch's root on a CPU is off by an ulp."""
+    formats = {("torch", INTERPRETED, dtype, "fused"): FORMATS[dtype] for dtype in ("float32", "float64")}
+    formats |= {(*key[:3], "eager"): replace(format_, ulps={"sqrt": 1.0}) for key, format_ in formats.items()}
+    (result,) = check_structures(name, "float32", [("torch", INTERPRETED, "fused")], formats, examples, seed=0, shrink=False)
+    return result
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion"])
+def test_drawn_structures_keep_the_law(name: str) -> None:
+    result = drawn(name, 20)
+    assert result.broken is None
+    assert result.examples >= 10
+
+
+# What the device is asked.
+
+
+@pytest.mark.parametrize("name", xopt.RULES)
+def test_a_tree_is_one_launch_for_all_that_is_alike(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    launches: list[Any] = []
+    monkeypatch.setattr(triton_kernels, "_launch", lambda *arguments: launches.append(arguments))
+    whole, rule = torch.ones(4001), xopt.RULES[name]
+    step = fuse(rule, compiler="triton")
+    for params, wanted in (
+        (torch.ones(2 * BLOCK), 1),
+        ([torch.ones(3 + i) for i in range(44)], 1),
+        ([torch.ones(2) for _ in range(1000)], 1),
+        ([whole[4 * i + i % 2 :][:2] for i in range(1000)], 2),  # half of them are not at multiples of 16 bytes
+        ({"a": torch.ones(3), "b": torch.ones(3, dtype=torch.float64), "c": torch.ones(4, 6)[:, ::2]}, 3),
+    ):
+        launches.clear()
+        step(rule.init(params), params)
+        assert len(launches) == wanted
+
+
+def test_other_numbers_compile_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    text = Layout.text
+    monkeypatch.setattr(Layout, "text", lambda self: made.append(self.dtype) or text(self))
+    jitted.cache_clear()
+    step, state = fuse(xopt.adamw, compiler="triton"), xopt.adamw_init(torch.ones(4))
+    for i in range(4):
+        state = step(state, torch.ones(4), lr=0.1 / (i + 1), weight_decay=0.1 * i)
+    assert jitted.cache_info().misses == 1
+
+
+# What is refused, and what takes its place.
+
+
+def test_without_the_interpreter_the_cpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET")
+    with pytest.raises(ImportError, match="where TRITON_INTERPRET=1 is set alone"):
+        fuse(xopt.sgd, compiler="triton")(xopt.sgd_init(torch.ones(3)), torch.ones(3))
+    assert _torch.TorchBackend.devices() == ("cpu",)
+
+
+def test_a_step_that_was_made_with_the_interpreter_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = fuse(xopt.sgd, compiler="triton")
+    step(xopt.sgd_init(torch.ones(3)), torch.ones(3))
+    monkeypatch.delenv("TRITON_INTERPRET")
+    state = xopt.sgd_init(torch.ones(3, dtype=torch.float64))
+    with pytest.raises(CompileError, match="TRITON_INTERPRET must be 1, as when the step was made"):
+        step(state, torch.ones(3, dtype=torch.float64))
+
+
+def on_gpu() -> Any:
+    """What stands for a tensor there, where nothing but its device is asked for."""
+    return type("Tensor", (), {"device": torch.device("cuda:0")})()
+
+
+def test_a_gpus_memory_is_not_interpreted() -> None:
+    with pytest.raises(ImportError, match="cannot read a GPU's memory"):
+        backends.BACKENDS["torch"].fuser(xopt.sgd, "triton", on_gpu())
+
+
+def test_on_a_gpu_it_is_the_default_and_torch_compile_takes_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET")
+    fuser = backends.BACKENDS["torch"].fuser(xopt.sgd, None, on_gpu())
+    assert isinstance(fuser, OrElse)
+    assert isinstance(fuser.first, TritonFuser)
+    assert isinstance(backends.BACKENDS["torch"].fuser(xopt.sgd, "triton", on_gpu()), TritonFuser)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    with pytest.warns(UserWarning, match="on a GPU go through torch.compile, as Triton cannot be used"):
+        assert not isinstance(backends.BACKENDS["torch"].fuser(xopt.sgd, None, on_gpu()), TritonFuser)
+    _torch.say_once.cache_clear()
+
+
+@pytest.mark.parametrize("donate", [False, True])
+def test_where_triton_does_not_compile_nothing_is_written(donate: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(text: str, name: str, interpreted: bool) -> Any:
+        kernel = type("Kernel", (), {"__getitem__": lambda self, grid: None})()
+
+        def warmup(*arguments: Any, **how: Any) -> None:
+            msg = "no such instruction"
+            raise RuntimeError(msg)
+
+        kernel.warmup = warmup
+        return kernel
+
+    monkeypatch.setattr(triton_kernels, "jitted", fails)
+    x = torch.ones(3)
+    state = xopt.momentum_init(x)
+    with pytest.raises(CompileError, match=r"Triton fails \(RuntimeError: no such instruction\)"):
+        fuse(xopt.momentum, compiler="triton", donate=donate)(state, x.clone())
+    assert x.tolist() == [1.0] * 3
+    monkeypatch.undo()
+    os.environ["TRITON_INTERPRET"] = "1"
+    xopt.momentum_step(state, x.clone())  # it was not given away
+
+
+def test_what_a_donating_step_writes_over_is_told_to_autograd_and_refused_afterwards() -> None:
+    state = xopt.momentum_init(torch.ones(3))
+    before = state.params._version
+    new = fuse(xopt.momentum, compiler="triton", donate=True)(state, torch.ones(3))
+    assert new.params.data_ptr() == state.params.data_ptr()
+    assert state.params._version > before
+    with pytest.raises(ValueError, match="was donated"):
+        fuse(xopt.momentum, compiler="triton", donate=True)(state, torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("params", "says"),
+    [
+        (lambda: torch.ones(1).expand(4), "is broadcast"),
+        (lambda: torch._neg_view(torch.ones(4)), "negated view"),
+        (lambda: (lambda x: [x[:3], x[1:]])(torch.ones(4)), "shares memory"),
+    ],
+)
+def test_what_cannot_be_written_over_is_refused(params: Callable[[], Any], says: str) -> None:
+    given = params()
+    with pytest.raises(ValueError, match=says):
+        fuse(xopt.sgd, compiler="triton", donate=True)(xopt.sgd_init(given), optree.tree_map(torch.ones_like, given))
+
+
+def test_no_graph_is_recorded() -> None:
+    x = torch.ones(3, requires_grad=True)
+    with pytest.raises(TypeError, match="no graph is recorded of a fused step"):
+        fuse(xopt.sgd, compiler="triton")(xopt.sgd_init(x), torch.ones(3))
+
+
+def test_a_program_to_paste_asks_for_the_compiler(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    plant(monkeypatch, Fault("ascends", "params - ", "params + "))
+    cell = checked("sgd")
+    assert "compiler=backend.asked_compiler" in script(cell.to_dict())
+    exec(script(cell.to_dict()), {})
+    assert "SGDState" in capsys.readouterr().out
+
+
+# Faults that are planted in the kernels.
+
+
+class Fault(NamedTuple):
+    name: str
+    old: str  # of a kernel's text
+    new: str
+    rule: str = "sgd"
+    dtype: str = "float32"
+
+
+IN_TEXT = (
+    Fault("ascends", "params - ", "params + "),
+    Fault("leaves out the last number of a leaf", "at < size)", "at < size - 1)"),
+    Fault("the first numbers of a leaf go to the one before", "<= block", "< block"),
+    Fault("the coefficients of the first leaf", "c_lr = tl.load(row", "c_lr = tl.load(table"),
+    Fault("another word of the table", "c_lr = tl.load(row + 2)", "c_lr = tl.load(row + 1)"),
+    Fault("a slot is not written", "tl.store(new_v + _at", "tl.store(old_v + _at", "momentum"),
+    Fault("bfloat16 is cut off", " + 0x7FFF + ", " + 0 * ", "sgd", "bfloat16"),
+    Fault("eps within the root", "t9 = tl.sqrt_rn(t8)", "t9 = tl.sqrt_rn(t8 + c_eps)", "adam"),
+    Fault("the product by a reciprocal", "tl.div_rn(t7, t10)", "t7 * (1.0 / t10)", "adam"),
+    Fault("float64 by way of float32", "bitcast=True)", "bitcast=True).to(tl.float32)", "sgd", "float64"),
+    Fault("a sign of what is not 0", "tl.where(t2 < 0, -1.0, t2)", "tl.where(t2 < 0, -1.0, 1.0)", "lion"),
+)
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
+    text = Layout.text
+
+    def edited(self: Layout) -> str:
+        right = text(self)
+        assert fault.old in right, right
+        return right.replace(fault.old, fault.new)
+
+    monkeypatch.setattr(Layout, "text", edited)
+    forget()
+
+
+@pytest.mark.parametrize("fault", IN_TEXT, ids=lambda fault: fault.name)
+def test_a_fault_in_a_kernel_is_seen(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch, fault)
+    assert checked(fault.rule, fault.dtype).verdict == WRONG
+
+
+class CodeFault(NamedTuple):
+    name: str
+    where: str  # a method of TritonKernels, or a function
+    old: str
+    new: str
+    donate: bool = False
+
+
+IN_CODE = (
+    CodeFault("arrays are swapped", "prepared", "for at in self._reads", "for at in self._reads[::-1]"),
+    CodeFault("the coefficients of the first cell", "prepared", "self._bits(c)", "self._bits(cells[0].c)"),
+    CodeFault("a dimension is left out", "prepared", "stride in x.stride()", "stride in (*x.stride()[:-1], 0)"),
+    CodeFault("what is strided is taken as dense", "_one_layout", "n > 1 and stride != expected", "False", donate=True),
+    CodeFault("arrays of other layouts are taken as alike", "_one_layout", "all(x.stride() == strides for x in arrays)", "True"),
+    CodeFault("the last block of a leaf is another one's", "_prepared", "-(-size // BLOCK)", "max(size // BLOCK, 1)"),
+    CodeFault("the last block of all is not launched", "_prepared", "kernel[(starts[-1],)]", "kernel[(starts[-1] - 1,)]"),
+)
+
+
+@pytest.mark.parametrize("fault", IN_CODE, ids=lambda fault: fault.name)
+def test_a_fault_in_what_is_launched_is_seen(fault: CodeFault, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = TritonKernels if hasattr(TritonKernels, fault.where) else triton_kernels
+    source = textwrap.dedent(inspect.getsource(getattr(where, fault.where)))
+    assert source.count(fault.old) == 1, source
+    names = dict(triton_kernels.__dict__)
+    exec(source.replace(fault.old, fault.new), names)
+    monkeypatch.setattr(where, fault.where, names[fault.where])
+    with pytest.raises(AssertionError):
+        test_bits_are_numpys("sgd", "float32", fault.donate)
+
+
+def test_drawn_structures_see_faults_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_kernels, "_one_layout", lambda _: True)
+    assert drawn("sgd", 40).broken is not None
+
+
+# What the kernels tell a GPU. They are compiled for it, and read.
+
+TARGETS = {"sm_80": ("cuda", 80, 32), "sm_90": ("cuda", 90, 32)}
+
+
+def program_of(name: str) -> Program:
+    rule = xopt.RULES[name]
+    several = {slot for slot, decay in rule.memory.items() if rule.ranges[decay].sequence}
+    slots = [rule.carried.get(slot, (True,) * 3 if slot in several else True) for slot in rule.slots]
+    return record(rule, slots, rule.coefficients(1, *rule.carried.values()))
+
+
+def listing(program: Program, dtype: str, dims: int | None, target: str, **options: Any) -> str:
+    kernel = jitted(Layout(program, dtype, dims).text(), f"{program.rule} {dtype}", False)
+    signature = {"table": "*i64", "leaves": "i32", "ALIGNED": "constexpr", "BLOCK": "constexpr"}
+    source = triton.compiler.ASTSource(fn=kernel, signature=signature, constexprs={(2,): True, (3,): BLOCK})
+    gpu = triton.backends.compiler.GPUTarget(*TARGETS[target])
+    return str(triton.compile(source, target=gpu, options=OPTIONS | options).asm["ptx"])
+
+
+@pytest.fixture
+def compiling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+
+
+@pytest.mark.usefixtures("compiling")
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", xopt.RULES)
+def test_each_operation_rounds_to_nearest(name: str, dtype: str, target: str) -> None:
+    program = program_of(name)
+    for dims in (None, 2):
+        ptx = listing(program, dtype, dims, target)
+        assert not_to_nearest(ptx) == []
+        real = "f64" if dtype == "float64" else "f32"
+        asked = {"add": "add", "subtract": "sub", "multiply": "mul", "divide": "div", "sqrt": "sqrt"}
+        kinds = {f"{asked[x.name]}.rn.{real}" for x in program.operations if x.name in asked}
+        assert kinds <= set(instructions(ptx))
+        if dims is None:
+            assert re.search(r"ld\.global\.v[24]\.b(32|64)", ptx), "numbers are read one by one"
+
+
+@pytest.mark.usefixtures("compiling")
+@pytest.mark.parametrize(
+    ("old", "new", "options", "found"),
+    [
+        ("", "", {"enable_fp_fusion": True}, {"fma.rn.f32", "mul.f32"}),
+        ("tl.sqrt_rn(", "tl.sqrt(", {}, {"sqrt.approx.ftz.f32"}),
+        ("tl.div_rn(t7, t10)", "t7 / t10", {}, {"div.full.f32"}),
+    ],
+    ids=["fused", "root", "division"],
+)
+def test_a_listing_that_rounds_otherwise_is_seen(
+    old: str, new: str, options: dict[str, Any], found: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if old:
+        plant(monkeypatch, Fault("", old, new))
+    assert set(not_to_nearest(listing(program_of("adam"), "float32", None, "sm_80", **options))) >= found
