@@ -162,7 +162,9 @@ def jitted(text: str, name: str, interpreted: bool) -> Any:
     """The kernel of a text. Triton reads the source of what it compiles, which Python looks up by the name of a file."""
     triton = importlib.import_module("triton")
     if triton.knobs.runtime.interpret != interpreted:
-        msg = f"TRITON_INTERPRET must {'' if interpreted else 'not '}be 1, as when the step was made"  # else it reads foreign memory
+        msg = (
+            f"TRITON_INTERPRET must {'' if interpreted else 'not '}be 1, as when the step was made"  # else it reads foreign memory
+        )
         raise CompileError(msg)
     file = f"<xopt {name} {hashlib.sha256(text.encode()).hexdigest()}>"
     linecache.cache[file] = len(text), None, text.splitlines(keepends=True), file

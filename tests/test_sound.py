@@ -281,10 +281,32 @@ def test_masks_are_kept(way: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", xopt.RULES)
+def test_masked_arrays_stay_float32_where_a_coefficient_is_1(name: str, way: str | None) -> None:
+    """lr = 1, and corrections for a bias that has become 1: by a Python number a masked array would widen."""
+    rule, plain = xopt.RULES[name], np.array([1.0, 2.0, 3.0], np.float32)
+    hyper = {"lr": 1.0} | ({"beta2": 0.5} if "beta2" in rule.defaults else {})
+    state, expected = rule.init(np.ma.MaskedArray(plain, mask=[False, True, False]), **hyper), rule.init(plain, **hyper)
+    for count in (0, 200):
+        state = step_of(rule, way)(state._replace(step=count), plain, **hyper)
+        expected = rule.step(expected._replace(step=count), plain, **hyper)
+    assert state.params.dtype == np.float32
+    assert state.params.mask.tolist() == [False, True, False]
+    assert state.params.data[::2].tolist() == expected.params[::2].tolist()
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_a_subclass_that_widens_its_dtype_is_refused(way: str | None) -> None:
-    masked = np.ma.MaskedArray(np.ones(3, np.float32), mask=[False, True, False])
-    with pytest.raises(TypeError, match="has become float64, as MaskedArray widens float32"):
-        step_of(xopt.sgd, way)(xopt.sgd_init(masked), masked, lr=1.0)
+    wide = np.ones(3, np.float32).view(Wide)
+    with pytest.raises(TypeError, match="has become float64, as Wide widens float32"):
+        step_of(xopt.sgd, way)(xopt.sgd_init(wide), wide, lr=0.5)
+
+
+class Wide(np.ndarray):
+    """Computes in float64, whatever it meets."""
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **_: Any) -> Any:
+        return getattr(ufunc, method)(*(np.asarray(x, np.float64) for x in inputs)).view(Wide)
 
 
 @pytest.mark.parametrize("way", COMPILERS)

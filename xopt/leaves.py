@@ -11,7 +11,7 @@ import optree
 from array_api_compat import is_cupy_array, is_numpy_array, to_device
 
 from xopt.checks import Interval, Precision, as_number, shown
-from xopt.operations import Array, has_dtype, is_array, is_subclass, namespace
+from xopt.operations import NUMBERS, Array, has_dtype, is_array, is_subclass, namespace
 
 Tree = Any
 """An array, or a dict, list, tuple or NamedTuple of trees: whatever ``optree`` flattens."""
@@ -27,7 +27,8 @@ class Numbers(dict[Any, Any]):
 
     def _begin(self) -> None:
         self[0.0] = self.make(0.0)  # -0.0 is the same key, and must not come first
-        self[1.0] = 1.0  # `average` must see it
+        self[1.0] = self.make(1.0)[()]  # a scalar, which `average` sees; by a Python number subclasses of NumPy's arrays widen
+        NUMBERS.add(type(self[1.0]))
 
     def __missing__(self, x: Any) -> Any:
         if isinstance(x, tuple):

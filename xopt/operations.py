@@ -12,6 +12,9 @@ import array_api_compat
 Array = Any
 """An array of any library that follows the Python array API standard, or a stand-in that carries its operators."""
 
+NUMBERS: set[type] = {float}
+"""The types of coefficients that are numbers, which may be looked at; arrays may be traced."""
+
 _NAMESPACES: dict[type, Any] = {}
 
 
@@ -82,7 +85,7 @@ def average(mean: Array | None, value: Array, gain: Any) -> Array:
     """
     if mean is None:
         return value
-    if type(gain) is float and gain == 1.0:  # beta = 0: the sum below would lose the value beside a large mean
+    if type(gain) in NUMBERS and gain == 1.0:  # beta = 0: the sum below would lose the value beside a large mean
         return value * gain
     return mean + gain * (value - mean)
 
