@@ -74,6 +74,7 @@ class Profile(NamedTuple):
 
 PROFILES = {
     "quick": Profile(examples=10, pool=4, laws=2, operations=3, situations=4, compiled=0, training=20, modes=("eager",)),
+    "emulated": Profile(examples=10, pool=4, laws=2, operations=3, situations=4, compiled=0, training=20, modes=("eager", "fused")),
     "ci": Profile(examples=40, pool=32, laws=3, operations=5, situations=20, compiled=1, training=20, modes=MODES),
     "nightly": Profile(examples=1000, pool=40, laws=60, operations=200, situations=600, compiled=4, training=200, modes=MODES),
 }
@@ -231,7 +232,8 @@ def conform(
     rules, dtypes
         Names from ``RULES`` and of parameter dtypes. Default: all.
     profile
-        ``"quick"``, ``"ci"`` or ``"nightly"``: how many trajectories; quick leaves compiled steps out.
+        ``"quick"``, ``"emulated"``, ``"ci"`` or ``"nightly"``: how many trajectories. Quick leaves compiled steps out; emulated,
+        for devices that a CPU stands in for, those by a library's own compiler.
     seed
         Of the generated inputs. The same seed gives the same inputs.
     jobs
