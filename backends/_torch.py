@@ -33,7 +33,7 @@ class TorchBackend(Backend):
     module = "torch"
     distributions = ("torch",)
     extra = "torch"
-    tracer = "torch.compile"
+    tracer: str | None = "torch.compile"
     compilers = "numba", "triton", "torch.compile"
 
     def __init__(self, device: str) -> None:
@@ -61,10 +61,10 @@ class TorchBackend(Backend):
 
             return fuser(rule, example)
         on_cpu = example.device.type == "cpu"
-        best = _BEST.get(example.device.type)
-        if compiler is None and best is None:
+        best = compiler or _BEST.get(example.device.type)
+        if best is None:
             return _compiled(rule, example)
-        why_not, make = _COMPILERS[compiler or best]
+        why_not, make = _COMPILERS[best]
         missing = why_not(on_cpu)
         if compiler is not None:
             if missing:

@@ -278,7 +278,7 @@ class TritonFuser(DeviceFuser):
         return x.device
 
     def on(self, x: Any) -> AbstractContextManager[Any]:
-        return nullcontext() if x.device.type == "cpu" else self._torch.cuda.device(x.device)  # type: ignore[no-any-return]
+        return nullcontext() if x.device.type == "cpu" else self._torch.cuda.device(x.device)
 
     def numbers(self, x: Any) -> Any:
         return x.resolve_neg()
