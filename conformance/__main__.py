@@ -97,6 +97,10 @@ def _app() -> Any:
         table: Annotated[
             Path | None, typer.Option(help="Put the table of verdicts in this Markdown file, between its markers.")
         ] = None,
+        beside: Annotated[
+            list[Path] | None,
+            typer.Option(help="The JSON of another run, whose columns stand in the table too. May be repeated.", exists=True),
+        ] = None,
         html: Annotated[Path | None, typer.Option(help="Write a page to look at here.", dir_okay=False)] = None,
         junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here, for other programs.", dir_okay=False)] = None,
         faults: Annotated[bool, typer.Option("--faults", help="Plant the faults of the catalogue too, for the page.")] = False,
@@ -113,6 +117,10 @@ def _app() -> Any:
         for option, path in (("--json", json), ("--html", html), ("--junit", junit)):
             must_have_a_place(path, option)
         must_hold(table, [views.mark(views.TABLE)], "--table")
+        try:
+            others = [views.read_json(path) for path in beside or ()]
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--beside") from None
         profile = profile or ("ci" if evidence else "quick")
         if seed is None:
             seed = secrets.randbits(32) if profile == "nightly" else 0
@@ -153,7 +161,7 @@ def _app() -> Any:
         if json is not None:
             views.write_json(report, json)
         if table is not None:
-            views.write_table(report, table, current)
+            views.write_table(report, table, current, others)
         if html is not None:
             write_html(report.to_dict(), html)
         if junit is not None:

@@ -27,7 +27,7 @@ from xopt.conformance.results import (
     Cell,
     LawResult,
 )
-from xopt.conformance.suite import BackendReport, Report, Result
+from xopt.conformance.suite import SCHEMA, BackendReport, Report, Result
 from xopt.rules import RULES
 
 if TYPE_CHECKING:
@@ -273,17 +273,32 @@ def write_json(report: "Report | FaultReport", path: Path) -> None:
     path.write_text(json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """What ``write_json`` wrote of a report. Raises ValueError for another file."""
+    try:
+        found = json.loads(path.read_text())
+        known = found["schema"] == SCHEMA
+    except (OSError, ValueError, KeyError, TypeError):
+        known = False
+    if not known:
+        msg = f"{path} is not what this version of xopt conform --json writes"
+        raise ValueError(msg)
+    return found  # type: ignore[no-any-return]
+
+
 TABLE = "conformance table"
 
 
-def markdown(report: Report, records: Sequence["Evidence"] = ()) -> str:
+def markdown(report: Report, records: Sequence["Evidence"] = (), beside: Sequence[dict[str, Any]] = ()) -> str:
     """Rules by backends, each cell the weakest verdict over the dtypes, with the run that it comes from.
 
-    ``records`` of devices that this run did not have add their columns.
+    ``records`` of devices that this run did not have add their columns, and so do reports of other runs, as ``to_dict`` makes them.
     """
     ran = {(c.backend, c.device) for c in report.cells if c.verdict != NOT_RUN}
     proven = [record for record in records if (record.backend, record.device) not in ran]
-    known = [*report.cells, *(cell for record in proven for cell in record.cells)]
+    others = [[Cell(**{name: x for name, x in cell.items() if name != "verdict"}) for cell in run["cells"]] for run in beside]
+    others = [[cell for cell in run if (cell.backend, cell.device) not in ran] for run in others]
+    known = [*report.cells, *(cell for record in proven for cell in record.cells), *(cell for run in others for cell in run)]
     columns = _columns(known)
     lines = [
         "| rule | " + " | ".join(heading(*key, BACKENDS[key[0]].tracer) for key in columns) + " |",
@@ -297,7 +312,7 @@ def markdown(report: Report, records: Sequence["Evidence"] = ()) -> str:
         lines.append(f"| `{rule}` | " + " | ".join(row) + " |")
     about = report.about
     versions = ", ".join(f"{b.name} {b.version}" for b in report.backends if b.reason is None)
-    elsewhere = {record.backend for record in proven}
+    elsewhere = {cell.backend for cell in known if cell.verdict != NOT_RUN}
     missing = "; ".join(f"{b.name} ({b.reason})" for b in report.backends if b.reason is not None and b.name not in elsewhere)
     recorded = "; ".join(f"{record.backend} {record.device} on {record.hardware}, {record.date}" for record in proven)
     lines += [
@@ -315,6 +330,10 @@ def markdown(report: Report, records: Sequence["Evidence"] = ()) -> str:
             f"in {about['seconds']:.0f} s."
         ),
     ]
+    for run, cells in zip(beside, others, strict=True):
+        places = ", ".join(dict.fromkeys(f"{c.backend} {c.device}" for c in cells if c.verdict != NOT_RUN))
+        libraries = ", ".join(f"{b['name']} {b['version']}" for b in run["backends"] if b["reason"] is None)
+        lines[-1] += f" {places}: `{run['about']['command']}`, {run['about']['date']}, {libraries}."
     return "\n".join(lines)
 
 
@@ -342,6 +361,6 @@ def put_between(path: Path, name: str, text: str) -> None:
     path.write_text(f"{head}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}")
 
 
-def write_table(report: Report, path: Path, records: Sequence["Evidence"] = ()) -> None:
+def write_table(report: Report, path: Path, records: Sequence["Evidence"] = (), beside: Sequence[dict[str, Any]] = ()) -> None:
     """Puts the table of verdicts into a Markdown file."""
-    put_between(path, TABLE, markdown(report, records))
+    put_between(path, TABLE, markdown(report, records, beside))

@@ -34,6 +34,9 @@ from xopt.rules import RULES
 
 Result = Cell | LawResult | Replay
 
+SCHEMA = "xopt-conformance-3"
+"""Of a report as JSON: what ``schema.json`` describes."""
+
 NAMES = frozenset(law.name for law in LAWS)
 
 TURNS = 4
@@ -160,7 +163,7 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """As in ``schema.json``."""
         return {
-            "schema": "xopt-conformance-3",
+            "schema": SCHEMA,
             "about": self.about,
             "backends": [asdict(backend) for backend in self.backends],
             "cells": [cell.to_dict() for cell in self.cells],

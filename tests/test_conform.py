@@ -4,6 +4,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import xopt
 from xopt.conformance import PROFILES, Report, conform, ledger
 from xopt.conformance.__main__ import _app, main
 from xopt.conformance.evidence import Evidence
-from xopt.conformance.report import TABLE, mark, markdown, write_table
+from xopt.conformance.report import TABLE, mark, markdown, read_json, write_json, write_table
 from xopt.conformance.results import NOT_RUN, WRONG, Cell
 
 SCHEMA = json.loads((files("xopt.conformance") / "schema.json").read_text())
@@ -83,9 +84,24 @@ def test_a_record_of_another_device_adds_its_column_while_its_cells_count(report
     assert "torch cuda" not in markdown(report)
 
 
+def test_a_report_of_another_run_adds_its_columns(report: Any, tmp_path: Path) -> None:
+    cells = [Cell(c.rule, "torch", "triton-interpreted", c.dtype, "fused", elements=9) for c in report.cells if c.rule == "lion"]
+    other = replace(report, cells=[*cells, *report.cells], about=report.about | {"command": "xopt conform --backend torch:triton"})
+    write_json(other, tmp_path / "other.json")
+    text = markdown(report, beside=[read_json(tmp_path / "other.json")])
+    assert "torch triton-interpreted fused |" in text.splitlines()[0]
+    assert next(line for line in text.splitlines() if "`lion`" in line).endswith("| bits |")
+    assert next(line for line in text.splitlines() if "`adam`" in line).endswith("| - |")
+    assert " torch triton-interpreted: `xopt conform --backend torch:triton`" in text
+    (tmp_path / "other.json").write_text("[]")
+    with pytest.raises(ValueError, match="is not what this version of xopt conform --json writes"):
+        read_json(tmp_path / "other.json")
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
+        (["conform", "--beside", "README.md"], "is not what this version of xopt conform --json"),
         (["conform", "--backend", "tensorflow"], "unknown backend 'tensorflow'"),
         (["conform", "--backend", "numpy:cuda:0"], "unknown device 'cuda:0'"),
         (["conform", "--rule", "adamx"], "unknown rule 'adamx'"),
