@@ -1,6 +1,6 @@
 """Plants faults in what xopt does with CuPy, and shows that the tests find each: ``python faults.py``.
 
-Each is an edit of a private copy of the sources, on which ``checks/test_xopt.py`` runs, or that part of it which is to find it.
+Each is an edit of a private copy of the sources, on which that part of ``checks`` runs which is to find it.
 """
 
 import os
@@ -98,6 +98,12 @@ FAULTS = [
     in_kernels("a leaf at the bound has its own launch", "one_launch and adamw", ".size <= SMALL", ".size < SMALL"),
     in_kernels("a leaf beyond the bound shares a launch", "one_launch and adamw", ".size <= SMALL", ".size <= SMALL + 1"),
     Fault("sign(NaN) is 0 in a fused step", "nan and lion", (Edit("c_source.py", "{0} == 0 ? 0 : {0}", "0"),)),
+    Fault(
+        "the larger of NaN and a number is the number",
+        "operations and maximum",
+        (Edit("c_source.py", "> {1} || {0} != {0} ?", "> {1} ?"),),
+    ),
+    Fault("a number of the text is a float", "rounded_once", (Edit("c_source.py", 'f"({real}){{!r}}"', '"{!r}f"'),)),
     in_xopt(
         "new arrays are on the current device",
         "stay_on_the_device and adamw",
@@ -125,7 +131,7 @@ def finds(fault: Fault) -> str | None:
         for file, text in edited(fault, fault.package).items():
             (site / fault.package.replace(".", "/") / file).write_text(text)
         pytest = sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider"  # -P: the copy, not the working directory
-        command = [*pytest, "-x", "-v", "-k", fault.by, str(HERE / "checks" / "test_xopt.py")]
+        command = [*pytest, "-x", "-v", "-k", fault.by, str(HERE / "checks")]
         done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": folder}, capture_output=True, text=True)
     if done.returncode == 0:
         return None

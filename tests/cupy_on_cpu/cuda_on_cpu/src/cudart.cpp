@@ -59,6 +59,11 @@ int device_count() {
     return count < 1 ? 1 : count > MOST ? MOST : count;
 }
 
+int capability() {
+    const char *given = getenv("CUDA_ON_CPU_LISTING");  // such as 90; there is no machine code for any where kernels run
+    return given ? atoi(given) / 10 : 8;
+}
+
 Memory *memories() {
     static Memory *all = [] {
         Memory *made = new Memory[MOST];
@@ -249,7 +254,7 @@ cudaError_t cudaDeviceSynchronize() { stand_in_note("wait for the device"); retu
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device) {
     if (device < 0 || device >= device_count()) return failed(cudaErrorInvalidDevice);
     switch (attribute) {
-        case cudaDevAttrComputeCapabilityMajor: *value = 8; break;
+        case cudaDevAttrComputeCapabilityMajor: *value = capability(); break;
         case cudaDevAttrMultiProcessorCount: *value = 2; break;
         case cudaDevAttrMaxThreadsPerBlock: case cudaDevAttrMaxBlockDimX: case cudaDevAttrMaxBlockDimY: *value = 1024; break;
         case cudaDevAttrMaxBlockDimZ: *value = 64; break;
@@ -265,7 +270,7 @@ cudaError_t cudaGetDeviceProperties_v2(cudaDeviceProp *p, int device) {
     if (device < 0 || device >= device_count()) return failed(cudaErrorInvalidDevice);
     memset(p, 0, sizeof *p);
     strcpy(p->name, "CPU, emulated");  // by which xopt.backends knows that it is no GPU
-    p->major = 8;
+    p->major = capability();
     p->multiProcessorCount = 2;
     p->warpSize = 32;
     p->maxThreadsPerBlock = 1024;
