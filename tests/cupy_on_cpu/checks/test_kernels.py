@@ -106,6 +106,15 @@ def test_hyperparameters_on_the_device():
         ]
 
 
+def test_the_largest_numbers_widen_nothing(rule):
+    largest = float(np.finfo("f4").max)
+    params, grad = numbers(0, 9), numbers(1, 9)
+    with np.errstate(all="ignore"):
+        for lr in (largest, 3.4e38):
+            plain = rule.step(rule.init(params), grad, lr=lr)
+            assert_same_bits(rule.step(rule.init(on_device(params)), on_device(grad), lr=lr), plain)
+
+
 # What is compiled, and launched.
 
 
