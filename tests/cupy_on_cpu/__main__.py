@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -85,10 +86,12 @@ class Environment:
         given = [word for file in self.constraints for word in ("-c", file)]
         wanted = f"cupy-cuda12x=={self.cupy}", f"cython=={CYTHON[self.cupy]}", *NVIDIA, "pytest-xdist"
         pip = sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--python", self.python
-        run(*pip, "install", *given, "-e", f"{ROOT}[conformance]", *wanted)
+        sources = "--no-deps", "--no-binary", "cupy", f"cupy=={self.cupy}", "--dest", self.folder
         stubs = os.environ | {"CUPY_INSTALL_USE_STUB": "1"}  # else it looks for CUDA before it hands over its sources
-        sources = "--no-deps", "--no-binary", "cupy", f"cupy=={self.cupy}"
-        run(*pip, "download", *sources, "--dest", self.folder, environment=stubs)
+        with ThreadPoolExecutor(2) as threads:
+            download = threads.submit(run, *pip, "download", *sources, environment=stubs)
+            run(*pip, "install", "--no-compile", *given, "-e", f"{ROOT}[conformance]", *wanted)
+            download.result()
         shutil.unpack_archive(self.folder / f"cupy-{self.cupy}.tar.gz", self.folder)
 
     def _build(self) -> None:
@@ -129,14 +132,20 @@ def run(*command: object, environment: dict[str, str] | None = None) -> None:
 
 
 def stage(name: str, function: Callable[..., None], *arguments: object) -> None:
-    began = time.monotonic()
+    began, used = time.monotonic(), cpu()
     print(f"\n=== CuPy on a CPU: {name}", flush=True)
     try:
         function(*arguments)
     except subprocess.CalledProcessError:
         print(f"\n=== CuPy on a CPU: {name}: FAILED after {time.monotonic() - began:.0f} s")
         sys.exit(1)
-    print(f"=== CuPy on a CPU: {name}: {time.monotonic() - began:.0f} s", flush=True)
+    print(f"=== CuPy on a CPU: {name}: {time.monotonic() - began:.0f} s, {cpu() - used:.0f} s of CPU", flush=True)
+
+
+def cpu() -> float:
+    """Seconds that the programs have taken which have ended: what they would take on one idle core."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:

@@ -16,6 +16,8 @@ FLAGS = ("-std=c++17", "-fPIC", "-w", "-fno-strict-aliasing", "-fno-math-errno",
 # CUDA contracts unless it is told not to. So that a missing option shows, g++ must then do so wherever it can.
 EXACT, CONTRACTED = ("-O1", "-ffp-contract=off"), ("-O2", "-ffp-contract=fast")
 BARRIERS = ("-DBARRIERS",)
+SETS = EXACT, CONTRACTED, EXACT + BARRIERS, CONTRACTED + BARRIERS
+"""The sets of flags that ``compiled`` may want."""
 
 
 def precompiled(flags: Sequence[str]) -> Path:
@@ -23,15 +25,14 @@ def precompiled(flags: Sequence[str]) -> Path:
     return BUILT / "headers" / "".join(flags).replace("=", "-")
 
 
-def precompile(cupy_headers: Path) -> None:
-    """Reads the headers once for each combination of flags that ``compiled`` may want."""
-    for flags in (EXACT, CONTRACTED, EXACT + BARRIERS, CONTRACTED + BARRIERS):
-        folder = precompiled(flags)
-        folder.mkdir(parents=True)
-        names = "cuda_device.h", "cupy/complex.cuh", "cupy/carray.cuh", "cupy/atomics.cuh", "cupy/math_constants.h"
-        (folder / "all.h").write_text("".join(f"#include <{name}>\n" for name in names))
-        made = "-x", "c++-header", str(folder / "all.h"), "-o", str(folder / "cuda_device.h.gch")
-        subprocess.run(["g++", *FLAGS, *flags, f"-I{HEADERS}", f"-I{cupy_headers}", *made], check=True)
+def precompile(flags: Sequence[str], cupy_headers: Path) -> None:
+    """Reads the headers once for a set of flags."""
+    folder = precompiled(flags)
+    folder.mkdir(parents=True)
+    names = "cuda_device.h", "cupy/complex.cuh", "cupy/carray.cuh", "cupy/atomics.cuh", "cupy/math_constants.h"
+    (folder / "all.h").write_text("".join(f"#include <{name}>\n" for name in names))
+    made = "-x", "c++-header", str(folder / "all.h"), "-o", str(folder / "cuda_device.h.gch")
+    subprocess.run(["g++", *FLAGS, *flags, f"-I{HEADERS}", f"-I{cupy_headers}", *made], check=True)
 
 
 def text_of(source: str) -> str:

@@ -28,6 +28,7 @@ constexpr size_t SPACE = size_t(64) << 30;    // addresses of a device, of which
 constexpr size_t PAGE = 4096;
 constexpr int RESERVED = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 
+constexpr size_t LARGE = 1 << 20;             // bytes from which on freed memory is given back; it takes time
 constexpr size_t KEPT = 64;                   // freed ranges of a size that are not used again yet, so that a late touch shows
 
 struct Pages {
@@ -137,7 +138,7 @@ bool release(void *p) {
     auto it = m.live.find((char *)p);
     if (it == m.live.end()) return false;
     const Pages pages = it->second.pages;
-    mmap(pages.first, pages.bytes, PROT_NONE, MAP_FIXED | RESERVED, -1, 0);  // gives the memory back
+    if (pages.bytes > LARGE) mmap(pages.first, pages.bytes, PROT_NONE, MAP_FIXED | RESERVED, -1, 0);  // gives the memory back
     m.freed[pages.bytes].push_back(pages.first);
     m.live.erase(it);
     return true;
