@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +92,21 @@ def busy(rule: Any) -> dict[str, Any]:
     """Hyperparameters of ``rule`` that switch on everything it has."""
     loud = {"lr": 0.0625, "weight_decay": 0.25, "alpha_warmup": 3, "beta3_warmup": 5}
     return {name: loud.get(name, default) for name, default in rule.defaults.items()}
+
+
+def variants(rule: Any) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """What goes to init and to each step: the defaults, all switched on, no memory (None slots), and decays of 0 with memory."""
+    yield {}, {}
+    yield {}, busy(rule)
+    decays = sorted({name for name in rule.memory.values() if not rule.ranges[name].sequence})
+    for off in dict.fromkeys([*((name,) for name in decays), tuple(decays)]):
+        none = dict.fromkeys(off, 0.0)
+        yield from ((none, none), ({}, none))
+    if "beta3_warmup" in rule.defaults:
+        yield {"beta1": 0.0}, {"beta1": 0.0, "beta3_warmup": 4, "alpha_warmup": 2}
+    if "betas" in rule.defaults:
+        for betas in ((0.0, 0.9, 0.99, 0.999), (0.9,), (0.5, 0.0), (0.0,)):
+            yield {"betas": betas}, {"betas": betas}
 
 
 def run(rule: Any, params: Any, grads: Any, start: dict[str, Any] | None = None, **hyper: Any) -> Any:

@@ -111,6 +111,14 @@ def lifted(value: Any, kind: Kind) -> Any:
     return kind.xp.astype(value, kind.compute) if is_array(value) else value
 
 
+def kept_narrow(value: Any, kind: Kind) -> Any:
+    """A coefficient by which CuPy widens no array of float32: CuPy 13 takes Python numbers from 3.4e38 on for float64."""
+    if isinstance(value, tuple):
+        return tuple([kept_narrow(item, kind) for item in value])
+    wide = type(value) is float and abs(value) >= 3.4e38 and kind.compute == kind.xp.float32
+    return kind.xp.float32(value) if wide else value
+
+
 def number_of(value: Any, kind: Kind) -> Any:
     """A checked number as a float, unless it is an array of the parameters' own library that is traced or differentiated."""
     number = None if _is_differentiated(value, kind.xp) else as_number(value)

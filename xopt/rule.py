@@ -17,6 +17,7 @@ from xopt.leaves import (
     flatten_like,
     is_dense,
     is_shared,
+    kept_narrow,
     kind_of,
     lifted,
     matches,
@@ -372,7 +373,7 @@ class Rule(Generic[S, P]):
                     raise ValueError(msg)
             return c._make([lifted(value, kind) for value in c])
         if kind.numbers is None:
-            return c
+            return c if kind.current is None else c._make([kept_narrow(value, kind) for value in c])
         ready = c._make([kind.numbers[x] for x in c])
         return ready._replace(**{name: getattr(c, name) for name in self.carried}) if carried else ready
 

@@ -9,17 +9,21 @@ import argparse
 import hashlib
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CYTHON = {"14.2.0": "3.2.9", "13.6.0": "3.1.6"}
 """The versions of CuPy that this is for, the default first, each with the Cython that its sources want."""
+NVIDIA = "nvidia-cuda-nvrtc-cu12", "nvidia-cuda-runtime-cu12"
+"""A compiler, for the listing alone, and headers."""
 TESTS = "bad_input", "purity", "rule", "scalars", "sound"
 """Modules of the project's tests that run for each array library."""
 PROBE = "#include <immintrin.h>\n_Float16 half(float x) { return (_Float16)x; }\n"
@@ -62,10 +66,10 @@ class Environment:
             stage("build", self._build)
             (self.folder / "built").write_text(wanted)
 
-    def run(self, *command: object, devices: int = 1) -> None:
-        """Python with one of our programs. Nothing from outside the environment is imported."""
+    def run(self, *command: object, **options: object) -> None:
+        """Python with one of our programs, and with options of CUDA on a CPU. Nothing from outside the environment is imported."""
         outer = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "CUPY_", "CUDA_"))}
-        run(self.python, *command, environment=outer | {"CUDA_ON_CPU_DEVICES": str(devices)})
+        run(self.python, *command, environment=outer | {f"CUDA_ON_CPU_{name.upper()}": str(x) for name, x in options.items()})
 
     def _kept(self, name: str) -> str | None:
         file = self.folder / name
@@ -80,12 +84,14 @@ class Environment:
     def _install(self) -> None:
         run(sys.executable, "-m", "venv", "--without-pip", self.folder)
         given = [word for file in self.constraints for word in ("-c", file)]
-        wanted = f"cupy-cuda12x=={self.cupy}", f"cython=={CYTHON[self.cupy]}", "nvidia-cuda-runtime-cu12", "pytest-xdist"
+        wanted = f"cupy-cuda12x=={self.cupy}", f"cython=={CYTHON[self.cupy]}", *NVIDIA, "pytest-xdist"
         pip = sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--python", self.python
-        run(*pip, "install", *given, "-e", f"{ROOT}[conformance]", *wanted)
+        sources = "--no-deps", "--no-binary", "cupy", f"cupy=={self.cupy}", "--dest", self.folder
         stubs = os.environ | {"CUPY_INSTALL_USE_STUB": "1"}  # else it looks for CUDA before it hands over its sources
-        sources = "--no-deps", "--no-binary", "cupy", f"cupy=={self.cupy}"
-        run(*pip, "download", *sources, "--dest", self.folder, environment=stubs)
+        with ThreadPoolExecutor(2) as threads:
+            download = threads.submit(run, *pip, "download", *sources, environment=stubs)
+            run(*pip, "install", "--no-compile", *given, "-e", f"{ROOT}[conformance]", *wanted)
+            download.result()
         shutil.unpack_archive(self.folder / f"cupy-{self.cupy}.tar.gz", self.folder)
 
     def _build(self) -> None:
@@ -108,11 +114,17 @@ def conform(environment: Environment) -> None:
     environment.run(HERE / "conform.py")
 
 
+def listing(environment: Environment) -> None:
+    """For an A100, and for an H100 and an H200."""
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda capability: environment.run(HERE / "listing.py", listing=capability), (80, 90)))
+
+
 def plant(environment: Environment) -> None:
     environment.run(HERE / "faults.py", devices=2)
 
 
-STAGES = {"tests": test, "conform": conform, "faults": plant}
+STAGES = {"listing": listing, "tests": test, "conform": conform, "faults": plant}
 
 
 def run(*command: object, environment: dict[str, str] | None = None) -> None:
@@ -120,14 +132,20 @@ def run(*command: object, environment: dict[str, str] | None = None) -> None:
 
 
 def stage(name: str, function: Callable[..., None], *arguments: object) -> None:
-    began = time.monotonic()
+    began, used = time.monotonic(), cpu()
     print(f"\n=== CuPy on a CPU: {name}", flush=True)
     try:
         function(*arguments)
     except subprocess.CalledProcessError:
         print(f"\n=== CuPy on a CPU: {name}: FAILED after {time.monotonic() - began:.0f} s")
         sys.exit(1)
-    print(f"=== CuPy on a CPU: {name}: {time.monotonic() - began:.0f} s", flush=True)
+    print(f"=== CuPy on a CPU: {name}: {time.monotonic() - began:.0f} s, {cpu() - used:.0f} s of CPU", flush=True)
+
+
+def cpu() -> float:
+    """Seconds that the programs have taken which have ended: what they would take on one idle core."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:

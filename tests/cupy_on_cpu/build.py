@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from Cython.Compiler.Main import compile as cythonize
@@ -18,7 +19,7 @@ HERE = Path(__file__).resolve().parent / "cuda_on_cpu"
 sys.path.insert(0, str(HERE))  # not its package, which loads what is built here
 
 from compile import BUILT as OUT  # noqa: E402
-from compile import precompile  # noqa: E402
+from compile import SETS, precompile  # noqa: E402
 
 SITE = Path(sysconfig.get_paths()["purelib"])
 INCLUDES = [HERE / "include" / "toolkit", SITE / "nvidia" / "cuda_runtime" / "include", HERE / "src"]
@@ -85,17 +86,21 @@ def main(sources: Path) -> None:
     source = HERE / "src"
     runtime = source / "cudart.cpp"
     library("libcudart.so.12", runtime, stubs("cudart", wanted_of_runtime(sources), runtime, 801))  # cudaErrorNotSupported
-    library("libcuda.so.1", source / "cuda.cpp")
-    library("libnvrtc.so.12", source / "nvrtc.cpp")
-    cublas, versions = source / "cublas.cpp", OUT / "cublas.map"
+    cublas, versions, empty = source / "cublas.cpp", OUT / "cublas.map", OUT / "empty.cpp"
     versions.write_text("libcublas.so.12 { global: cublas*; };\n")
-    made = stubs("cublas", wanted_of_cublas(), cublas, 15)  # CUBLAS_STATUS_NOT_SUPPORTED
-    library("libcublas.so.12", cublas, made, more=("-O2", f"-Wl,--version-script={versions}"))
-    empty = OUT / "empty.cpp"
     empty.write_text("")
-    library("libcublasLt.so.12", empty)
-    precompile(SITE / "cupy" / "_core" / "include")
-    build_runtime(sources.resolve())
+    made = stubs("cublas", wanted_of_cublas(), cublas, 15)  # CUBLAS_STATUS_NOT_SUPPORTED
+    with ThreadPoolExecutor(2) as threads:
+        tasks = [
+            threads.submit(build_runtime, sources.resolve()),
+            *(threads.submit(precompile, flags, SITE / "cupy" / "_core" / "include") for flags in SETS),
+            threads.submit(library, "libcuda.so.1", source / "cuda.cpp"),
+            threads.submit(library, "libnvrtc.so.12", source / "nvrtc.cpp"),
+            threads.submit(library, "libcublas.so.12", cublas, made, more=("-O2", f"-Wl,--version-script={versions}")),
+            threads.submit(library, "libcublasLt.so.12", empty),
+        ]
+    for task in tasks:
+        task.result()
 
 
 if __name__ == "__main__":

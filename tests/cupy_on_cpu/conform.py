@@ -17,7 +17,7 @@ from xopt.conformance.suite import PROFILES
 
 
 def run(options: list[str]) -> int:
-    PROFILES["emulated"] = PROFILES["quick"]._replace(modes=("eager", "fused"))
+    PROFILES["emulated"] = PROFILES["quick"]._replace(modes=("eager", "fused"), training=5)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "report.json"
         sys.argv[1:] = ["conform", "--backend", "cupy", "--profile", "emulated", "--json", str(file), *options]

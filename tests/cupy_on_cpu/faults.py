@@ -1,6 +1,6 @@
 """Plants faults in what xopt does with CuPy, and shows that the tests find each: ``python faults.py``.
 
-Each is an edit of a private copy of the sources, on which ``checks/test_xopt.py`` runs, or that part of it which is to find it.
+Each is an edit of a private copy of the sources, on which that part of ``checks`` runs which is to find it.
 """
 
 import os
@@ -35,6 +35,10 @@ def in_kernels(name: str, by: str, old: str, new: str) -> Fault:
     return Fault(name, by, (Edit("cupy_kernels.py", old, new),))
 
 
+def in_launches(name: str, by: str, old: str, new: str) -> Fault:
+    return Fault(name, by, (Edit("launches.py", old, new),))
+
+
 def in_xopt(name: str, by: str, file: str, old: str, new: str) -> Fault:
     return Fault(name, by, (Edit(file, old, new),), "xopt")
 
@@ -43,7 +47,12 @@ BITS = "bits and adamw and float32"
 
 FAULTS = [
     in_kernels("a multiplication and an addition contract", BITS, '("--fmad=false",)', '("--fmad=true",)'),
-    in_kernels("the coefficients of another leaf", BITS, "rows.append(row)", "rows.append(0)"),
+    in_kernels("small leaves share the first one's coefficients", BITS, "rows.append(row)", "rows.append(0)"),
+    in_kernels("large leaves share the first one's coefficients", BITS, "leaf, coefficients[row]", "leaf, coefficients[0]"),
+    in_kernels("a lone small leaf has the first one's coefficients", "lone and adamw", "coefficients[rows[0]]", "coefficients[0]"),
+    in_launches("leaves with other coefficients share a cell", BITS, "(kernels, id(leaves[i].c))", "(kernels, None)"),
+    in_launches("a cell has the first leaf's coefficients", BITS, "leaves[indices[0]].c", "leaves[0].c"),
+    in_launches("a cell has the first leaves' arrays", BITS, "[arrays[i] for i in indices]", "arrays[: len(indices)]"),
     in_kernels("the rows of the table are too narrow", BITS, "width, coefficients = 2 + len", "width, coefficients = 1 + len"),
     in_kernels("the first number of a leaf goes to the one before", BITS, "{width}] <= i)", "{width}] < i)"),
     in_kernels(
@@ -69,28 +78,32 @@ FAULTS = [
         "all(x.flags.c_contiguous for x in arrays) or all(x.flags.f_contiguous for x in arrays)",
         "all(x.flags.c_contiguous or x.flags.f_contiguous for x in arrays)",
     ),
-    in_kernels("the old state is written to", BITS, "[list(map(self._cupy.empty_like, leaf.arrays))", "[list(leaf.arrays)"),
-    in_kernels("new memory stays unwritten", BITS, "\n                kernels.one(leaf, cell.c)", "\n                pass"),
-    in_kernels("donated memory is not marked", "donated", "giving(work) if work.donate else nullcontext()", "nullcontext()"),
-    in_kernels("memory that overlaps is donated", "overlap", "            places.refuse_overlap(work)\n", ""),
-    in_kernels(
-        "kernels run on the current device",
-        "stay_on_the_device and adamw",
-        "with work.params[0].device:",
-        "with nullcontext():",
+    in_launches("the old state is written to", BITS, "[list(map(self.empty_like, leaf.arrays))", "[list(leaf.arrays)"),
+    in_launches("only the first launch is made", BITS, "\n                    launch()", "\n                    launch(); break"),
+    in_launches("donated memory is not marked", "donated", "giving(work) if work.donate else nullcontext()", "nullcontext()"),
+    in_launches("new params are the array that was donated", BITS, "self.alias(new[0][0])", "new[0][0]"),
+    in_launches("memory that overlaps is donated", "overlap", "        places.refuse_overlap(work)\n", ""),
+    in_kernels("a reversed array begins at its first number", "overlap", "sum(r for r in reach if r < 0)", "0"),
+    in_kernels("new params are a copy of the donated ones", "donated", "        return x.view()", "        return x.copy()"),
+    in_launches(
+        "kernels run on the current device", "stay_on_the_device and adamw", "with self.on(work.params[0]):", "with nullcontext():"
     ),
-    in_kernels(
-        "leaves on two devices are fused", "not_fused and adamw", 'one_library(work, lambda x: f"cuda:{x.device.id}")', "pass"
-    ),
+    in_launches("leaves on two devices are fused", "not_fused and adamw", "one_library(work, self.device)", "pass"),
     in_kernels(
         "the host waits for the device",
         "one_launch and adamw",
-        "cells = self._cells(leaves)",
-        "cells = self._cells(leaves); self._cupy.cuda.Device().synchronize()",
+        "launches: list[Launch] = []",
+        'launches: list[Launch] = [importlib.import_module("cupy").cuda.Device().synchronize]',
     ),
     in_kernels("a leaf at the bound has its own launch", "one_launch and adamw", ".size <= SMALL", ".size < SMALL"),
     in_kernels("a leaf beyond the bound shares a launch", "one_launch and adamw", ".size <= SMALL", ".size <= SMALL + 1"),
     Fault("sign(NaN) is 0 in a fused step", "nan and lion", (Edit("c_source.py", "{0} == 0 ? 0 : {0}", "0"),)),
+    Fault(
+        "the larger of NaN and a number is the number",
+        "operations and maximum",
+        (Edit("c_source.py", "> {1} || {0} != {0} ?", "> {1} ?"),),
+    ),
+    Fault("a number of the text is a float", "rounded_once", (Edit("c_source.py", 'f"({real}){{!r}}"', '"{!r}f"'),)),
     in_xopt(
         "new arrays are on the current device",
         "stay_on_the_device and adamw",
@@ -118,7 +131,7 @@ def finds(fault: Fault) -> str | None:
         for file, text in edited(fault, fault.package).items():
             (site / fault.package.replace(".", "/") / file).write_text(text)
         pytest = sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider"  # -P: the copy, not the working directory
-        command = [*pytest, "-x", "-v", "-k", fault.by, str(HERE / "checks" / "test_xopt.py")]
+        command = [*pytest, "-x", "-v", "-k", fault.by, str(HERE / "checks")]
         done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": folder}, capture_output=True, text=True)
     if done.returncode == 0:
         return None

@@ -94,6 +94,15 @@ def test_arrays_of_a_leaf_may_differ_in_layout(some):
         assert_same_bits(step(some.init(on_device(params)), on_device(other)), some.step(some.init(params), grad))
 
 
+def test_a_lone_small_leaf_has_its_own_coefficients(rule):
+    """Beside large ones, which are stepped by the same kernel."""
+    params, grad = ([numbers(seed, (SMALL + 1,)), numbers(seed + 1, (5,))] for seed in (0, 2))
+    hyper = groups(rule, params)
+    assert_same_bits(
+        fuse(rule)(rule.init(on_device(params)), on_device(grad), **hyper), rule.step(rule.init(params), grad, **hyper)
+    )
+
+
 def test_nan_stays_nan(some):
     params = [np.asarray([np.nan, 1, 0], "float32"), np.asarray([1, np.nan, -2], "float32")]
     for way in ("eager", "fused"):
@@ -113,7 +122,7 @@ def test_donated_memory_is_used_again_and_refused_afterwards(some):
 
 def test_arrays_that_overlap_are_not_donated():
     step, x = fuse(xopt.sgd, donate=True), cupy.ones(8, "f4")
-    for params in ([x, x[:]], [x, x[2:][::-1]], [x, x.reshape(2, 4)], cupy.broadcast_to(x[:1], (8,))):
+    for params in ([x, x[:]], [x, x[2:][::-1]], [x[:2], x[:4][::-1]], [x, x.reshape(2, 4)], cupy.broadcast_to(x[:1], (8,))):
         with pytest.raises(ValueError, match=r"shares memory|is broadcast"):
             step(xopt.sgd_init(params), optree.tree_map(cupy.ones_like, params))
 

@@ -17,8 +17,9 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-BUILT = Path(sys.prefix) / "cuda-on-cpu"
+from cuda_on_cpu.compile import BUILT, compiled
+
+NVRTC = Path(sysconfig.get_paths()["purelib"]) / "nvidia" / "cuda_nvrtc" / "lib"  # NVIDIA's own
 RUNTIME = "cupy_backends.cuda.api.runtime"
 LIBRARIES = ("libcudart.so.12", "libcuda.so.1", "libnvrtc.so.12", "libcublasLt.so.12", "libcublas.so.12")
 
@@ -45,13 +46,20 @@ class Finder(MetaPathFinder):
         return spec
 
 
+@ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p)
+def compiler(folder: bytes) -> int:
+    return compiled(Path(folder.decode()))
+
+
 def install() -> None:
-    os.environ["CUDA_ON_CPU_PYTHON"], os.environ["CUDA_ON_CPU_COMPILE"] = sys.executable, str(HERE / "compile.py")
     os.environ["CUPY_ACCELERATORS"] = ""  # CUB's kernels are machine code of GPUs
     os.environ["CUPY_CACHE_DIR"] = str(BUILT / "kernels")
     os.environ["CUDA_PATH"] = str(BUILT)  # else CuPy looks for a toolkit
     for name in LIBRARIES:
-        ctypes.CDLL(str(BUILT / name), mode=ctypes.RTLD_GLOBAL)
+        real = "nvrtc" in name and "CUDA_ON_CPU_LISTING" in os.environ
+        library = ctypes.CDLL(str((NVRTC if real else BUILT) / name), mode=ctypes.RTLD_GLOBAL)
+        if hasattr(library, "stand_in_compiler"):
+            library.stand_in_compiler(compiler)
     sys.meta_path.insert(0, Finder())
 
 

@@ -1,8 +1,4 @@
-"""What the stand-in for NVRTC runs: makes a shared object for the CPU of CUDA C++. ``python compile.py FOLDER``.
-
-The folder holds the files ``source`` and ``options``, and gets ``image`` and ``log``. By itself, without the packages of the
-environment, as it starts for each kernel.
-"""
+"""What the stand-in for NVRTC calls: makes a shared object for the CPU of CUDA C++."""
 
 import re
 import struct
@@ -12,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 HEADERS = Path(__file__).parent / "include" / "kernel"
-BUILT = Path(sys.executable).parents[1] / "cuda-on-cpu"  # of the environment, which sys.prefix does not know without ``site``
+BUILT = Path(sys.prefix) / "cuda-on-cpu"
 MAGIC = b"CPU-CUDA"  # as in cuda.cpp
 KERNEL = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?(\w+)\s*\(")
 FLAGS = ("-std=c++17", "-fPIC", "-w", "-fno-strict-aliasing", "-fno-math-errno", "-mfma", "-mf16c")
@@ -20,6 +16,8 @@ FLAGS = ("-std=c++17", "-fPIC", "-w", "-fno-strict-aliasing", "-fno-math-errno",
 # CUDA contracts unless it is told not to. So that a missing option shows, g++ must then do so wherever it can.
 EXACT, CONTRACTED = ("-O1", "-ffp-contract=off"), ("-O2", "-ffp-contract=fast")
 BARRIERS = ("-DBARRIERS",)
+SETS = EXACT, CONTRACTED, EXACT + BARRIERS, CONTRACTED + BARRIERS
+"""The sets of flags that ``compiled`` may want."""
 
 
 def precompiled(flags: Sequence[str]) -> Path:
@@ -27,15 +25,14 @@ def precompiled(flags: Sequence[str]) -> Path:
     return BUILT / "headers" / "".join(flags).replace("=", "-")
 
 
-def precompile(cupy_headers: Path) -> None:
-    """Reads the headers once for each combination of flags that ``main`` may want."""
-    for flags in (EXACT, CONTRACTED, EXACT + BARRIERS, CONTRACTED + BARRIERS):
-        folder = precompiled(flags)
-        folder.mkdir(parents=True)
-        names = "cuda_device.h", "cupy/complex.cuh", "cupy/carray.cuh", "cupy/atomics.cuh", "cupy/math_constants.h"
-        (folder / "all.h").write_text("".join(f"#include <{name}>\n" for name in names))
-        made = "-x", "c++-header", str(folder / "all.h"), "-o", str(folder / "cuda_device.h.gch")
-        subprocess.run(["g++", *FLAGS, *flags, f"-I{HEADERS}", f"-I{cupy_headers}", *made], check=True)
+def precompile(flags: Sequence[str], cupy_headers: Path) -> None:
+    """Reads the headers once for a set of flags."""
+    folder = precompiled(flags)
+    folder.mkdir(parents=True)
+    names = "cuda_device.h", "cupy/complex.cuh", "cupy/carray.cuh", "cupy/atomics.cuh", "cupy/math_constants.h"
+    (folder / "all.h").write_text("".join(f"#include <{name}>\n" for name in names))
+    made = "-x", "c++-header", str(folder / "all.h"), "-o", str(folder / "cuda_device.h.gch")
+    subprocess.run(["g++", *FLAGS, *flags, f"-I{HEADERS}", f"-I{cupy_headers}", *made], check=True)
 
 
 def text_of(source: str) -> str:
@@ -62,7 +59,8 @@ def flags_of(source: str, options: Sequence[str]) -> list[str]:
     return [*flags, *more]
 
 
-def main(folder: Path) -> int:
+def compiled(folder: Path) -> int:
+    """Makes the files ``image`` and ``log`` of ``source`` and ``options``. Returns the compiler's exit status."""
     source, options = (folder / "source").read_text(), (folder / "options").read_text().splitlines()
     if not source.strip():  # CuPy compiles an empty program, and looks for the compiler's version in what comes out
         (folder / "image").write_text("// CUDA on a CPU\n")
@@ -76,7 +74,3 @@ def main(folder: Path) -> int:
         shared = made.read_bytes()
         (folder / "image").write_bytes(MAGIC + struct.pack("<Q", len(shared)) + shared)
     return done.returncode
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))

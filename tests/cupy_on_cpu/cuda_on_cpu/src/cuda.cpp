@@ -22,6 +22,10 @@ struct Function {
     int device;
 };
 
+// Whether NVIDIA's own NVRTC compiles, for the GPU of this compute capability: what it makes runs nowhere, and a launch does nothing.
+bool listing() { return getenv("CUDA_ON_CPU_LISTING"); }
+void nothing(void **, const unsigned *) {}
+
 CUcontext context_of(int device) { return (CUcontext)(intptr_t)(0x1000 + device); }
 }  // namespace
 
@@ -46,6 +50,7 @@ CUresult cuGetErrorString(CUresult error, const char **text) {
     return CUDA_SUCCESS;
 }
 CUresult cuInit(unsigned) { return CUDA_SUCCESS; }
+CUresult cuGetExportTable(const void **, const CUuuid *) { return CUDA_ERROR_NOT_FOUND; }  // NVRTC looks for one where there is a driver
 CUresult cuDriverGetVersion(int *version) { *version = 12090; return CUDA_SUCCESS; }
 // The runtime's current device has its one context.
 CUresult cuDevicePrimaryCtxRelease_v2(CUdevice) { return CUDA_SUCCESS; }
@@ -57,6 +62,10 @@ CUresult cuCtxGetDevice(CUdevice *device) { *device = stand_in_device(); return 
 CUresult cuStreamGetCtx(CUstream, CUcontext *context) { return cuCtxGetCurrent(context); }
 
 CUresult cuModuleLoadData(CUmodule *module, const void *image) {
+    if (listing()) {
+        *module = (CUmodule) new Module{nullptr, stand_in_device()};
+        return CUDA_SUCCESS;
+    }
     if (memcmp(image, MAGIC, 8)) return CUDA_ERROR_INVALID_IMAGE;
     uint64_t left;
     memcpy(&left, (const char *)image + 8, 8);
@@ -80,7 +89,7 @@ CUresult cuModuleLoadData(CUmodule *module, const void *image) {
 CUresult cuModuleUnload(CUmodule module) { delete (Module *)module; return CUDA_SUCCESS; }  // stays mapped, as its functions may still be known
 CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *name) {
     const Module *of = (Module *)module;
-    void *launch = dlsym(of->object, (std::string("launch_") + name).c_str());
+    void *launch = listing() ? (void *)nothing : dlsym(of->object, (std::string("launch_") + name).c_str());
     if (!launch) return CUDA_ERROR_NOT_FOUND;
     *function = (CUfunction) new Function{(void (*)(void **, const unsigned *))launch, name, of->device};
     return CUDA_SUCCESS;

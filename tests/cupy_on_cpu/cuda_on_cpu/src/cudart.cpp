@@ -28,6 +28,7 @@ constexpr size_t SPACE = size_t(64) << 30;    // addresses of a device, of which
 constexpr size_t PAGE = 4096;
 constexpr int RESERVED = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 
+constexpr size_t LARGE = 1 << 20;             // bytes from which on freed memory is given back; it takes time
 constexpr size_t KEPT = 64;                   // freed ranges of a size that are not used again yet, so that a late touch shows
 
 struct Pages {
@@ -57,6 +58,11 @@ int device_count() {
     static const char *given = getenv("CUDA_ON_CPU_DEVICES");
     static const int count = given ? atoi(given) : 1;
     return count < 1 ? 1 : count > MOST ? MOST : count;
+}
+
+int capability() {
+    const char *given = getenv("CUDA_ON_CPU_LISTING");  // such as 90; there is no machine code for any where kernels run
+    return given ? atoi(given) / 10 : 8;
 }
 
 Memory *memories() {
@@ -132,7 +138,7 @@ bool release(void *p) {
     auto it = m.live.find((char *)p);
     if (it == m.live.end()) return false;
     const Pages pages = it->second.pages;
-    mmap(pages.first, pages.bytes, PROT_NONE, MAP_FIXED | RESERVED, -1, 0);  // gives the memory back
+    if (pages.bytes > LARGE) mmap(pages.first, pages.bytes, PROT_NONE, MAP_FIXED | RESERVED, -1, 0);  // gives the memory back
     m.freed[pages.bytes].push_back(pages.first);
     m.live.erase(it);
     return true;
@@ -249,7 +255,7 @@ cudaError_t cudaDeviceSynchronize() { stand_in_note("wait for the device"); retu
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device) {
     if (device < 0 || device >= device_count()) return failed(cudaErrorInvalidDevice);
     switch (attribute) {
-        case cudaDevAttrComputeCapabilityMajor: *value = 8; break;
+        case cudaDevAttrComputeCapabilityMajor: *value = capability(); break;
         case cudaDevAttrMultiProcessorCount: *value = 2; break;
         case cudaDevAttrMaxThreadsPerBlock: case cudaDevAttrMaxBlockDimX: case cudaDevAttrMaxBlockDimY: *value = 1024; break;
         case cudaDevAttrMaxBlockDimZ: *value = 64; break;
@@ -265,7 +271,7 @@ cudaError_t cudaGetDeviceProperties_v2(cudaDeviceProp *p, int device) {
     if (device < 0 || device >= device_count()) return failed(cudaErrorInvalidDevice);
     memset(p, 0, sizeof *p);
     strcpy(p->name, "CPU, emulated");  // by which xopt.backends knows that it is no GPU
-    p->major = 8;
+    p->major = capability();
     p->multiProcessorCount = 2;
     p->warpSize = 32;
     p->maxThreadsPerBlock = 1024;

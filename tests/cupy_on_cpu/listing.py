@@ -1,0 +1,107 @@
+"""What NVIDIA's own compiler makes of every kernel: ``python listing.py``, with ``CUDA_ON_CPU_LISTING`` a compute capability.
+
+CuPy hands each kernel of a step to the real NVRTC, which needs no GPU, with the options that are CuPy's own. Nothing is launched.
+What it compiled, as PTX, is in its cache: there each operation must round to nearest, none may be approximate, and none fused.
+"""
+
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+CACHE = tempfile.TemporaryDirectory()
+os.environ |= {"CUPY_CACHE_DIR": CACHE.name, "CUPY_COMPILE_WITH_PTX": "1"}  # which CuPy reads when it is imported
+
+import cupy  # noqa: E402
+from libraries import variants  # noqa: E402
+
+import xopt  # noqa: E402
+from xopt.backends import cupy_kernels, fuse  # noqa: E402
+from xopt.backends.c_source import COMPUTE  # noqa: E402
+
+INSTRUCTION = re.compile(r"^[\s{]*(?:@!?%p\d+\s+)?([a-z][\w.]*)", re.MULTILINE)
+FLOAT = re.compile(r"b?f\d+(x2)?")
+EXACT = {"ld", "st", "mov", "selp", "setp", "abs", "neg", "copysign"}
+ROUNDED = {"add", "sub", "mul", "div", "sqrt"}
+WIDER = {("f32", "f16"), ("f64", "f16"), ("f64", "f32")}
+EAGER = ("add", "subtract", "multiply", "true_divide", "sqrt", "sign", "where", "copy")  # what the rules launch, beside fused steps
+
+BAD = {
+    "without --fmad=false": ((), "fma"),
+    "with a quick division": (("--fmad=false", "--prec-div=false"), "div"),
+    "with a quick square root": (("--fmad=false", "--prec-sqrt=false"), "sqrt"),
+}
+"""Options of a kernel that must not pass, and the operation by which that is seen."""
+
+
+def doubts(text: str) -> list[str]:
+    """The instructions of a kernel that do not, or may not, give the number nearest to the exact result."""
+    found, loose = [], set()
+    for instruction in INSTRUCTION.findall(text):
+        name, *how = instruction.split(".")
+        kinds = tuple(word for word in how if FLOAT.fullmatch(word))
+        if name == "call":
+            found.append(instruction)
+        if not kinds or name in EXACT or (name == "cvt" and ("rn" in how or kinds in WIDER)):
+            continue
+        if name not in ROUNDED or {"approx", "full", "rz", "rm", "rp"} & {*how}:
+            found.append(instruction)
+        elif "rn" not in how:
+            loose.add(instruction)
+    names = {one.partition(".")[0] for one in loose}
+    # what does not say how it rounds may be contracted: but a product alone cannot, nor a sum
+    return found + sorted(loose if names & {"div", "sqrt"} or ("mul" in names and len(names) > 1) else ())
+
+
+def listed() -> Iterator[tuple[str, str]]:
+    """What has been compiled since this was asked for: the names of the kernels, and their PTX."""
+    for file in Path(CACHE.name).glob("*.cubin"):
+        text = file.read_bytes().decode(errors="replace")
+        file.unlink()
+        name = re.search(r"\.visible \.entry (\w+)", text)
+        assert name is not None, "CuPy has kept something else"
+        yield name[1], text
+
+
+def compile_all() -> None:
+    """Steps of every rule in each dtype, of one leaf, dense and not, and of many; fused, and operation by operation.
+
+    The forms that a state may have differ in their operations, and so in one dtype as in another.
+    """
+    for rule in xopt.RULES.values():
+        for dtype in COMPUTE:
+            x, strided = cupy.ones(3, dtype), cupy.ones((4, 6), dtype)[::2, ::2]
+            for start, hyper in variants(rule) if dtype == "float32" else [({}, {})]:
+                for step, params in ((rule.step, x), (fuse(rule), x), (fuse(rule), [x, x])):
+                    step(rule.init(params, **start), params, **hyper)
+            for step in (rule.step, fuse(rule)):
+                step(rule.init(strided), strided)
+
+
+def main() -> int:
+    compile_all()
+    kernels = list(listed())
+    failed = [f"{name}: {', '.join(found)}" for name, text in kernels if (found := doubts(text))]
+    names = {name for name, _ in kernels}
+    fused = {f"xopt_{rule}_{dtype}{many}" for rule in xopt.RULES for dtype in COMPUTE for many in ("", "_many")}
+    failed += [f"{name}: not compiled" for name in sorted(fused - names)]
+    failed += [f"cupy_{name}: not compiled" for name in EAGER if not any(one.startswith(f"cupy_{name}__") for one in names)]
+    failed += [f"{name}: holds no product" for name, text in kernels if name in fused and "mul.rn" not in text]
+    for what, (options, operation) in BAD.items():
+        cupy_kernels.OPTIONS = options
+        xopt.adamw.compiled.clear()
+        x = cupy.ones(3, "f4")
+        fuse(xopt.adamw)(xopt.adamw_init([x, x]), [x, x])
+        if not any(one.startswith(operation) for _, text in listed() for one in doubts(text)):
+            failed.append(f"{what}: not found")
+    print(*failed, sep="\n", end="\n" if failed else "")
+    compiler = re.search(r"Cuda compilation tools, (.*)", kernels[0][1])
+    print(f"{len(kernels)} kernels by {compiler[1]}, for compute capability {cupy.cuda.Device().compute_capability}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
