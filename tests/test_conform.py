@@ -31,7 +31,7 @@ def xopt_command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def report() -> Any:
-    return conform(["numpy", "array_api_strict", "torch", "jax"], ["lion", "adamw"], ["float32", "bfloat16"], "quick")
+    return conform(["numpy", "array_api_strict", "torch", "jax"], ["lion", "sgd"], ["float32", "bfloat16"], "quick")
 
 
 def test_report_follows_its_schema(report: Any) -> None:
@@ -72,14 +72,14 @@ def test_markdown_table_has_a_row_a_rule(report: Any, tmp_path: Path) -> None:
 def test_a_record_of_another_device_adds_its_column_while_its_cells_count(report: Any) -> None:
     cells = [Cell(c.rule, "torch", "cuda:0", c.dtype, c.mode, elements=9) for c in report.cells if c.backend == "torch"]
     record = Evidence(
-        "torch-cuda0", "torch", "cuda:0", "a GPU", "2026-11-24", [c for c in cells if c.rule == "lion"], {"adamw": ["rule"]}
+        "torch-cuda0", "torch", "cuda:0", "a GPU", "2026-11-24", [c for c in cells if c.rule == "lion"], {"sgd": ["rule"]}
     )
     head, _, *rows = markdown(report, [record]).splitlines()
     columns = [column.strip() for column in head.split("|")]
     shown = {
         row.split("|")[1].strip(): row.split("|")[columns.index("torch cuda:0")].strip() for row in rows if row.startswith("| `")
     }
-    assert (shown["`lion`"], shown["`adamw`"]) == ("bits", "-")
+    assert (shown["`lion`"], shown["`sgd`"]) == ("bits", "-")
     assert "From records: torch cuda:0 on a GPU, 2026-11-24." in markdown(report, [record])
     assert "torch cuda" not in markdown(report)
 

@@ -206,6 +206,7 @@ TREES = (
         "groups: all leaves get the first one's",
         "Leaves with equal numbers of the first hyperparameter that is a tree share all.",
         ("rule.py", "for x in values])\n", "for x in values[:1]])\n"),
+        rules=("lion",),
     ),
     _fault(
         "groups: a surplus key is dropped",
@@ -229,6 +230,7 @@ TREES = (
         "init: groups of the first leaf",
         "The first leaf's decays decide which slots there are.",
         ("rule.py", "rule.defaults | own[i])", "rule.defaults | own[0])"),
+        rules=("lion",),
     ),
     _fault(
         "init: slots in plain dicts",
@@ -238,6 +240,7 @@ TREES = (
             "[params, *map(spec.unflatten, columns), 0]",
             "[params, *(dict(x) if isinstance(x, dict) else x for x in map(spec.unflatten, columns)), 0]",
         ),
+        rules=("lion",),
     ),
     _fault(
         "gradient: paired by position",
@@ -548,6 +551,7 @@ BORDERS = (
         "kernels: the last number of a chunk",
         "Where numbers are asked for ahead, the last of each chunk is left out.",
         (_KERNELS, "_m = min(_step, _start + _n - _first)", "_m = min(_step - (ahead > 0), _start + _n - _first)"),
+        rules=("nadam",),
     ),
     _fault(
         "kernels: the last number of a share",
@@ -557,17 +561,20 @@ BORDERS = (
             '        "        _share = _end - _begin",\n',
             '        "        _share = _end - _begin",\n        f"        _end -= _share == {SHARE}",\n',
         ),
+        rules=("nadam",),
     ),
     _fault(
         "kernels: the end of a block is not copied",
         "The last number of a whole block is not copied from the old state.",
         (_KERNELS, "{sizes[name]} * _n)", "{sizes[name]} * min(_n, {BLOCK - 1}))"),
+        rules=("nadam",),
     ),
     _fault(
         "launches: the rest is lost",
         "Leaves beyond those that all calls share are not stepped.",
         (_FORMS, "        found[parts] += some[parts * each :]\n", "        pass\n"),
         libraries=("jax",),
+        rules=("nadam",),
     ),
 )
 
