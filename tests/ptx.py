@@ -1,22 +1,28 @@
-"""What a listing in PTX tells a GPU to do with floating-point numbers, and what of it rounds otherwise than to nearest."""
+"""What a listing in PTX tells a GPU to do with floating-point numbers."""
 
 import re
-from collections import Counter
 
-FLOAT = re.compile(r"^\s*(?:@!?%p\d+\s+)?([a-z][a-z0-9]*(?:\.[a-z0-9]+)*)\s", re.MULTILINE)
-EXACT = re.compile(r"(abs|neg|mov|ld|st|selp|setp|set|min|max|copysign|testp|slct)\.")
-ROUNDED = re.compile(r"(add|sub|mul|div|sqrt)\.rn\.f(32|64)$")
-CONVERTED = re.compile(r"cvt\.(rn\.)?(f64\.f32|f32\.f16)$|cvt\.rn\.(f16|f32|f16x2)\.f(32|64)$|cvt\.rn\.f(32|64)\.[su](32|64)$")
-
-
-def instructions(ptx: str) -> Counter[str]:
-    """Those that have a floating-point type, and how often they stand there."""
-    found = FLOAT.findall(ptx)
-    return Counter(x for x in found if re.search(r"\.b?f(16|32|64)(x2)?(\.|$)", x) and not x.startswith("param"))
+INSTRUCTION = re.compile(r"^[\s{]*(?:@!?%p\d+\s+)?([a-z][\w.]*)", re.MULTILINE)
+FLOAT = re.compile(r"b?f\d+(x2)?")
+EXACT = {"ld", "st", "mov", "selp", "setp", "abs", "neg", "copysign"}
+ROUNDED = {"add", "sub", "mul", "div", "sqrt"}
+WIDER = {("f32", "f16"), ("f64", "f16"), ("f64", "f32")}
 
 
-def not_to_nearest(ptx: str) -> list[str]:
-    """Instructions that fuse, approximate, flush subnormal numbers, or leave the rounding open."""
-    return [
-        x for x in instructions(ptx) if not (EXACT.match(x) and ".ftz" not in x) and not ROUNDED.match(x) and not CONVERTED.match(x)
-    ]
+def doubts(text: str) -> list[str]:
+    """The instructions of a kernel that do not, or may not, give the number nearest to the exact result."""
+    found, loose = [], set()
+    for instruction in INSTRUCTION.findall(text):
+        name, *how = instruction.split(".")
+        kinds = tuple(word for word in how if FLOAT.fullmatch(word))
+        if name == "call":
+            found.append(instruction)
+        if not kinds or name in EXACT or (name == "cvt" and ("rn" in how or kinds in WIDER)):
+            continue
+        if name not in ROUNDED or {"approx", "full", "rz", "rm", "rp"} & {*how}:
+            found.append(instruction)
+        elif "rn" not in how:
+            loose.add(instruction)
+    names = {one.partition(".")[0] for one in loose}
+    # what does not say how it rounds may be contracted: but a product alone cannot, nor a sum
+    return found + sorted(loose if names & {"div", "sqrt"} or ("mul" in names and len(names) > 1) else ())
