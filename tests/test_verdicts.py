@@ -70,7 +70,7 @@ def on(monkeypatch: pytest.MonkeyPatch, read: Callable[[Any], Any]) -> None:
     monkeypatch.setattr(backends, "get", lambda name, device=None: racing if name == "array_api_strict" else real(name, device))
 
 
-def raises(*_: Any) -> Any:
+def raises(*_: Any, **__: Any) -> Any:
     msg = "illegal memory access"
     raise RuntimeError(msg)
 
