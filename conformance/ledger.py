@@ -38,6 +38,9 @@ LEDGER = Path(__file__).with_name("ledger.toml")
 BITS = "bits"
 """The check of a cell: the comparison with NumPy's bits. Every other check is a law."""
 
+ONLY = "subnormals"
+"""What a row may accept alone: numbers where a subnormal one may have occurred."""
+
 ENOUGH = {Cell: 100, LawResult: 1}
 """Trajectories of each cell, examples of each law, of which a whole row that is true shows a deviation."""
 MANY = {Cell: 1000, LawResult: 1000}
@@ -74,6 +77,7 @@ class Row:
     link: str
     expires: datetime.date  # its last day
     machine: str | None = None  # as ``platform.machine()`` says; None for all
+    only: str | None = None  # "subnormals": nothing but subnormal numbers may differ; None: whatever is within the bound
 
     def combinations(self) -> Iterator[Combination]:
         return (Combination(*names) for names in product(self.rules, self.dtypes, self.modes, self.checks))
@@ -176,7 +180,7 @@ def _row(table: dict[str, Any]) -> Row:
             msg = f"there is no field {name!r}; delete it, the fields are {', '.join(names)}"
             raise ValueError(msg)
     for name in names:
-        if name not in table and name != "machine":
+        if name not in table and name not in ("machine", "only"):
             msg = f"the field {name!r} is missing; add it"
             raise ValueError(msg)
         if name in _KNOWN:
@@ -194,6 +198,9 @@ def _row(table: dict[str, Any]) -> Row:
     link = urlsplit(table["link"])
     if link.scheme != "https" or not link.netloc:
         msg = f"link must be the https:// address of the issue or page that states the reason, got {table['link']!r}"
+        raise ValueError(msg)
+    if "only" in table and (table["only"] != ONLY or table["checks"] != [BITS]):
+        msg = f"only can be {ONLY!r}, and checks then {[BITS]}, the only check that tells; got {table['only']!r}, {table['checks']}"
         raise ValueError(msg)
     values: dict[str, Any] = {name: tuple(value) if name in _KNOWN else value for name, value in table.items()}
     return Row(**values)
@@ -231,18 +238,20 @@ def judge(cells: Sequence[Cell], laws: Sequence[LawResult], rows: Sequence[Row],
     for result in everything:
         found.setdefault((result.backend, result.device), {})[_combination(result)] = result
     judgement = Judgement()
-    covered: set[tuple[str, str, Combination]] = set()
+    covered: dict[tuple[str, str, Combination], Row] = {}
     for row in rows:
         here = found.get((row.backend, row.device), {})
         if row.machine in (None, machine):
-            covered.update((row.backend, row.device, combination) for combination in row.combinations())
+            covered.update({(row.backend, row.device, combination): row for combination in row.combinations()})
             judgement.rows.append(_judged(row, here, today))
         else:
             judgement.rows.append(RowVerdict(row, NOT_JUDGED, f"It was seen on {row.machine}; this is {machine}."))
     for place, results in found.items():
         for combination, result in results.items():
             if _deviates(result):
-                (judgement.accepted if (*place, combination) in covered else judgement.unaccepted).append(result)
+                row = covered.get((*place, combination))
+                accepted = row is not None and (row.only is None or result.verdict == SUBNORMALS)
+                (judgement.accepted if accepted else judgement.unaccepted).append(result)
     return judgement
 
 
@@ -301,10 +310,12 @@ def _rest_on(results: dict[Combination, Result], least: dict[type, int]) -> bool
 
 def _unaccepted(result: Result) -> str:
     numbers = result.elements if isinstance(result, Cell) else result.numbers
-    count = result.differ + (result.differ_subnormal if isinstance(result, Cell) else 0)
+    flushed = result.differ_subnormal if isinstance(result, Cell) else 0
+    count = result.differ + flushed
+    beyond = f", in {result.differ:,} of which no subnormal number occurs" if flushed and result.differ else ""
     return (
-        f"{_combination(result)} on {result.backend} {result.device} deviates in {count:,} of {numbers:,} numbers, and no row of "
-        "the ledger accepts it: find out why, and where the library is the reason, add a row with its link to ledger.toml."
+        f"{_combination(result)} on {result.backend} {result.device} deviates in {count:,} of {numbers:,} numbers{beyond}, and no "
+        "row of the ledger accepts it: find out why, and where the library is the reason, add a row with its link to ledger.toml."
     )
 
 

@@ -644,6 +644,7 @@ def what_is_wrong_fails_the_run() -> None:
     replayed = replay.Replay("lion", "numpy", "cpu", "eager", wrong.to_dict())
     day = datetime.date(2027, 1, 1)
     row = ledger.Row(("lion",), "torch", "cpu", ("eager",), ("float32",), ("negation",), "r", "https://example.org", day)
+    flushed = replace(row, backend="numpy", checks=("bits",), only="subnormals")
     failing = {
         "a wrong cell": report_of([wrong]),
         "a broken law": report_of([law(broken={"what": "planted"})]),
@@ -653,6 +654,7 @@ def what_is_wrong_fails_the_run() -> None:
         "a deviation without a row": report_of([law(differ=1)]),
         "other bits without a row": report_of([right_cell("lion", differ=1)]),
         "flushed subnormals without a row": report_of([right_cell("lion", differ_subnormal=1)]),
+        "more than a row of subnormals": report_of([right_cell("lion", differ=1, differ_subnormal=1)], [flushed]),
         "a row of another law": report_of([law(differ=1)], [replace(row, checks=("delay",))]),
         "a row of another rule": report_of([law(differ=1)], [replace(row, rules=("qhm",))]),
         "a row of another dtype": report_of([law(differ=1)], [replace(row, dtypes=("float64",))]),
@@ -667,6 +669,7 @@ def what_is_wrong_fails_the_run() -> None:
     for what, report in failing.items():
         must(report.problems, f"{what} does not fail the run")
     must(report_of([law(differ=1)], [row]).problems == [], "what the ledger accepts fails the run")
+    must(report_of([right_cell("lion", differ_subnormal=1)], [flushed]).problems == [], "accepted subnormals fail the run")
     must(suite.Report({}, [], [right_cell(elements=0, reason="left out")], []).problems, "nothing checked is a pass")
     asked = {"asked": {"backend": ["cupy"]}}
     absent = Cell("sgd", "cupy", "cuda:0", "float32", "eager", reason="not installed")

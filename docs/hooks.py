@@ -96,7 +96,7 @@ def ledger_table() -> str:
                 f"{row.backend} {row.device}",
                 _whose(row.rules),
                 f"{', '.join(row.modes)}; {', '.join(row.dtypes)}",
-                ", ".join(row.checks),
+                ", ".join(row.checks) + (f"; only {row.only}" if row.only else ""),
                 f"{_escape(row.reason)} [Source]({row.link})",
                 row.expires.isoformat(),
             )

@@ -104,6 +104,19 @@ def test_flushed_subnormals_are_a_deviation() -> None:
     assert "2 of 1,000" in judged([flushed]).problems[0]
 
 
+def test_a_row_may_accept_subnormals_alone() -> None:
+    row = replace(ROW, only="subnormals")
+    flushed = [replace(one, differ=0, differ_subnormal=2) for one in cells(3, 3, 3, 3)]
+    assert judged(flushed, row).problems == []
+    more = replace(flushed[0], differ=1)
+    judgement = judged([more, *flushed[1:]], row)
+    assert judgement.unaccepted == [more]
+    assert judgement.accepted == flushed[1:]
+    assert "deviates in 3 of 1,000 numbers, in 1 of which no subnormal number occurs, and no row" in judgement.problems[0]
+    assert judged(cells(3, 1, 1, 1), row).accepted == []
+    assert state(judged(cells(0, 0, 0, 0), row)) == "stale"
+
+
 def test_a_law_within_its_bound_is_a_deviation() -> None:
     assert judged([law("adam", 2)]).unaccepted == [law("adam", 2)]
     assert judged([law("adam", 0)]).problems == []
@@ -199,6 +212,7 @@ def written(tmp_path: Path, text: str) -> list[Row]:
 def test_a_ledger_is_read(tmp_path: Path) -> None:
     assert written(tmp_path, TEXT) == [ROW]
     assert written(tmp_path, TEXT + 'machine = "arm64"\n') == [replace(ROW, machine="arm64")]
+    assert written(tmp_path, TEXT + 'only = "subnormals"\n') == [replace(ROW, only="subnormals")]
     assert written(tmp_path, "") == []
 
 
@@ -221,6 +235,12 @@ def test_a_ledger_is_read(tmp_path: Path) -> None:
         ("2026-11-24", "2026-11-24T10:00:00", "row 1: expires must be a date without quotes"),
         ("expires", "until", "row 1: there is no field 'until'; delete it, the fields are rules, backend"),
         ("expires = 2026-11-24", "", "row 1: the field 'expires' is missing; add it"),
+        ("expires", 'only = "zeros"\nexpires', "row 1: only can be 'subnormals', and checks then .'bits'., .*; got 'zeros', "),
+        (
+            '["bits"]',
+            '["negation"]\nonly = "subnormals"',
+            "row 1: only can be 'subnormals', and checks then .*got 'subnormals', ",
+        ),
         ("[[row]]", "[[deviation]]", r"begin each row with \[\[row\]\]"),
         ("[[row]]", "[row]", r"begin each row with \[\[row\]\]"),
         ('"torch"', "torch", "ledger.toml: .*; mend the TOML"),
