@@ -111,7 +111,7 @@ def test(environment: Environment) -> None:
 
 
 def conform(environment: Environment) -> None:
-    environment.run(HERE / "conform.py")
+    environment.run("-P", "-m", "xopt.conformance", "conform", "--backend", "cupy", "--profile", "emulated")
 
 
 def listing(environment: Environment) -> None:
