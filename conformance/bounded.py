@@ -193,13 +193,13 @@ def _lift(x: Any) -> Bounded:
 
 
 def _meet(x: Bounded, y: Any) -> tuple[Bounded, Bounded, Format, Any]:
-    """Both operands in the format of the array, where one of them is a number that meets it."""
+    """Both operands in the format of the array, where one of them is a number that meets it, and may be subnormal there."""
     y = _lift(y)
     to = x.format
-    if y.format is to:
-        return x, y, to, x.touched | y.touched
-    to = _common(to, y.format)
-    return x.rounded(to), y.rounded(to), to, x.touched | y.touched
+    if y.format is not to:
+        to = _common(to, y.format)
+        x, y = x.rounded(to), y.rounded(to)
+    return x, y, to, x.touched | y.touched
 
 
 def _common(one: Format, other: Format) -> Format:

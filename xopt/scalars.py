@@ -79,7 +79,7 @@ def linear_warmup(end: Scalar, t: Scalar, steps: Scalar | None) -> Scalar:
         return end
     if is_host(t, steps):
         return end if t >= steps else end * (t / steps)
-    return end * minimum(t / steps, 1.0)
+    return end * minimum(_fraction(t, steps), 1.0)
 
 
 def half_life_warmup(start: Scalar, end: Scalar, t: Scalar, steps: Scalar | None) -> Scalar:
@@ -90,12 +90,17 @@ def half_life_warmup(start: Scalar, end: Scalar, t: Scalar, steps: Scalar | None
     """
     if steps is None or (is_host(steps) and steps == 0) or (is_host(t, steps) and t >= steps):
         return 1.0 - end
-    mu = minimum(t / steps, 1.0)
+    mu = minimum(_fraction(t, steps), 1.0)
     time = (1.0 - mu) * _time_constant(start) + mu * _time_constant(end)
     gain = exp_complement(1.0 / maximum(time, 1.0 / 64.0))  # a shorter memory is none, and 0 too
     if is_host(t, steps):
         return gain
     return where(t >= steps, 1.0 - end, gain)
+
+
+def _fraction(t: Scalar, steps: Scalar) -> Scalar:
+    """``t / steps`` in the dtype of what is an array: CuPy 13 would take an integer from 65,536 on for float64."""
+    return (float(t) if is_host(t) and not is_host(steps) else t) / steps
 
 
 def _time_constant(beta: Scalar) -> Scalar:

@@ -1598,7 +1598,7 @@ CORE = [
         "warm-up of beta3: T itself is not the end",
         "The end is reached at T + 1.",
         ("scalars.py", "(is_host(t, steps) and t >= steps)", "(is_host(t, steps) and t > steps)"),
-        ("scalars.py", "mu = minimum(t / steps, 1.0)", "mu = minimum(t / (steps + 1), 1.0)"),
+        ("scalars.py", "mu = minimum(_fraction(t, steps), 1.0)", "mu = minimum(_fraction(t, steps + 1), 1.0)"),
     ),
     _core(
         "ademamix",

