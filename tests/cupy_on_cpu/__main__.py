@@ -136,8 +136,9 @@ def stage(name: str, function: Callable[..., None], *arguments: object) -> None:
     print(f"\n=== CuPy on a CPU: {name}", flush=True)
     try:
         function(*arguments)
-    except subprocess.CalledProcessError:
-        print(f"\n=== CuPy on a CPU: {name}: FAILED after {time.monotonic() - began:.0f} s")
+    except subprocess.CalledProcessError as error:
+        ended = f"exit status {error.returncode}" if error.returncode > 0 else f"signal {-error.returncode}"
+        print(f"\n=== CuPy on a CPU: {name}: FAILED after {time.monotonic() - began:.0f} s ({ended})")
         sys.exit(1)
     print(f"=== CuPy on a CPU: {name}: {time.monotonic() - began:.0f} s, {cpu() - used:.0f} s of CPU", flush=True)
 
