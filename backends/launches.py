@@ -1,7 +1,7 @@
 """Fused steps in a device's memory: which leaves a kernel steps together, and what is refused before it is launched."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
@@ -26,17 +26,16 @@ class Cell(NamedTuple):
     c: Sequence[float]
 
 
+Launch = Callable[[], None]
+
+
 class Kernels(Protocol):
     """What is compiled of a program for one dtype of params."""
 
     def __init__(self, program: Program, dtype: str) -> None: ...
 
-    def prepared(self, cells: Sequence[Cell]) -> "Iterable[Launch]":
+    def prepared(self, cells: Sequence[Cell]) -> Iterable[Launch]:
         """The launches that step these leaves, compiled, so that nothing that can be refused is left."""
-
-
-class Launch(Protocol):
-    def __call__(self) -> None: ...
 
 
 class DeviceFuser(ABC):
