@@ -180,6 +180,7 @@ class TritonKernels:
         self._program, self._dtype = program, dtype
         self._reads = [program.arrays.index(name) for name in program.reads]
         self._real = np.dtype(COMPUTE[dtype]).type
+        self._texts: dict[int | None, str] = {}  # by the dimensions of arrays that are not dense
         self._compiled: set[Any] = set()
 
     def prepared(self, cells: Sequence[Cell]) -> list[Launch]:
@@ -205,7 +206,9 @@ class TritonKernels:
     def _prepared(self, dims: int | None, aligned: bool, rows: Sequence[tuple[list[Any], list[int]]]) -> Launch:
         device = rows[0][0][0].device
         interpreted = device.type == "cpu"
-        kernel = jitted(Layout(self._program, self._dtype, dims).text(), f"{self._program.rule} {self._dtype}", interpreted)
+        if dims not in self._texts:
+            self._texts[dims] = Layout(self._program, self._dtype, dims).text()
+        kernel = jitted(self._texts[dims], f"{self._program.rule} {self._dtype}", interpreted)
         sizes = [arrays[0].numel() for arrays, _ in rows]
         starts = np.cumsum([0, *(-(-size // BLOCK) for size in sizes)]).tolist()
         words = [[start, size, *row] for start, size, (_, row) in zip(starts, sizes, rows, strict=False)]

@@ -249,8 +249,8 @@ def judge(cells: Sequence[Cell], laws: Sequence[LawResult], rows: Sequence[Row],
     for place, results in found.items():
         for combination, result in results.items():
             if _deviates(result):
-                row = covered.get((*place, combination))
-                accepted = row is not None and (row.only is None or result.verdict == SUBNORMALS)
+                by = covered.get((*place, combination))
+                accepted = by is not None and (by.only is None or result.verdict == SUBNORMALS)
                 (judgement.accepted if accepted else judgement.unaccepted).append(result)
     return judgement
 
