@@ -295,7 +295,7 @@ def markdown(report: Report, records: Sequence["Evidence"] = (), beside: Sequenc
     ``records`` of devices that this run did not have add their columns, and so do reports of other runs, as ``to_dict`` makes them.
     """
     ran = {(c.backend, c.device) for c in report.cells if c.verdict != NOT_RUN}
-    proven = [record for record in records if (record.backend, record.device) not in ran]
+    proven = [record for record in records if record.cells and (record.backend, record.device) not in ran]
     others = [[Cell(**{name: x for name, x in cell.items() if name != "verdict"}) for cell in run["cells"]] for run in beside]
     others = [[cell for cell in run if (cell.backend, cell.device) not in ran] for run in others]
     known = [*report.cells, *(cell for record in proven for cell in record.cells), *(cell for run in others for cell in run)]
@@ -319,8 +319,8 @@ def markdown(report: Report, records: Sequence["Evidence"] = (), beside: Sequenc
         "",
         (
             "**bits**: the same bits as NumPy in every dtype that the backend has. **bits\\***: except where subnormal numbers "
-            "occur, which the backend flushes. A number: within the derived error bound, and the largest error/bound seen. "
-            + (f"Not run: {missing}." if missing else "")
+            "occur, which the backend flushes. A number: within the derived error bound, and the largest error/bound seen."
+            + (f" Not run: {missing}." if missing else "")
             + (f" From records: {recorded}." if recorded else "")
         ),
         "",

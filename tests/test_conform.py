@@ -82,6 +82,7 @@ def test_a_record_of_another_device_adds_its_column_while_its_cells_count(report
     assert (shown["`lion`"], shown["`sgd`"]) == ("bits", "-")
     assert "From records: torch cuda:0 on a GPU, 2026-11-24." in markdown(report, [record])
     assert "torch cuda" not in markdown(report)
+    assert "From records" not in markdown(report, [record._replace(cells=[])])
 
 
 def test_a_report_of_another_run_adds_its_columns(report: Any, tmp_path: Path) -> None:
