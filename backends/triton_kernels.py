@@ -162,9 +162,8 @@ def jitted(text: str, name: str, interpreted: bool) -> Any:
     """The kernel of a text. Triton reads the source of what it compiles, which Python looks up by the name of a file."""
     triton = importlib.import_module("triton")
     if triton.knobs.runtime.interpret != interpreted:
-        msg = (
-            f"TRITON_INTERPRET must {'' if interpreted else 'not '}be 1, as when the step was made"  # else it reads foreign memory
-        )
+        wanted = "be 1" if interpreted else "not be 1"  # else the interpreter would read a GPU's memory
+        msg = f"TRITON_INTERPRET must {wanted}, as when the step was made"
         raise CompileError(msg)
     file = f"<xopt {name} {hashlib.sha256(text.encode()).hexdigest()}>"
     linecache.cache[file] = len(text), None, text.splitlines(keepends=True), file
