@@ -376,7 +376,7 @@ SUITE_FAULTS: list[SuiteFault] = [
             "covered.get((*place, combination))",
             '{(b, "cpu", c): row for (b, _, c), row in covered.items()}.get((place[0], "cpu", combination))',
         ),
-        ("a row of subnormals accepts more", "row.only is None or result.verdict == SUBNORMALS", "True"),
+        ("a row of subnormals accepts more", "by.only is None or result.verdict == SUBNORMALS", "True"),
         ("a row never expires", "    if today > row.expires:", "    if False:"),
         ("a row is never stale", "if verdict.state in (STALE, EXPIRED, UNMATCHED)]", "if verdict.state in (EXPIRED, UNMATCHED)]"),
         (
