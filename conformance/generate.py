@@ -189,20 +189,26 @@ def counts(draw: st.DrawFn, own: Sequence[int]) -> int:
     return max(0, int(draw(st.sampled_from(BORDERS if kind == "border" else own))) - int(draw(st.integers(0, 3))))
 
 
+@st.composite
+def words(draw: st.DrawFn, count: int) -> Any:
+    """A vector of 32-bit words, of one length, which Hypothesis varies better."""
+    return np.frombuffer(draw(st.binary(min_size=4 * count, max_size=4 * count)), "<u4")
+
+
 def trajectories(rule: Rule[Any, Any], pool: list[dict[str, Any]], dtype: str, longest: int) -> st.SearchStrategy[Trajectory]:
     """Examples of 1 to ``longest`` steps. Each element is one 32-bit word, so that Hypothesis shrinks towards zeros."""
 
     @st.composite
     def trajectory(draw: st.DrawFn) -> Trajectory:
-        # first, as Hypothesis leaves what is drawn last at its simplest in many examples; and of one length, which it varies better
-        words = np.frombuffer(draw(st.binary(min_size=4 * SIZE * (longest + 1), max_size=4 * SIZE * (longest + 1))), "<u4")
+        # first, as Hypothesis leaves what is drawn last at its simplest in many examples; one by one, as it is slow with long bytes
+        vectors = [draw(words(SIZE)) for _ in range(longest + 1)]
         compiled, all_ = st.integers(0, min(COMPILED, len(pool)) - 1), st.integers(0, len(pool) - 1)
         setting = draw(st.one_of(compiled, all_, all_))
         hyper = pool[setting]
         taken = draw(counts(own_counts(rule, hyper)))
         steps = draw(st.integers(1, longest))
         parts = draw(_parts(rule, pool, hyper))
-        params, *grads = words.reshape(longest + 1, SIZE)[: steps + 1]
+        params, *grads = vectors[: steps + 1]
         return Trajectory(
             setting,
             hyper,

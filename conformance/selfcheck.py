@@ -305,6 +305,16 @@ def what_is_no_number_is_wrong() -> None:
     known.restart((np.full(1, 3.0e38),))
     (comparison,) = known.step(np.full(1, -3.0e38), 1, (np.full(1, np.inf),))
     must(not comparison.ratio[0] > 1, "infinity beyond the range is wrong")
+    known = reference.Reference(RULES["sgd"], {"lr": 1.0}, FORMATS["float32"], FORMATS["float16"], False)
+    known.restart((np.full(1, 6.0e4),))
+    (comparison,) = known.step(np.full(1, -6.0e4), 1, (np.full(1, -np.inf),))
+    must(comparison.ratio[0] > 1, "infinity on the other side is right")
+    huge = {"lr": 2.0**32, "beta2": 0.0, "nu1": 2.0**32, "nu2": 0.0}  # the gradient is what is left of two that cancel
+    known = reference.Reference(RULES["qhadam"], huge, FORMATS["float32"], FORMATS["float16"], False)
+    for after in (np.inf, -np.inf):
+        known.restart((np.zeros(1), np.zeros(1), None))
+        comparison = known.step(np.full(1, 2.0**-13), 1, (np.full(1, after), np.full(1, 2.0**-13 * 0.005), None))[0]
+        must(not comparison.ratio[0] > 1, f"{after} is wrong where the bound reaches beyond the range on both sides")
 
 
 @check

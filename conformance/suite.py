@@ -63,8 +63,8 @@ class Profile(NamedTuple):
         return self.examples if dtype == "float32" else self.examples // 2
 
     def law_examples(self, dtype: str) -> int:
-        """Examples of a law: half as many in the other dtypes, in which a rule says the same; two, as the first may be of zeros."""
-        return self.laws if dtype == "float32" else max(2, self.laws // 2)
+        """Examples of a law: half as many in the other dtypes, in which a rule says the same."""
+        return self.laws if dtype == "float32" else max(1, self.laws // 2)
 
     def asked(self, result: Cell | LawResult) -> int:
         """Examples that a result must rest on."""
@@ -76,9 +76,9 @@ class Profile(NamedTuple):
 
 
 PROFILES = {
-    "quick": Profile(examples=10, pool=4, laws=2, operations=3, situations=4, compiled=0, training=20, modes=("eager",)),
-    "emulated": Profile(examples=10, pool=4, laws=2, operations=3, situations=4, compiled=0, training=5, modes=("eager", "fused")),
-    "ci": Profile(examples=40, pool=32, laws=3, operations=5, situations=20, compiled=1, training=20, modes=MODES),
+    "quick": Profile(examples=10, pool=4, laws=1, operations=3, situations=4, compiled=0, training=20, modes=("eager",)),
+    "emulated": Profile(examples=10, pool=4, laws=1, operations=3, situations=4, compiled=0, training=5, modes=("eager", "fused")),
+    "ci": Profile(examples=40, pool=32, laws=2, operations=5, situations=20, compiled=1, training=20, modes=MODES),
     "nightly": Profile(examples=1000, pool=40, laws=60, operations=200, situations=600, compiled=4, training=200, modes=MODES),
 }
 

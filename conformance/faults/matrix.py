@@ -21,7 +21,7 @@ from xopt.conformance.results import BROKEN, WITHIN, WRONG, LawResult
 from xopt.conformance.suite import PROFILES
 from xopt.rules import RULES
 
-EXAMPLES = 25
+EXAMPLES = PROFILES["ci"].examples
 """Within so many each fault must be seen."""
 FEW = 5
 """Those with which one looks first, where a single check that sees it is enough."""

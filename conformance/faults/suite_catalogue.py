@@ -68,6 +68,8 @@ SUITE_FAULTS: list[SuiteFault] = [
             "ratio = np.where(np.isnan(self.error), 0.0, ratio)",
         ),
         ("infinity is always right", "special = (np.isnan(after)", "special = np.isinf(after) | (np.isnan(after)"),
+        ("infinity has the sign of the truth", "(np.sign(after) * near +", "(np.sign(after) == np.sign(near)) & (np.abs(near) +"),
+        ("infinity has any sign", "(np.sign(after) * near +", "(np.abs(near) +"),
         ("NaN is always right", "(np.isnan(after) & np.isnan(near))", "np.isnan(after)"),
     ),
     *_in(

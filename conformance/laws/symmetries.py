@@ -125,6 +125,7 @@ def linear_scale(lab: Lab, case: Case) -> None:
     if lab.dtype == "float16":  # away from 0, where its parameters are subnormal and scaling rounds: steps that cannot lead there
         start = fit(np.copysign(8 + np.abs(start), start), lab.dtype)
         hyper["lr"] = min(hyper["lr"], 2.0**-8)
+        hyper["weight_decay"] = min(hyper["weight_decay"], 1.0)
     one = lab.run(start, case.grads, hyper)
     other = lab.run(start * case.powers, [g * case.powers for g in case.grads], hyper)
     for name in one.columns:
