@@ -81,6 +81,25 @@ def other_setting(rule: Rule[Any, Any]) -> dict[str, Any]:
     return {name: other(interval, rule.defaults[name]) for name, interval in rule.ranges.items()}
 
 
+def far_setting(rule: Rule[Any, Any], decay: float) -> dict[str, Any]:
+    """Hyperparameters that few use, beyond each number at which somebody might end a range, and the given decay."""
+
+    def far(interval: Interval, default: Any) -> Any:
+        if interval.sequence:
+            return (*(i / 16 for i in range(12)), decay)
+        if interval.optional:
+            return 2.0**25 + 0.25
+        if interval.divisor:
+            return 0.5
+        if interval.text in ("[0, 1)", "(-1, 1)"):
+            return decay
+        if interval.high == 1:
+            return 0.25
+        return 2.5 * default if default >= 1 else 2.5 if interval.low < 0 else 1.25
+
+    return {name: far(interval, rule.defaults[name]) for name, interval in rule.ranges.items()}
+
+
 class Run(NamedTuple):
     """The states of a rule, before and after each step, with one setting of the hyperparameters."""
 
@@ -127,10 +146,16 @@ def cancelling(dtype: str) -> tuple[Any, list[Any]]:
     return rounded(0.1 * drawn[0], dtype), drawn  # where the first step leads from there to 0
 
 
+LATE = 2**24 + 1
+"""Steps before a run whose warm-ups and bias corrections go on; float32 does not hold the number."""
+
+
 def on_numpy(rule: Rule[Any, Any], dtype: str) -> str:
-    """The digest of a rule on NumPy, here and now: of the runs that evidence is about, and one more."""
+    """The digest of a rule on NumPy, here and now: of the runs that evidence is about, and three more."""
     candidate = Candidate(rule, backends.get("numpy"), dtype, "eager", SHAPES)
-    return hashed([*runs(candidate, dtype), Run({}, candidate.run(*cancelling(dtype), {}))])
+    short, long = far_setting(rule, 0.125), far_setting(rule, 1.0 - 2.0**-20)
+    more = [({}, cancelling(dtype), 0), (short, inputs(dtype), 0), (long, inputs(dtype), LATE)]
+    return hashed([*runs(candidate, dtype), *(Run(hyper, candidate.run(*given, hyper, taken)) for hyper, given, taken in more)])
 
 
 def kept() -> dict[str, dict[str, str]]:
@@ -141,7 +166,7 @@ def kept() -> dict[str, dict[str, str]]:
 
 def check_digest(rule_name: str, dtype: str, rules: Mapping[str, Rule[Any, Any]] = RULES) -> list[LawResult]:
     """Compares the digest of a rule on NumPy with the one that is kept. ``rules`` may hold others than xopt's own."""
-    result = LawResult(LAW, rule_name, "numpy", "cpu", dtype, "eager", examples=1, numbers=3 * STEPS * SIZE)
+    result = LawResult(LAW, rule_name, "numpy", "cpu", dtype, "eager", examples=1, numbers=5 * STEPS * SIZE)
     with np.errstate(all="ignore"):
         found = on_numpy(rules[rule_name], dtype)
     want = kept().get(rule_name, {}).get(dtype)

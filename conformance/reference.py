@@ -156,7 +156,7 @@ def _comparison(name: str, to: Format, before: Any, after: Any, ours: Any, paper
     if not isinstance(ours, Bounded):
         ours = exact(ours)
     bound = inflate(np.maximum(ours.error, paper.error) + own)
-    # NaN and infinity are right where the truth has them too, and infinity where what is within the bound is beyond the format's range
+    # NaN and infinity are right where the truth has them too, and infinity where the bound reaches beyond the format's range
     beyond = np.isinf(after) & (np.sign(after) * near + np.nan_to_num(bound) > to.largest)
     special = (np.isnan(after) & np.isnan(near)) | (np.isinf(after) & (after == near)) | beyond
     error, bound = np.where(special, 0.0, error), np.where(special, 0.0, bound)

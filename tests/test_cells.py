@@ -101,7 +101,8 @@ class Shifted:
     def to_numpy(self, x: Any) -> Any:
         x = np.array(x)
         for _ in range(self.ulps):
-            x = np.where(x == 0, x, np.nextafter(x, np.asarray(np.inf, x.dtype)))
+            shifted = np.nextafter(x, np.asarray(np.inf, x.dtype))
+            x = np.where(np.abs(x) < np.finfo(x.dtype).smallest_normal, x, shifted)  # that of a subnormal is more than rounding
         return x
 
 

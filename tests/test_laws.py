@@ -206,10 +206,12 @@ def credulous(rule: Rule[Any, Any]) -> Rule[Any, Any]:
 def one_for_all(rule: Rule[Any, Any]) -> Rule[Any, Any]:
     """A tree of hyperparameters gives all leaves what it gives the first."""
 
-    def step(step: Any, state: Any, grad: Any, **hyper: Any) -> Any:
-        return step(state, grad, **{name: optree.tree_leaves(x)[0] if isinstance(x, dict) else x for name, x in hyper.items()})
+    def first(hyper: dict[str, Any]) -> dict[str, Any]:
+        return {name: optree.tree_leaves(x, none_is_leaf=True)[0] if isinstance(x, dict) else x for name, x in hyper.items()}
 
-    return stepped(rule, step)
+    wrong = stepped(rule, lambda step, *rest, **hyper: step(*rest, **first(hyper)))
+    wrong.init = lambda params, **hyper: rule.init(params, **first(hyper))
+    return wrong
 
 
 def warm(rule: Rule[Any, Any]) -> Rule[Any, Any]:

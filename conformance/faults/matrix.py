@@ -174,20 +174,14 @@ def _seen_by(check: str, look: Look, planted: Planted, examples: int) -> Seen:
         return {check: examples}
 
 
-def judge(fault: Fault, examples: int = EXAMPLES, seed: int = 0, first: bool = False, hint: str = "") -> Judgement:
-    """Runs the checks on a planted fault; with ``first`` no further than the first one that sees it, which is its effect too.
-
-    ``hint`` is a check to ask before the others.
-    """
+def judge(fault: Fault, examples: int = EXAMPLES, seed: int = 0, first: bool = False) -> Judgement:
+    """Runs the checks on a planted fault; with ``first`` no further than the first one that sees it, which is its effect too."""
     planted = plant(fault)
     killed: Seen = {}
-    rounds = [(examples, examples, hint)] * bool(hint) + [(FEW, LAW_EXAMPLES, "")] * first
-    for each, law_examples, only in [*rounds, (examples, LAW_EXAMPLES, ""), (examples, examples, "")]:
+    for each, law_examples in [*[(FEW, LAW_EXAMPLES)] * first, (examples, LAW_EXAMPLES), (examples, examples)]:
         if killed:
             break
         for check, looks in _looks(fault, each, law_examples, seed):
-            if only and check != only:
-                continue
             if first and killed:
                 break
             for look in looks:

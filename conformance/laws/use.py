@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import optree
 
+from xopt.conformance.generate import BORDERS
 from xopt.conformance.golden import start
 from xopt.conformance.laws.lab import EAGER, NOT_TRACED, SIZE, Case, Kind, Lab, Laws
 from xopt.conformance.numbers import FLOAT
@@ -146,6 +147,9 @@ def steps_are_counted(lab: Lab, case: Case) -> None:
     for t, grad in enumerate(case.grads, start=lab.taken + 1):
         state = step(state, lab.array(grad), **hyper)
         lab.holds(int(state.step) == t, f"the step count is {int(state.step)} after {t} steps")
+    for t in BORDERS if lab.mode != "traced" else ():
+        state = step(state._replace(step=t - 1), lab.array(case.grads[0]), **hyper)
+        lab.holds(state.step == t, f"the step count is {state.step} after {t} steps")
 
 
 @LAWS.add(
