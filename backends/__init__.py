@@ -1,5 +1,6 @@
 """What differs between array libraries: which there are, their devices and dtypes, arrays from and to NumPy, and fusing a step."""
 
+from collections.abc import Iterable
 from functools import cache
 
 from xopt.backends._array_api_strict import ArrayAPIStrictBackend
@@ -22,9 +23,20 @@ BACKENDS: dict[str, type[Backend]] = {
 }
 
 
-def available() -> dict[str, Availability]:
-    """For each backend: its version and devices, or why it cannot be used here. Imports the libraries that are installed."""
-    return {name: _availability(name) for name in BACKENDS}
+def available(names: Iterable[str] | None = None) -> dict[str, Availability]:
+    """For each backend: its version and devices, or why it cannot be used here.
+
+    Parameters
+    ----------
+    names
+        Of ``BACKENDS``. Default: all. Their libraries are imported where they are installed.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, with those that there are.
+    """
+    return {name: _availability(name) for name in (BACKENDS if names is None else names)}
 
 
 def get(name: str, device: str | None = None) -> Backend:
@@ -44,9 +56,6 @@ def get(name: str, device: str | None = None) -> Backend:
     RuntimeError
         Where the backend cannot be used here, with the reason.
     """
-    if name not in BACKENDS:
-        msg = f"unknown backend {name!r}; there are {', '.join(BACKENDS)}"
-        raise ValueError(msg)
     found = _availability(name)
     if found.reason is not None:
         msg = f"backend {name} cannot be used: {found.reason}; xopt.backends.available() says what can"
@@ -59,6 +68,9 @@ def get(name: str, device: str | None = None) -> Backend:
 
 @cache
 def _availability(name: str) -> Availability:
+    if name not in BACKENDS:
+        msg = f"unknown backend {name!r}; there are {', '.join(BACKENDS)}"
+        raise ValueError(msg)
     backend = BACKENDS[name]
     version = backend.installed_version()
     if version is None:

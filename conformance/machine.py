@@ -423,7 +423,7 @@ def check_machine(
 def _others(backend: Backend, dtype: str) -> Iterator[tuple[Backend, Format]]:
     """The place that programs may move to, if it is there and has the dtype."""
     name = "array_api_strict" if backend.name == "numpy" else "numpy"
-    if backends.available()[name].reason is None and dtype in (other := backends.get(name)).dtypes():
+    if backends.available([name])[name].reason is None and dtype in (other := backends.get(name)).dtypes():
         yield other, FORMATS[_arithmetic(dtype)]
 
 

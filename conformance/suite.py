@@ -6,7 +6,7 @@ import platform
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
@@ -261,7 +261,7 @@ def conform(
     plan = PROFILES[_chosen("profile", [profile], PROFILES)[0]]
     rules = _chosen("rule", rules, RULES)
     dtypes = _chosen("dtype", dtypes, DTYPES)
-    with workers(jobs) as submit:
+    with workers(jobs, backends) as submit:
         targets = submit(_targets, backends).result()
         probing = [submit(_probe, name, device, "traced" in plan.modes) for name, device in targets]
         failures: list[str] = []
@@ -336,7 +336,7 @@ def _outcome(future: "Future[Outcome]", task: Task) -> Outcome:
     try:
         return future.result()
     except BrokenProcessPool:
-        with _pool(1) as alone:
+        with _pool(1, ()) as alone:
             try:
                 return alone.submit(_attempted, task).result()
             except BrokenProcessPool:
@@ -360,7 +360,7 @@ def _probed(task: "Future[Any]", target: tuple[str, str | None], failures: list[
     return found
 
 
-def _chosen(what: str, names: Sequence[str] | None, known: Sequence[str] | dict[str, Any]) -> list[str]:
+def _chosen(what: str, names: Sequence[str] | None, known: Collection[str]) -> list[str]:
     for name in names or ():
         if name not in known:
             msg = f"unknown {what} {name!r}; there are {', '.join(known)}"
@@ -370,14 +370,10 @@ def _chosen(what: str, names: Sequence[str] | None, known: Sequence[str] | dict[
 
 def _targets(names: Sequence[str] | None) -> list[tuple[str, str | None]]:
     """Backend and device of each target; the device is None where the backend cannot run."""
-    available = backends.available()
-    wanted = list(names) if names else list(available)
+    available = backends.available(_libraries(names))
     targets: list[tuple[str, str | None]] = []
-    for target in wanted:
+    for target in names or available:
         name, _, device = target.partition(":")
-        if name not in available:
-            msg = f"unknown backend {name!r}; there are {', '.join(available)}"
-            raise ValueError(msg)
         devices = available[name].devices
         if device and available[name].reason is None and device not in devices:
             msg = f"unknown device {device!r} of backend {name}; there are {', '.join(devices)}"
@@ -386,8 +382,13 @@ def _targets(names: Sequence[str] | None) -> list[tuple[str, str | None]]:
     return list(dict.fromkeys(targets))
 
 
+def _libraries(names: Sequence[str] | None) -> list[str]:
+    """The backends that are asked for, so that no other library is imported."""
+    return _chosen("backend", [name.partition(":")[0] for name in names or ()], backends.BACKENDS)
+
+
 def _probe(name: str, device: str | None, compiled: bool) -> BackendReport:
-    availability = backends.available()[name]
+    availability = backends.available([name])[name]
     if availability.reason is not None:
         return BackendReport(name, device or "", availability.version, availability.reason)
     backend = backends.get(name, device)
@@ -504,8 +505,9 @@ Submit = Callable[..., "Future[Any]"]
 class workers:  # noqa: N801 - a context manager that reads as a word
     """Where tasks run: in this process, each when it is submitted, or in several new ones."""
 
-    def __init__(self, jobs: int) -> None:
-        self.pool = _pool(jobs) if jobs > 1 else None
+    def __init__(self, jobs: int, names: Sequence[str] | None = None) -> None:
+        libraries = _libraries(names)
+        self.pool = _pool(jobs, libraries) if jobs > 1 else None
 
     def __enter__(self) -> Submit:
         return self.pool.submit if self.pool else _Lazy
@@ -515,15 +517,15 @@ class workers:  # noqa: N801 - a context manager that reads as a word
             self.pool.shutdown(cancel_futures=kind is not None)
 
 
-def _pool(jobs: int) -> ProcessPoolExecutor:
-    """New processes, which all import the array libraries at once as they start."""
-    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start)
+def _pool(jobs: int, libraries: Sequence[str]) -> ProcessPoolExecutor:
+    """New processes, which all import array libraries at once as they start."""
+    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start, initargs=(libraries,))
 
 
-def _start() -> None:
+def _start(libraries: Sequence[str]) -> None:
     """JAX would take three quarters of a GPU's memory in the first process, and the others would find none."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    backends.available()
+    backends.available(libraries)
 
 
 class _Lazy(Future):  # type: ignore[type-arg]

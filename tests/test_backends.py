@@ -64,6 +64,15 @@ def test_every_backend_is_available_or_says_why_not():
         assert row.reason is None or name not in ("numpy", *HERE) or row.version is not None
 
 
+def test_backends_can_be_asked_for_by_name_and_no_other_library_is_imported():
+    code = "import sys, xopt.backends; xopt.backends.available(['numpy']); print({'torch', 'jax', 'cupy'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+    assert list(available(["jax", "numpy"])) == ["jax", "numpy"]
+    with pytest.raises(ValueError, match="unknown backend 'tensorflow'; there are numpy, array_api_strict, torch, jax, cupy"):
+        available(["numpy", "tensorflow"])
+
+
 def hide(monkeypatch, name):
     """As if the library were not installed."""
     real = importlib.util.find_spec

