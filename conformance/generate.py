@@ -159,7 +159,39 @@ def edges(interval: Interval, precision: Precision) -> list[Any]:
     return [*smallest, *ends]
 
 
-# Counts of steps.
+# Examples.
+
+CHOICES = 64
+"""Bytes of an example that choose what is beside its numbers."""
+
+
+class Choices:
+    """Choices made with bytes, one after another; where there are none left each is the first, to which Hypothesis shrinks.
+
+    All of an example is drawn as one value: of examples that draw many, Hypothesis spends most on copies of one part into another.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def below(self, n: int) -> int:
+        """A number from 0 to ``n - 1``, all of them as good as equally likely."""
+        width = (n.bit_length() + 15) // 8
+        part, self._data = self._data[:width].ljust(width, b"\0"), self._data[width:]
+        return int.from_bytes(part, "big") * n >> 8 * width
+
+    def pick(self, options: Sequence[Any]) -> Any:
+        return options[self.below(len(options))]
+
+
+def drawn(vectors: int, size: int) -> st.SearchStrategy[tuple[Choices, Any]]:
+    """Choices, and vectors of 16-bit words, of one length, which Hypothesis varies better."""
+    length = CHOICES + 2 * vectors * size
+
+    def split(data: bytes) -> tuple[Choices, Any]:
+        return Choices(data[:CHOICES]), np.frombuffer(data, "<u2", offset=CHOICES).reshape(vectors, size)
+
+    return st.binary(min_size=length, max_size=length).map(split)
 
 
 def own_counts(rule: Rule[Any, Any], hyper: dict[str, Any]) -> list[int]:
@@ -175,39 +207,29 @@ def own_counts(rule: Rule[Any, Any], hyper: dict[str, Any]) -> list[int]:
     return [count for count in found if 0 < count < 2**52]  # a float holds them all
 
 
-@st.composite
-def counts(draw: st.DrawFn, own: Sequence[int]) -> int:
+def count(choices: Choices, own: Sequence[int]) -> int:
     """Steps taken before an example: none, a few, any up to 2**41, or so many that a border comes in its first steps."""
-    kind = draw(st.sampled_from(("none", "few", "late", "late", "border", "own", "own", "own")))
+    kind = choices.pick(("none", "few", "late", "late", "border", "own", "own", "own"))
     if kind == "few":
-        return draw(st.integers(0, 100))
+        return choices.below(101)
     if kind == "late":
-        bits = draw(st.integers(7, 40))
-        return int(2**bits) + draw(st.integers(0, 2**bits - 1))
+        bits = 7 + choices.below(34)
+        return int(2**bits) + choices.below(2**bits)
     if kind == "none" or (kind == "own" and not own):
         return 0
-    return max(0, int(draw(st.sampled_from(BORDERS if kind == "border" else own))) - int(draw(st.integers(0, 3))))
-
-
-@st.composite
-def words(draw: st.DrawFn, count: int) -> Any:
-    """A vector of 32-bit words, of one length, which Hypothesis varies better."""
-    return np.frombuffer(draw(st.binary(min_size=4 * count, max_size=4 * count)), "<u4")
+    return max(0, int(choices.pick(BORDERS if kind == "border" else own)) - choices.below(4))
 
 
 def trajectories(rule: Rule[Any, Any], pool: list[dict[str, Any]], dtype: str, longest: int) -> st.SearchStrategy[Trajectory]:
-    """Examples of 1 to ``longest`` steps. Each element is one 32-bit word, so that Hypothesis shrinks towards zeros."""
+    """Examples of 1 to ``longest`` steps. Each element is one word, so that Hypothesis shrinks towards zeros."""
 
-    @st.composite
-    def trajectory(draw: st.DrawFn) -> Trajectory:
-        # first, as Hypothesis leaves what is drawn last at its simplest in many examples; one by one, as it is slow with long bytes
-        vectors = [draw(words(SIZE)) for _ in range(longest + 1)]
-        compiled, all_ = st.integers(0, min(COMPILED, len(pool)) - 1), st.integers(0, len(pool) - 1)
-        setting = draw(st.one_of(compiled, all_, all_))
+    def trajectory(example: tuple[Choices, Any]) -> Trajectory:
+        choices, vectors = example
+        setting = choices.below(len(pool) if choices.below(3) else min(COMPILED, len(pool)))
         hyper = pool[setting]
-        taken = draw(counts(own_counts(rule, hyper)))
-        steps = draw(st.integers(1, longest))
-        parts = draw(_parts(rule, pool, hyper))
+        taken = count(choices, own_counts(rule, hyper))
+        steps = 1 + choices.below(longest)
+        parts = _parts(choices, rule, pool, hyper)
         params, *grads = vectors[: steps + 1]
         return Trajectory(
             setting,
@@ -220,24 +242,26 @@ def trajectories(rule: Rule[Any, Any], pool: list[dict[str, Any]], dtype: str, l
             parts,
         )
 
-    return trajectory()
+    return drawn(longest + 1, SIZE).map(trajectory)
 
 
-@st.composite
-def _parts(draw: st.DrawFn, rule: Rule[Any, Any], pool: list[dict[str, Any]], hyper: dict[str, Any]) -> Sequence[Part]:
+def _parts(choices: Choices, rule: Rule[Any, Any], pool: list[dict[str, Any]], hyper: dict[str, Any]) -> Sequence[Part]:
     """In a third of the examples, or more, parts of the leaves have hyperparameters of their own, or numbers that they carry."""
-    kind = draw(st.sampled_from(("one", "one", "hyper", "carried", "both") if rule.carried else ("one", "one", "hyper")))
+    kind = choices.pick(("one", "one", "hyper", "carried", "both") if rule.carried else ("one", "one", "hyper"))
     if kind == "one":
         return ()
     hypers = [hyper] * len(PARTS)
     if kind != "carried":  # the last part has those of the first again, where it carries something else
-        others = [pool[draw(st.integers(0, len(pool) - 1))] for _ in PARTS[1 : None if kind == "hyper" else -1]]
+        others = [choices.pick(pool) for _ in PARTS[1 : None if kind == "hyper" else -1]]
         hypers[1 : 1 + len(others)] = others
         one = {name: value for name, value in hyper.items() if rule.ranges[name].sequence}  # no tree: the same for all
         hypers = [{name: value for name, value in h.items() if not rule.ranges[name].sequence} | one for h in hypers]
-    number = st.one_of(st.sampled_from((1.0, 0.5, 2.0**-30)), st.floats(0.0, 1.0))
-    carried = st.fixed_dictionaries(dict.fromkeys(rule.carried if kind != "hyper" else (), number))
-    return [Part(leaves, h, draw(carried)) for leaves, h in zip(PARTS, hypers, strict=True)]
+
+    def number() -> float:
+        return choices.pick((1.0, 0.5, 2.0**-30)) if choices.below(2) else choices.below(2**53 + 1) / 2**53
+
+    carried = rule.carried if kind != "hyper" else ()
+    return [Part(leaves, h, {slot: number() for slot in carried}) for leaves, h in zip(PARTS, hypers, strict=True)]
 
 
 def decode(words: Any, dtype: str, exponents: tuple[int, int]) -> Any:

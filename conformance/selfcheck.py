@@ -592,7 +592,7 @@ def _reach(counts: Counter[str], check: str, besides: str = "") -> None:
     must(len(floors) >= 15, "floors are missing")
     for floor in floors:
         must(counts[floor.of], f"{floor.of} are not counted")
-        least = int(counts[floor.of] >= 250) if floor.whole else floor.share * counts[floor.of]
+        least = floor.share * counts[floor.of] if counts[floor.of] >= 250 or not floor.whole else 0
         must(counts[floor.what] >= least, f"{floor.what}: {counts[floor.what]} of {counts[floor.of]}")
 
 

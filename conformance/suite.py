@@ -78,7 +78,7 @@ class Profile(NamedTuple):
 PROFILES = {
     "quick": Profile(examples=10, pool=4, laws=1, operations=3, situations=4, compiled=0, training=20, modes=("eager",)),
     "emulated": Profile(examples=10, pool=4, laws=1, operations=3, situations=4, compiled=0, training=5, modes=("eager", "fused")),
-    "ci": Profile(examples=40, pool=32, laws=2, operations=5, situations=20, compiled=1, training=20, modes=MODES),
+    "ci": Profile(examples=24, pool=32, laws=2, operations=5, situations=20, compiled=1, training=20, modes=MODES),
     "nightly": Profile(examples=1000, pool=40, laws=60, operations=200, situations=600, compiled=4, training=200, modes=MODES),
 }
 

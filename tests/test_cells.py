@@ -15,7 +15,7 @@ from xopt import backends
 from xopt.conformance import cells
 from xopt.conformance.bounded import FORMATS
 from xopt.conformance.cells import check_rule
-from xopt.conformance.generate import PRECISIONS, ROWS, SHAPES, SIZE, counts, decode, rounded, settings
+from xopt.conformance.generate import PRECISIONS, ROWS, SHAPES, SIZE, Choices, count, decode, drawn, rounded, settings
 from xopt.conformance.golden import GOLDENS
 from xopt.conformance.report import script
 from xopt.conformance.results import IDENTICAL, SUBNORMALS, WITHIN, WRONG, Cell
@@ -224,12 +224,12 @@ def test_counts_are_of_every_size() -> None:
 
     @hypothesis.settings(cells.SETTINGS, max_examples=300)
     @hypothesis.seed(0)
-    @hypothesis.given(counts([77_000]))
-    def drawn(count: int) -> None:
-        found.append(count)
+    @hypothesis.given(drawn(1, 1))
+    def look(example: tuple[Choices, Any]) -> None:
+        found.append(count(example[0], [77_000]))
 
-    drawn()
-    sizes = {count.bit_length() for count in found}
+    look()
+    sizes = {taken.bit_length() for taken in found}
     assert {0, *range(1, 7)} & sizes
     assert len(sizes & {*range(8, 42)}) > 20
     assert {76_999, 77_000} & {*found}

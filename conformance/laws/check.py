@@ -12,7 +12,7 @@ from xopt import backends
 from xopt.conformance.bounded import Format
 from xopt.conformance.cells import SETTINGS, brief
 from xopt.conformance.census import saw
-from xopt.conformance.generate import HELD, counts, own_counts, words
+from xopt.conformance.generate import HELD, Choices, count, drawn, own_counts
 from xopt.conformance.golden import GOLDENS, Golden
 from xopt.conformance.laws.lab import POOL, SIZE, STEPS, Bounds, BrokenError, Case, Lab, Law
 from xopt.conformance.results import LawResult
@@ -169,10 +169,12 @@ class _Examples:
         saw("laws: gradients of 0", np.sum(grads == 0))
 
 
-@st.composite
-def _cases(draw: st.DrawFn, lab: Lab, dtype: str) -> Case:
-    vectors = np.stack([draw(words(SIZE)) for _ in range(STEPS + 1)])  # first, as in `trajectories`
-    hypothesis.assume(np.any(vectors))  # Hypothesis begins with zeros alone, which is much of a few examples and says little
-    setting = draw(st.integers(0, POOL - 1))
-    taken = draw(counts(own_counts(lab.rule, lab.pool[setting])))
-    return Case(setting, taken, vectors, dtype)
+def _cases(lab: Lab, dtype: str) -> st.SearchStrategy[Case]:
+    """Examples, but for the one of zeros alone with which Hypothesis begins: it would be much of a few, and says little."""
+
+    def case(example: tuple[Choices, Any]) -> Case:
+        choices, words = example
+        setting = choices.below(POOL)
+        return Case(setting, count(choices, own_counts(lab.rule, lab.pool[setting])), words, dtype)
+
+    return drawn(STEPS + 1, SIZE).map(case).filter(lambda case: np.any(case.words))

@@ -58,7 +58,7 @@ class BrokenError(Exception):
 
 
 class Case(NamedTuple):
-    """One example: a setting of the hyperparameters, a count and 32-bit words, which stand for the numbers of a dtype."""
+    """One example: a setting of the hyperparameters, a count and 16-bit words, which stand for the numbers of a dtype."""
 
     setting: int
     taken: int  # steps before the first, of which the slots remember nothing
