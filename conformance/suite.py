@@ -378,7 +378,8 @@ def _targets(names: Sequence[str] | None) -> list[tuple[str, str | None]]:
         if device and available[name].reason is None and device not in devices:
             msg = f"unknown device {device!r} of backend {name}; there are {', '.join(devices)}"
             raise ValueError(msg)
-        targets += [(name, device)] if device else [(name, d) for d in devices or (None,)]
+        apart = [d for d in devices if not d.startswith("cpu:")]  # a further one of JAX is the same CPU
+        targets += [(name, device)] if device else [(name, d) for d in apart or (None,)]
     return list(dict.fromkeys(targets))
 
 
@@ -523,8 +524,14 @@ def _pool(jobs: int, libraries: Sequence[str]) -> ProcessPoolExecutor:
 
 
 def _start(libraries: Sequence[str]) -> None:
-    """JAX would take three quarters of a GPU's memory in the first process, and the others would find none."""
+    """JAX would take three quarters of a GPU's memory in the first process, and the others would find none.
+
+    Of a CPU it makes two devices, so that arrays are drawn which devices share.
+    """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_force_host_platform_device_count" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count=2".strip()
     backends.available(libraries)
 
 

@@ -280,6 +280,13 @@ def test_what_was_asked_for_and_not_checked_fails_the_run(asked: dict[str, Any],
     assert found.startswith(problem)
 
 
+def test_a_further_device_of_a_cpu_runs_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = backends.Availability("jax", "0", ("cpu", "cpu:1", "gpu:0"), None)
+    monkeypatch.setattr(backends, "available", lambda names: dict.fromkeys(names, there))
+    assert suite._targets(["jax"]) == [("jax", "cpu"), ("jax", "gpu:0")]
+    assert suite._targets(["jax:cpu:1"]) == [("jax", "cpu:1")]
+
+
 def test_nothing_checked_fails_in_every_output(tmp_path: Path) -> None:
     data, page, junit = (tmp_path / f"report.{kind}" for kind in ("json", "html", "xml"))
     outputs = ["--json", str(data), "--html", str(page), "--junit", str(junit)]

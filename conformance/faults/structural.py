@@ -39,6 +39,7 @@ class Structural(NamedTuple):
     libraries: tuple[str, ...] = ("numpy",)  # where it shows
     rules: tuple[str, ...] = ()  # those asked first
     crashes: bool = False  # whether it may end the process, so that another one must play
+    devices: int = 1  # of JAX, over which it shows: another process has as many
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -100,7 +101,7 @@ def edited(fault: Structural) -> dict[str, str]:
 
 def find(fault: Structural, examples: int = EXAMPLES, seed: int = 0) -> Found | None:
     """Plays situations as a run of all rules does, beginning with those that show it soonest, until one shows the fault."""
-    if fault.crashes:
+    if fault.crashes or fault.devices > 1:
         return _in_another(fault, examples, seed)
     return _find(fault, examples, seed)
 
@@ -137,7 +138,8 @@ def _in_another(fault: Structural, examples: int, seed: int) -> Found | None:
     context = multiprocessing.get_context("spawn")
     answer, give = context.Pipe(duplex=False)
     process = context.Process(target=_give, args=(give, fault, examples, seed))
-    process.start()
+    with _variable("XLA_FLAGS", f"--xla_force_host_platform_device_count={fault.devices}"):
+        process.start()
     give.close()
     try:
         found: Found | None = answer.recv()
@@ -536,6 +538,36 @@ DTYPES = (
     ),
 )
 
+PLACES = (
+    _fault(
+        "sharding: another one is refused",
+        "Arrays that the same devices share in other ways do not go together.",
+        (
+            "leaves.py",
+            "    found = sharding._device_assignment\n    return found if len(found) > 1 else found[0]\n",
+            "    return sharding\n",
+        ),
+        libraries=("jax",),
+        devices=2,
+    ),
+    _fault(
+        "sharding: results stay where they fall",
+        "A result is not shared among the devices as what it replaces was.",
+        ("leaves.py", "to_device(new, old.device) if is_shared(old) and new.device != old.device else new", "new"),
+        libraries=("jax",),
+        rules=("momentum",),
+        devices=2,
+    ),
+    _fault(
+        "sharding: fused results stay where they fall",
+        "What XLA gives is not shared among the devices as what it replaces was.",
+        (_XLA, "return x if alone or x.sharding.is_equivalent_to(place, x.ndim) else self.jax.device_put(x, place)", "return x"),
+        libraries=("jax",),
+        rules=("momentum",),
+        devices=2,
+    ),
+)
+
 BORDERS = (
     _fault(
         "blocks: a short one is lost",
@@ -578,5 +610,5 @@ BORDERS = (
     ),
 )
 
-STRUCTURAL: tuple[Structural, ...] = (*TREES, *NUMBERS, *MEMORY, *GIVING, *COUNTS, *DTYPES, *BORDERS)
+STRUCTURAL: tuple[Structural, ...] = (*TREES, *NUMBERS, *MEMORY, *GIVING, *COUNTS, *DTYPES, *PLACES, *BORDERS)
 """Faults of structure, by kind."""

@@ -203,7 +203,7 @@ class Draft:
         self.features: list[str] = []
         self.many = 0
         self.graph = False
-        self.traced = False
+        self.traced = self.sharded = False
         self.alone = wide or dtype == "float32"  # whether kernels of their own are drawn for
         self.wide = wide
 
@@ -511,11 +511,9 @@ class Draft:
                 self.changes.append(f"state = state._replace({slot}={to.format(slot)})")
             self.note("slots in another container")
         elif kind == "placed" and self.devices > 1:
-            axes = [None, 0]
+            self.sharded = True
             for name in ("params", *self.rule.memory):
-                axis = self.pick(axes)
-                put = f"lambda x: placed(x, {axis} if x.ndim and x.shape[0] % jax.device_count() == 0 else None)"
-                self.changes.append(f"state = state._replace({name}=optree.tree_map({put}, state.{name}))")
+                self.changes.append(f"state = state._replace({name}={self._on_all_devices(f'state.{name}')})")
             self.note("sharded")
         if self.one_in(3):
             count = self.pick(COUNTS[self.library])
@@ -526,6 +524,11 @@ class Draft:
             if self.one_in(2):
                 self.note(f"{slot} that differ")
                 self.changes.append(f"state = state._replace({slot}={self._each(self.turned(CARRIED))})")
+
+    def _on_all_devices(self, tree: str) -> str:
+        """Arrays divided among them where that can be, or whole on each."""
+        axis = self.pick((None, 0))
+        return f"optree.tree_map(lambda x: placed(x, {axis} if x.ndim and x.shape[0] % jax.device_count() == 0 else None), {tree})"
 
     def _each(self, values: Sequence[str]) -> str:
         """A tree with one value after another at its leaves."""
@@ -651,6 +654,8 @@ class Draft:
             lines += self._between()
         texts = {i: self._gradient(i, stage) for i in range(len(self.leaves))}
         lines.append(f"grad = {self._gradient_text(texts.__getitem__, 7 + stage, vary=True)}")
+        if self.sharded:
+            lines.append(f"grad = {self._on_all_devices('grad')}")
         if "defaultdict(" in lines[-1] or "OrderedDict(" in lines[-1]:
             self.note("gradient in another container")
         if stage:

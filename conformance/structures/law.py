@@ -69,7 +69,7 @@ class Leaf:
     grad: Any
     hyper: dict[str, Any]
     dtype: str  # by name
-    place: tuple[str, Any]  # device, and sharding where there is one
+    places: list[list[tuple[str, Any]]]  # of the arrays of params and of each slot: device, and sharding where there is one
     before: tuple[Any, list[Any], Any] = (None, [], None)  # params, slots and gradient as NumPy arrays of their own
 
 
@@ -174,7 +174,8 @@ class Play:
         found = []
         for path, x in paths.leaves(state.params):
             slots = [paths.at(column, path) for column in state[1:-1]]
-            leaf = Leaf(path, x, slots, paths.at(grad, path), _own(hyper, path), _dtype(x), _place(x))
+            places = [list(map(_place, _arrays((column,)))) for column in (x, *slots)]
+            leaf = Leaf(path, x, slots, paths.at(grad, path), _own(hyper, path), _dtype(x), places)
             leaf.before = self._numpy(x), [self._each(slot) for slot in slots], self._numpy(leaf.grad)
             found.append(leaf)
         return found
@@ -303,7 +304,7 @@ class Play:
             if _special(leaf.params) or _special(leaf.grad):
                 self._same_as_alone(situation, leaf, got, t)
                 continue
-            self._same_kind(leaf, got)
+            self._same_kind(leaf, got, moves=mode.mode == "traced" and situation.library == "jax")
             want = self._expected(situation, leaf, t)
             try:
                 for name, one, other in zip(names, got, want, strict=True):
@@ -311,8 +312,8 @@ class Play:
             except BrokenError as error:
                 self._within(situation, mode, leaf, got, t, error)
 
-    def _same_kind(self, leaf: Leaf, got: list[Any]) -> None:
-        """Type, dtype with its byte order, shape, device and sharding."""
+    def _same_kind(self, leaf: Leaf, got: list[Any], moves: bool) -> None:
+        """Type, dtype with its byte order, shape, device and sharding; but not where ``jax.jit`` moves its results as it likes."""
         params, where = got[0], f"state.params{paths.code(leaf.path)}"
         if not hasattr(params, "shape") or isinstance(params, np.generic):
             _fail(f"{where} is a {type(params).__name__}, no array")
@@ -320,11 +321,12 @@ class Play:
             _fail(f"{where} is {params.dtype!r} and was {leaf.params.dtype!r}")
         if tuple(params.shape) != tuple(leaf.params.shape):
             _fail(f"{where} has shape {tuple(params.shape)} and had {tuple(leaf.params.shape)}")
-        device, sharding = leaf.place
-        if sharding is not None and not params.sharding.is_equivalent_to(sharding, params.ndim):
-            _fail(f"{where} is placed as {params.sharding} and was as {sharding}")
-        if sharding is None and _place(params)[0] != device:
-            _fail(f"{where} is on {params.device} and was on {device}")
+        for places, column in zip(leaf.places, got, strict=True) if not moves else ():
+            for (device, sharding), x in zip(places, _arrays((column,)), strict=False):  # a carried number comes back as a float
+                if sharding is not None and not x.sharding.is_equivalent_to(sharding, x.ndim):
+                    _fail(f"{where} or a slot of it is placed as {x.sharding} and was as {sharding}")
+                if sharding is None and _place(x)[0] != device:
+                    _fail(f"{where} or a slot of it is on {x.device} and was on {device}")
         for old, x in zip(leaf.slots, got[1:], strict=True):
             for one, other in zip(_arrays((old,)), _arrays((x,)), strict=False):
                 if hasattr(one, "shape") and one.shape and _dtype(other) != _compute(leaf.dtype):

@@ -188,7 +188,7 @@ def placed(x: Any, axis: int | None) -> Any:
     parts: list[str | None] = [None] * x.ndim
     if axis is not None:
         parts[axis] = "d"
-    return jax.device_put(x, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*parts)))
+    return jax.device_put(jax.numpy.array(x), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*parts)))  # a copy
 
 
 def laid(tree: Any, how: str) -> Any:
