@@ -343,6 +343,20 @@ def test_no_graph_is_recorded() -> None:
         fuse(xopt.sgd, compiler="triton")(xopt.sgd_init(x), torch.ones(3))
 
 
+def test_within_torch_compile_it_is_the_same_step() -> None:
+    step = fuse(xopt.adamw, compiler="triton")
+
+    def doubled(state: Any, grad: Any) -> Any:
+        return step(state, {name: 2 * g for name, g in grad.items()}, lr=0.125)
+
+    state = xopt.adamw_init({"a": torch.ones(5), "b": torch.zeros(3, 2)})
+    grad = {"a": torch.full((5,), 0.5), "b": torch.ones(3, 2)}
+    compiled = torch.compile(doubled, backend="eager")
+    want, got = doubled(doubled(state, grad), grad), compiled(compiled(state, grad), grad)
+    assert got.step == want.step == 2
+    assert all(torch.equal(want.params[name], got.params[name]) for name in grad)
+
+
 def test_a_program_to_paste_asks_for_the_compiler(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     plant(monkeypatch, Fault("ascends", "params - ", "params + "))
     cell = checked("sgd")
