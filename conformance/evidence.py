@@ -278,7 +278,7 @@ def write(report: Report, directory: Path, ledger: Sequence[str] = (), jobs: int
             raise ValueError(msg)
     for found in ran:
         _require_complete(report, found)
-    with workers(jobs) as submit:
+    with workers(jobs, [found.name for found in ran]) as submit:
         measuring = [[submit(measure, cell, found) for cell in _cells(report, found)] for found in ran]
         measured = [[task.result() for task in tasks] for tasks in measuring]
     records = [_record(report, found, commit, ledger, cells) for found, cells in zip(ran, measured, strict=True)]

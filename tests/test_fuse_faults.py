@@ -76,7 +76,7 @@ def forget() -> None:
 @pytest.mark.parametrize("fault", IN_KERNELS, ids=lambda fault: fault.name)
 def test_a_fault_in_a_kernel_is_seen(fault: Fault, edit: Callable[[str, str], None]) -> None:
     edit(fault.old, fault.new)
-    assert checked(fault.rule, fault.dtype, examples=20).verdict == fault.verdict  # of several groups are few
+    assert checked(fault.rule, fault.dtype, examples=20).verdict == fault.verdict  # few have several groups
 
 
 def test_without_a_fault_the_same_checks_pass() -> None:

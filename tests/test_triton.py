@@ -406,7 +406,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
 @pytest.mark.parametrize("fault", IN_TEXT, ids=lambda fault: fault.name)
 def test_a_fault_in_a_kernel_is_seen(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch, fault)
-    assert checked(fault.rule, fault.dtype, 20).verdict == WRONG  # of several groups are few
+    assert checked(fault.rule, fault.dtype, 20).verdict == WRONG  # few have several groups
 
 
 class CodeFault(NamedTuple):
