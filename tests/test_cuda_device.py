@@ -25,13 +25,13 @@ def tree(seed: int, device: str = "cuda") -> dict[str, Any]:
 
 
 def cpu(tree: Any) -> Any:
-    return optree.tree_map(lambda x: x.cpu(), tree)
+    return optree.tree_map(lambda x: x.cpu() if isinstance(x, torch.Tensor) else x, tree)
 
 
 def assert_same(found: Any, wanted: Any) -> None:
     """Of a state on the GPU, and one on the CPU."""
-    for path, x, y in zip(optree.tree_paths(found), optree.tree_leaves(found), optree.tree_leaves(wanted), strict=True):
-        assert torch.equal(x.cpu(), y) if isinstance(x, torch.Tensor) else x == y, path
+    for path, x, y in zip(optree.tree_paths(wanted), optree.tree_leaves(cpu(found)), optree.tree_leaves(wanted), strict=True):
+        assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y, path
 
 
 def on_cpu(rule: Any, steps: int, **hyper: Any) -> Any:
@@ -111,6 +111,7 @@ def test_a_graph_replays_a_step() -> None:
 
 
 def test_torch_compile_goes_around_a_step() -> None:
+    """It traces the plain step, with a quotient that is not rounded to nearest."""
     step = fuse(xopt.adamw)
 
     @torch.compile(fullgraph=False)
@@ -123,7 +124,9 @@ def test_torch_compile_goes_around_a_step() -> None:
     wanted, on_host = xopt.adamw_init(tree(0, "cpu")), fuse(xopt.adamw)
     for i in range(3):
         wanted = on_host(wanted, {name: x * 2.0 for name, x in tree(i + 1, "cpu").items()})
-    assert_same(state, wanted)
+    assert state.step == wanted.step
+    for x, y in zip(optree.tree_leaves(cpu(state)), optree.tree_leaves(wanted), strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-7)
 
 
 def test_more_numbers_than_32_bits_count() -> None:
