@@ -16,6 +16,10 @@ from xopt.rule import Rule
 SMALL = 1 << 16
 """Numbers up to which an array shares a launch, and is looked up in a table. No sharp border: on an H200 Python takes the time."""
 
+APART = 128
+"""Numbers from one that a thread steps to its second one, where an array has its own launch: the threads beside it step those
+between. With two to wait for at a time memory is the busier, and no address need be even."""
+
 OPTIONS = ("--fmad=false",)
 """No multiplication and addition become one operation that rounds once. Division and sqrt are correctly rounded by default."""
 
@@ -30,11 +34,17 @@ class Text(NamedTuple):
 
 def text_of_one(program: Program, dtype: str) -> Text:
     """The kernel for one array of params, of any layout."""
-    compute = COMPUTE[dtype]
-    inputs = [f"{_dtype(name, dtype)} in_{name}" for name in program.reads]
-    inputs += [f"{compute} {program.coefficients[i]}" for i in program.used]
-    outputs = [f"{_dtype(name, dtype)} out_{name}" for name in program.writes]
-    return Text(", ".join(inputs), ", ".join(outputs), body(program, dtype, "in_{}", "out_{}"))
+    return Text(*_arguments(program, dtype, "{} in_{}", "{} out_{}"), body(program, dtype, "in_{}", "out_{}"))
+
+
+def text_of_dense(program: Program, dtype: str) -> Text:
+    """The kernel for one array of params, where all arrays have one dimension and no gaps. A thread steps two numbers."""
+    at = f"const ptrdiff_t _at = i / {APART} * {2 * APART} + i % {APART} + _k * {APART};"  # no slot begins with _
+    each = ["#pragma unroll", "for (int _k = 0; _k < 2; ++_k) {", at, "if (_at < to_params.size()) {"]
+    lines = [f"{TYPES[_dtype(name, dtype)]} old_{name}[2];" for name in program.reads]
+    lines += [*each, *(f"old_{name}[_k] = from_{name}[_at];" for name in program.reads), "}}"]
+    lines += [*each, body(program, dtype, "old_{}[_k]", "to_{}[_at]"), "}}"]
+    return Text(*_arguments(program, dtype, "raw {} from_{}", "raw {} to_{}"), "\n".join(lines))
 
 
 def text_of_many(program: Program, dtype: str) -> Text:
@@ -68,6 +78,13 @@ def text_of_many(program: Program, dtype: str) -> Text:
     return Text(inputs, "", "\n".join(lines))
 
 
+def _arguments(program: Program, dtype: str, read: str, written: str) -> tuple[str, str]:
+    """What goes in and comes out: the arrays, as a format of dtype and name says, and the coefficients."""
+    inputs = [read.format(_dtype(name, dtype), name) for name in program.reads]
+    inputs += [f"{COMPUTE[dtype]} {program.coefficients[i]}" for i in program.used]
+    return ", ".join(inputs), ", ".join(written.format(_dtype(name, dtype), name) for name in program.writes)
+
+
 def _dtype(name: str, dtype: str) -> str:
     return dtype if name in ("params", "grad") else COMPUTE[dtype]
 
@@ -83,23 +100,26 @@ class CuPyKernels:
         self._asarray = cupy.asarray
         self._example = cupy.zeros(1, dtype)
         name = f"xopt_{program.rule}_{dtype}"
-        one, many = text_of_one(program, dtype), text_of_many(program, dtype)
-        self._one = cupy.ElementwiseKernel(*one, name, options=OPTIONS, no_return=True)
-        self._many = cupy.ElementwiseKernel(*many, f"{name}_many", options=OPTIONS, no_return=True)
+        kernel = partial(cupy.ElementwiseKernel, options=OPTIONS, no_return=True)
+        self._one = kernel(*text_of_one(program, dtype), name)
+        self._dense = kernel(*text_of_dense(program, dtype), f"{name}_dense")
+        self._many = kernel(*text_of_many(program, dtype), f"{name}_many")
 
     def prepared(self, cells: Sequence[Cell]) -> list[Launch]:
-        """Of large leaves and strided ones each by itself, and of all others one."""
+        """One for each large leaf and each strided one, and one for all others."""
         launches: list[Launch] = []
         small, rows, coefficients = [], [], [self._rounded(cell.c) for cell in cells]
         for row, cell in enumerate(cells):
             for leaf in cell.leaves:
-                if leaf.old[0].size <= SMALL and _one_layout([*leaf.old, *leaf.new]):
+                if not _one_layout([*leaf.old, *leaf.new]):
+                    launches.append(partial(self._step_one, leaf, coefficients[row]))
+                elif leaf.old[0].size > SMALL:
+                    launches.append(partial(self._step_dense, leaf, coefficients[row]))
+                else:
                     small.append(leaf)
                     rows.append(row)
-                else:
-                    launches.append(partial(self._step_one, leaf, coefficients[row]))
         if len(small) == 1:
-            launches.append(partial(self._step_one, small[0], coefficients[rows[0]]))
+            launches.append(partial(self._step_dense, small[0], coefficients[rows[0]]))
         elif small:
             launches.append(partial(self._step_many, small, rows, coefficients))
         return launches
@@ -110,6 +130,10 @@ class CuPyKernels:
 
     def _step_one(self, leaf: Arrays, c: Sequence[Any]) -> None:
         self._one(*(leaf.old[at] for at in self._reads), *c, *leaf.new)
+
+    def _step_dense(self, leaf: Arrays, c: Sequence[Any]) -> None:
+        threads = -(-leaf.old[0].size // (2 * APART)) * APART
+        self._dense(*(_flat(leaf.old[at]) for at in self._reads), *c, *map(_flat, leaf.new), size=threads)
 
     def _step_many(self, leaves: Sequence[Arrays], rows: Sequence[int], c: Sequence[Sequence[Any]]) -> None:
         """Steps leaves of dense arrays, each of one layout. ``c[rows[i]]`` are the coefficients of leaf ``i``."""
@@ -125,6 +149,11 @@ class CuPyKernels:
 def _one_layout(arrays: Sequence[Any]) -> bool:
     """Whether the numbers of all arrays follow one another in memory, in the same order."""
     return all(x.flags.c_contiguous for x in arrays) or all(x.flags.f_contiguous for x in arrays)
+
+
+def _flat(x: Any) -> Any:
+    """A view of one dimension on an array without gaps, in the order of its memory."""
+    return (x if x.flags.c_contiguous else x.T).reshape(-1)
 
 
 class CuPyFuser(DeviceFuser):

@@ -174,7 +174,7 @@ def _refuse_shared(work: Work, old: list[list[Any]], alone: bool) -> None:
             return
     places = [(i, place) for i, arrays in enumerate(old) for x in arrays for place in _places(x)]
     grads = [(i, place) for i, x in enumerate(work.grads) for place in _places(x)]
-    owners: dict[int, int] = {}
+    owners: dict[Any, int] = {}
     for i, place in places:
         if place in owners:
             refuse_shared(work, owners[place], i)
@@ -184,8 +184,11 @@ def _refuse_shared(work: Work, old: list[list[Any]], alone: bool) -> None:
             refuse_shared(work, owners[place], i)
 
 
-def _places(x: Array) -> list[int]:
-    """The addresses of an array, on each device that has a part of it. Of one without numbers JAX asks whether it is the same."""
-    if len(x.sharding.device_set) == 1:
-        return [x.unsafe_buffer_pointer() if x.size else id(x)]
-    return [shard.data.unsafe_buffer_pointer() for shard in x.addressable_shards if shard.data.size]
+def _places(x: Array) -> list[Any]:
+    """Where an array is: the device of each part, and the address there. Of one without numbers JAX asks whether it is the same.
+
+    The devices that a CPU is divided into may have one memory for what each has as a whole, which XLA keeps whoever gives it away.
+    """
+    if not x.size:
+        return [id(x)]
+    return [(shard.device, shard.data.unsafe_buffer_pointer()) for shard in x.addressable_shards if shard.data.size]

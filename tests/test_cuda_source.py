@@ -4,7 +4,7 @@ import re
 
 import xopt
 from xopt.backends.c_source import body
-from xopt.backends.cupy_kernels import text_of_many, text_of_one
+from xopt.backends.cupy_kernels import text_of_dense, text_of_many, text_of_one
 from xopt.backends.program import asked, record
 
 
@@ -33,7 +33,7 @@ def test_one_operation_a_line(rule):
 
 def test_arguments_are_in_the_declared_order():
     program = programs(xopt.ademamix)[0]
-    one, many = text_of_one(program, "float16"), text_of_many(program, "float16")
+    one, dense, many = (text(program, "float16") for text in (text_of_one, text_of_dense, text_of_many))
     coefficients = ["lr", "gain1", "gain2", "gain3", "debias1", "debias2", "alpha", "eps", "weight_decay"]
     assert one.inputs.split(", ") == [
         "float16 in_params",
@@ -42,5 +42,7 @@ def test_arguments_are_in_the_declared_order():
         *(f"float32 c_{name}" for name in coefficients),
     ]
     assert one.outputs.split(", ") == ["float16 out_params", *(f"float32 out_{name}" for name in ("m1", "m2", "v"))]
+    assert dense.inputs == re.sub(r"float(\d+) in_", r"raw float\1 from_", one.inputs)
+    assert dense.outputs == re.sub(r"float(\d+) out_", r"raw float\1 to_", one.outputs)
     assert many.inputs == "int64 leaves, raw int64 table, raw float32 coefficients, raw float16 example"
     assert many.outputs == ""

@@ -510,7 +510,7 @@ class Draft:
                 to = self.pick(("OrderedDict(reversed(state.{0}.items()))", "dict(state.{0})", "defaultdict(list, state.{0})"))
                 self.changes.append(f"state = state._replace({slot}={to.format(slot)})")
             self.note("slots in another container")
-        elif kind == "placed" and self.devices > 1:
+        elif kind in ("relaid", "placed") and self.devices > 1:
             self.sharded = True
             for name in ("params", *self.rule.memory):
                 self.changes.append(f"state = state._replace({name}={self._on_all_devices(f'state.{name}')})")
@@ -674,7 +674,7 @@ class Draft:
             turned = [f"{name}=OrderedDict(reversed(state.{name}.items()))" for name in ("params", *self.rule.slots)]
             return [f"state = state._replace({', '.join(turned)})"]
         feature = f"{kind} between steps"
-        if feature in COPIES and self.saved:
+        if feature in COPIES and self.saved and not (kind == "pickled" and self.sharded):  # JAX brings that back on one device
             self.note(feature)
             return [COPIES[feature]]
         return []
@@ -702,9 +702,13 @@ class Draft:
         return []
 
     def _constants(self) -> str:
-        kinds = ["", "small blocks", "small shares", "small launches"] if self.views else ["", "small launches"]
-        if self.views and (self.wide or (self.usable == ("float32",) and self.dtype == "float32")):
-            kinds.append("small kernels")
+        kinds = ["", "small launches"]
+        if self.library == "cupy":
+            kinds.append("small pairs")
+        elif self.views:
+            kinds[1:1] = "small blocks", "small shares"
+            if self.wide or (self.usable == ("float32",) and self.dtype == "float32"):
+                kinds.append("small kernels")
         chosen = self.pick(kinds)
         assert chosen in CONSTANTS
         if chosen:

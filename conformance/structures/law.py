@@ -22,7 +22,7 @@ from xopt.conformance.golden import GOLDENS
 from xopt.conformance.reference import Reference
 from xopt.conformance.structures import parts, paths
 from xopt.conformance.structures.memory import Snapshot, cannot_be_given
-from xopt.conformance.structures.situation import CONSTANTS, Mode, Names, Situation
+from xopt.conformance.structures.situation import COMPILED_IN, CONSTANTS, Mode, Names, Situation
 from xopt.rules import RULES
 
 OF_VALUE = ("a count below 0", "a carried number beyond its range")
@@ -575,7 +575,7 @@ def _constants(product: Product, situation: Situation) -> Iterator[None]:
     before = [getattr(module, name) for module, name, _ in modules]
     rule = getattr(product.xopt, situation.rule)
     compiled = rule.compiled
-    if situation.constants == "small kernels":
+    if situation.constants in COMPILED_IN:
         rule.compiled = {}
     try:
         for module, name, value in modules:

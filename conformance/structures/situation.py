@@ -18,8 +18,12 @@ CONSTANTS: dict[str, tuple[tuple[str, str, int], ...]] = {
         ("threads", "PARALLEL", 1),
     ),
     "small launches": (("inductor", "LEAVES", 2), ("xla", "LEAVES", 2), ("cupy_kernels", "SMALL", 4)),
+    "small pairs": (("cupy_kernels", "SMALL", 0), ("cupy_kernels", "APART", 2)),
 }
 """Where blocks, shares and launches end in ``xopt.backends``: as it is, and smaller, so that small arrays meet each border."""
+
+COMPILED_IN = ("small kernels", "small pairs")
+"""Those that kernels are compiled with."""
 
 
 class Mode(NamedTuple):

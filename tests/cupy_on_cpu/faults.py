@@ -48,7 +48,21 @@ BITS = "bits and adamw and float32"
 FAULTS = [
     in_kernels("a multiplication and an addition contract", BITS, '("--fmad=false",)', '("--fmad=true",)'),
     in_kernels("small leaves share the first one's coefficients", BITS, "rows.append(row)", "rows.append(0)"),
-    in_kernels("large leaves share the first one's coefficients", BITS, "leaf, coefficients[row]", "leaf, coefficients[0]"),
+    in_kernels(
+        "strided leaves share the first one's coefficients", BITS, "one, leaf, coefficients[row]", "one, leaf, coefficients[0]"
+    ),
+    in_kernels(
+        "large leaves share the first one's coefficients", BITS, "dense, leaf, coefficients[row]", "dense, leaf, coefficients[0]"
+    ),
+    in_kernels(
+        "the last numbers of a large leaf are not stepped",
+        BITS,
+        "-(-leaf.old[0].size // (2 * APART))",
+        "leaf.old[0].size // (2 * APART)",
+    ),
+    in_kernels("a thread steps its first number twice", BITS, "old_{}[_k]", "old_{}[0]"),
+    in_kernels("a large leaf has numbers beyond its last", BITS, "_at < to_params.size()", "true"),
+    in_kernels("a large leaf is taken in the order of its indices", BITS, "(x if x.flags.c_contiguous else x.T)", "x"),
     in_kernels("a lone small leaf has the first one's coefficients", "lone and adamw", "coefficients[rows[0]]", "coefficients[0]"),
     in_launches("leaves with other coefficients share a cell", BITS, "(kernels, id(leaves[i].c))", "(kernels, None)"),
     in_launches("a cell has the first leaf's coefficients", BITS, "leaves[indices[0]].c", "leaves[0].c"),
@@ -62,12 +76,18 @@ FAULTS = [
         "*(x.data.ptr for x in leaf.new), *(leaf.old[at].data.ptr for at in self._reads)]",
     ),
     in_kernels("arguments are swapped", BITS, "(leaf.old[at] for at in self._reads)", "(leaf.old[at] for at in self._reads[::-1])"),
+    in_kernels(
+        "arguments of a large leaf are swapped",
+        BITS,
+        "(leaf.old[at]) for at in self._reads)",
+        "(leaf.old[at]) for at in self._reads[::-1])",
+    ),
     Fault(
         "a coefficient is not rounded to float32",
         BITS,
         (
             Edit("cupy_kernels.py", "[self._real(float(c[i]))", "[float(c[i])"),
-            Edit("cupy_kernels.py", '[f"{compute} {program', '[f"float64 {program'),
+            Edit("cupy_kernels.py", '[f"{COMPUTE[dtype]} {program', '[f"float64 {program'),
         ),
     ),
     in_kernels("float16 is read as float32", "bits and momentum and float16", 'name in ("params", "grad")', 'name in ("params",)'),
@@ -95,8 +115,8 @@ FAULTS = [
         "launches: list[Launch] = []",
         'launches: list[Launch] = [importlib.import_module("cupy").cuda.Device().synchronize]',
     ),
-    in_kernels("a leaf at the bound has its own launch", "one_launch and adamw", ".size <= SMALL", ".size < SMALL"),
-    in_kernels("a leaf beyond the bound shares a launch", "one_launch and adamw", ".size <= SMALL", ".size <= SMALL + 1"),
+    in_kernels("a leaf at the bound has its own launch", "one_launch and adamw", ".size > SMALL", ".size >= SMALL"),
+    in_kernels("a leaf beyond the bound shares a launch", "one_launch and adamw", ".size > SMALL", ".size > SMALL + 1"),
     Fault("sign(NaN) is 0 in a fused step", "nan and lion", (Edit("c_source.py", "{0} == 0 ? 0 : {0}", "0"),)),
     Fault(
         "the larger of NaN and a number is the number",

@@ -63,7 +63,7 @@ def main() -> int:
     kernels = list(listed())
     failed = [f"{name}: {', '.join(found)}" for name, text in kernels if (found := doubts(text))]
     names = {name for name, _ in kernels}
-    fused = {f"xopt_{rule}_{dtype}{many}" for rule in xopt.RULES for dtype in COMPUTE for many in ("", "_many")}
+    fused = {f"xopt_{rule}_{dtype}{form}" for rule in xopt.RULES for dtype in COMPUTE for form in ("", "_dense", "_many")}
     failed += [f"{name}: not compiled" for name in sorted(fused - names)]
     failed += [f"cupy_{name}: not compiled" for name in EAGER if not any(one.startswith(f"cupy_{name}__") for one in names)]
     failed += [f"{name}: holds no product" for name, text in kernels if name in fused and "mul.rn" not in text]

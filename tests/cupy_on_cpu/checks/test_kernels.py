@@ -131,7 +131,7 @@ def test_other_numbers_never_compile(rule, monkeypatch):
             hyper |= dict.fromkeys(("beta", "beta1", "beta2", "beta3"), 1 - 0.1**k)
             hyper["betas"] = tuple(1 - 0.1 ** (k + i) for i in range(3))
             state = step(state, params, **{name: x for name, x in hyper.items() if name in rule.defaults})
-    assert len(made) == 2, "a kernel for one array and one for many, which all steps share"
+    assert len(made) == 3, "a kernel for one array, one for a dense one and one for many, which all steps share"
 
 
 def test_leaves_share_a_launch_where_they_share_a_kernel():
@@ -148,7 +148,7 @@ def test_leaves_share_a_launch_where_they_share_a_kernel():
     assert launches(lambda: step(xopt.adam_init(there), there, **hyper))[-1:] == ["xopt_adam_float32_many"]
     for own, kernels in (
         (hyper, ["xopt_adam_float32_many"]),
-        (hyper | {"beta1": dict.fromkeys(params, 0.9) | {"a": 0.0}}, ["xopt_adam_float32", "xopt_adam_float32_many"]),
+        (hyper | {"beta1": dict.fromkeys(params, 0.9) | {"a": 0.0}}, ["xopt_adam_float32_dense", "xopt_adam_float32_many"]),
     ):
         state = xopt.adam_init(there)
         assert launches(lambda state=state, own=own: step(state, there, **own)) == kernels

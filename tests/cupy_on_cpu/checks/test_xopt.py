@@ -34,6 +34,7 @@ def tree(seed, dtype):
         "empty": np.zeros((0, 4), dtype),
         "at the bound": numbers(seed + 5, (SMALL,), dtype),
         "beyond it": numbers(seed + 6, (SMALL + 1,), dtype),
+        "large": numbers(seed + 7, (SMALL // 4, 5), dtype).T,
     }
 
 
