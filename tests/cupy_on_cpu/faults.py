@@ -17,6 +17,9 @@ from typing import NamedTuple
 from xopt.conformance.faults.fault import Edit
 from xopt.conformance.faults.planting import edited
 
+LIMIT = 120
+"""Seconds after which tests are taken not to end."""
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 FOLDERS = {"xopt": "xopt", "backends": "xopt/backends", "conformance": "xopt/conformance"}  # in the tree, as installed
@@ -152,7 +155,12 @@ def finds(fault: Fault) -> str | None:
             (site / fault.package.replace(".", "/") / file).write_text(text)
         pytest = sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider"  # -P: the copy, not the working directory
         command = [*pytest, "-x", "-v", "-k", fault.by, str(HERE / "checks")]
-        done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": folder}, capture_output=True, text=True)
+        try:
+            done = subprocess.run(
+                command, cwd=ROOT, env=os.environ | {"PYTHONPATH": folder}, capture_output=True, text=True, timeout=LIMIT
+            )
+        except subprocess.TimeoutExpired:
+            return f"no end within {LIMIT} s"
     if done.returncode == 0:
         return None
     if done.returncode < 0:
