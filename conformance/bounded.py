@@ -228,7 +228,8 @@ def _result(
             rounding = rounding + _where(size == 0 if is_zero is None else is_zero, 0.0, to.underflow)
     error = error + rounding
     error = _where(size + rounding > to.largest, _INFINITE, error)
-    return Bounded(value, error, to, touched | _small(size, to))
+    known = size if np.all(size < np.inf) else _where(size < np.inf, size, abs(value))  # without a bound it may be subnormal too
+    return Bounded(value, error, to, touched | _small(known, to))
 
 
 _INFINITE = np.float64(np.inf)

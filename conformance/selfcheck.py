@@ -328,6 +328,10 @@ def bits_are_compared_everywhere() -> None:
     with standing_in(Flushing):
         touched = cells.check_rule("adam", "float32", TARGETS, formats, 12, 8, 0, shrink=False)[1]
     must(touched.verdict == SUBNORMALS and touched.differ == 0, f"a flushed subnormal is {touched.verdict}")
+    single = FORMATS["float32"]
+    quotient = exact(np.asarray([1.0, 2.0**-10]), single) / (exact(single.largest, single) * exact(1.0 + single.unit, single))
+    must(not np.isfinite(quotient.error).any(), "the divisor is not beyond the range")
+    must(quotient.touched.tolist() == [True, True], "a number without a bound cannot be subnormal")
 
 
 class Flushing(Changed):
