@@ -319,17 +319,29 @@ def test_mapped_memory_is_memory(way: str, tmp_path: Path) -> None:
     assert mapped.tolist() == [0.5] * 5
 
 
-@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors", "ignore:Sparse CSR tensor support is in beta")
 @pytest.mark.parametrize("fused", [False, True])
 def test_sparse_and_nested_tensors_are_named(fused: bool) -> None:
     torch = pytest.importorskip("torch")
     step = fuse(xopt.sgd) if fused else xopt.sgd_step
     nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
-    for odd in (torch.ones(3).to_sparse(), nested):
+    for odd in (torch.ones(3).to_sparse(), torch.ones(3, 3).to_sparse_csr(), torch.ones(3).to_mkldnn(), nested):
         with pytest.raises(TypeError, match=r"sgd_init: params\['w'\] is a sparse or nested tensor"):
             xopt.sgd_init({"w": odd})
         with pytest.raises(TypeError, match=r"sgd_step: grad\['w'\] is a sparse or nested tensor"):
             step(xopt.sgd_init({"w": torch.ones(3)}), {"w": odd})
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_parameters_of_lazy_modules_are_named(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    rule, lazy = xopt.RULES[name], torch.nn.LazyLinear(3)
+    with pytest.raises(TypeError, match=r"_init: params\['weight'\] is a UninitializedParameter, which has no numbers yet"):
+        rule.init({"weight": lazy.weight})
+    state = rule.init({"weight": torch.ones(3)})
+    for step in (rule.step, fuse(rule)):
+        with pytest.raises(TypeError, match=r"UninitializedParameter"):
+            step(state._replace(params={"weight": lazy.weight}), {"weight": torch.ones(3)})
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # torch's own forward_ad uses it

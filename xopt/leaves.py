@@ -63,6 +63,9 @@ def kind_of(where: str, params: Any, intervals: Mapping[str, Interval], prepare:
         msg = f"{where} must be an array, got {shown(params)}"
         raise TypeError(msg)
     xp = namespace(params)
+    if hasattr(type(params), "materialize"):
+        msg = f"{where} is a {type(params).__name__}, which has no numbers yet; let its module see a batch first"
+        raise TypeError(msg)
     if has_dtype(params, "complex floating"):
         msg = (
             f"{where} is {params.dtype}; two conventions are in use for complex parameters: real and imaginary part as a "
@@ -145,12 +148,12 @@ def matches(x: Any, params: Array, kind: Kind, dtype: Any) -> bool:
 
 
 def is_dense(x: Array) -> bool:
-    """Whether an array has a number for each place, in one shape, which sparse and nested tensors have not."""
+    """Whether an array has a number for each place, in one shape, where torch's operations find it, unlike a sparse tensor."""
     layout = getattr(x, "layout", None)
     if layout is None:
         return True
     name = _name(layout)
-    return "sparse" not in name and not (name == "torch.strided" and getattr(x, "is_nested", False))
+    return name == "torch.jagged" or (name == "torch.strided" and not getattr(x, "is_nested", False))
 
 
 _name = cache(str)
@@ -219,7 +222,7 @@ def refuse(
     raise ValueError(msg)
 
 
-_NOT_DENSE = "is a sparse or nested tensor; make it dense, or pass its parts as arrays"
+_NOT_DENSE = "is a sparse or nested tensor, or one of MKL-DNN's; make it dense, or pass its parts as arrays"
 
 
 def refuse_promoted(where: str, new: Array, params: Array, kind: Kind) -> None:
