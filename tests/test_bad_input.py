@@ -279,7 +279,9 @@ def test_value_out_of_range(rule, name, value):
             rejected(call, function, ValueError, full, interval.text, repr(value), **{name: given})
 
 
-@pytest.mark.parametrize("value", [True, False, np.True_, "0.5", b"x", 1j, ...], ids=repr)
+@pytest.mark.parametrize(
+    "value", [True, False, np.True_, np.timedelta64(0), np.timedelta64(0, "s"), "0.5", b"x", 1j, ...], ids=repr
+)
 @pytest.mark.parametrize(("rule", "name"), HYPERS)
 def test_value_of_the_wrong_kind(rule, name, value):
     """BI-15: bool, string, complex and other objects are a TypeError."""

@@ -551,6 +551,8 @@ COUNTS: list[Any] = [
     np.float32(3),
     np.bool_(True),
     3j,
+    np.timedelta64(5),
+    np.timedelta64(5, "s"),
     [],
 ]
 

@@ -137,11 +137,11 @@ def _check_number(function: str, name: str, value: Any, interval: Interval, prec
 
 
 def as_number(value: Any) -> float | None:
-    """The float that ``value`` holds, or None where it holds none (not a real number, bool, or traced).
+    """The float that ``value`` holds, or None where it holds none (not a real number, bool, a time, or traced).
 
     What is too large for a float is infinite; -0.0 is 0.0, as 0 is.
     """
-    if isinstance(value, bool):
+    if is_no_number(value):
         return None
     if isinstance(value, numbers.Real) or _is_real_scalar(value):
         try:
@@ -153,6 +153,11 @@ def as_number(value: Any) -> float | None:
         except Exception:  # noqa: BLE001 - each tracer refuses with an exception of its own
             return None
     return None
+
+
+def is_no_number(value: Any) -> bool:
+    """Whether ``value`` is a bool, or a time of NumPy's, which is an integer to Python as well."""
+    return type(value).__name__ in ("bool", "timedelta64")
 
 
 def shown(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints
 
 import optree
 
-from xopt.checks import DOUBLE, Interval, as_number, check_hyper, check_names, shown
+from xopt.checks import DOUBLE, Interval, as_number, check_hyper, check_names, is_no_number, shown
 from xopt.leaves import (
     Kind,
     Tree,
@@ -418,7 +418,7 @@ def _next_count(function: str, count: Any) -> Any:
 
     Raises TypeError for what is no count: nothing is truncated, broadcast, or counted in a dtype that soon ends.
     """
-    if isinstance(count, Integral) and count is not True and count is not False:
+    if isinstance(count, Integral) and not is_no_number(count):
         _refuse_negative(function, int(count))
         return int(count) + 1
     if hasattr(type(count), "__array_interface__"):

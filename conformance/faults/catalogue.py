@@ -1688,7 +1688,13 @@ CORE = [
         "sgd",
         "numbers: True is accepted",
         "A flag is a learning rate.",
-        ("checks.py", "if isinstance(value, bool):\n        return None\n    ", ""),
+        ("checks.py", '("bool", "timedelta64")', '("timedelta64",)'),
+    ),
+    _core(
+        "sgd",
+        "numbers: a time is accepted",
+        "Five seconds are a learning rate of 5.",
+        ("checks.py", '("bool", "timedelta64")', '("bool",)'),
     ),
     _core(
         "sgd",

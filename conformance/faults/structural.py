@@ -479,7 +479,7 @@ COUNTS = (
         "A bool is an int.",
         (
             "rule.py",
-            "if isinstance(count, Integral) and count is not True and count is not False:",
+            "if isinstance(count, Integral) and not is_no_number(count):",
             "if isinstance(count, Integral):",
         ),
     ),

@@ -123,7 +123,7 @@ def hyper_is_refused(lab: Lab, case: Case) -> None:
         refused(lab, partial(lab.rule.init, state.params, **{name: value}), "init", called)
 
     for name, interval in lab.rule.ranges.items():
-        odd: list[Any] = ["1", True, np.True_, 1j, np.zeros(2), *([] if interval.optional else [None])]
+        odd: list[Any] = ["1", True, np.True_, 1j, np.timedelta64(0), np.zeros(2), *([] if interval.optional else [None])]
         for x in outside(interval, PRECISIONS[lab.compute.name]):
             some = (as_kind(lab, kinds[next(turn) % len(kinds)], x) for _ in range(4))  # all of them in a few examples
             odd += [x, *(other for other in some if other is not None)]

@@ -93,6 +93,7 @@ WRONG_COUNTS = (
     "np.array([1, 2, 3])",
     "np.array([5])",
     "np.array(5.0)",
+    "np.timedelta64(5, 's')",
 )
 WRONG_COUNTS_OF = {
     "torch": ("torch.tensor([1, 2, 3])", "torch.tensor(5.0, dtype=torch.bfloat16)"),
@@ -100,7 +101,7 @@ WRONG_COUNTS_OF = {
 }
 CARRIED = ("0.5", "np.float64(0.25)", "np.array(0.125)", "0.75")
 OUTER_CARRIED = ("float('nan')", "-0.5", "2.0")
-WRONG_CARRIED = ("None", "[0.5]", "'0.5'", "np.array([0.5, 0.5])")
+WRONG_CARRIED = ("None", "[0.5]", "'0.5'", "np.array([0.5, 0.5])", "np.timedelta64(1)")
 KINDS = ("{}", "np.float64({})", "np.float32({})", "np.array({})", "np.array({}, 'float16')", "Fraction('{}')", "np.longdouble({})")
 """Of a number: all of them hold it exactly."""
 KINDS_OF = {
@@ -111,6 +112,7 @@ FOLLOWED = ("lr", "weight_decay")
 """Hyperparameters that meet arrays as they are: what is computed of others in arrays is rounded more often."""
 WRONG_NUMBERS = (
     "Decimal('0.5')",
+    "np.timedelta64(0)",
     "'0.5'",
     "np.array([0.5])",
     "True",
