@@ -153,7 +153,9 @@ def is_dense(x: Array) -> bool:
     if layout is None:
         return True
     name = _name(layout)
-    return name == "torch.jagged" or (name == "torch.strided" and not getattr(x, "is_nested", False))
+    if name == "torch.strided":
+        return not getattr(x, "is_nested", False)
+    return name == "torch.jagged" or not name.startswith("torch.")  # JAX has layouts too, of dense arrays
 
 
 _name = cache(str)
