@@ -336,6 +336,8 @@ def test_sparse_and_nested_tensors_are_named(fused: bool) -> None:
 def test_parameters_of_lazy_modules_are_named(name: str) -> None:
     torch = pytest.importorskip("torch")
     rule, lazy = xopt.RULES[name], torch.nn.LazyLinear(3)
+    with pytest.raises(TypeError, match=r"_init: params is a UninitializedBuffer, which has no numbers yet"):
+        rule.init(torch.nn.LazyBatchNorm1d().running_mean)
     with pytest.raises(TypeError, match=r"_init: params\['weight'\] is a UninitializedParameter, which has no numbers yet"):
         rule.init({"weight": lazy.weight})
     state = rule.init({"weight": torch.ones(3)})

@@ -63,7 +63,7 @@ def kind_of(where: str, params: Any, intervals: Mapping[str, Interval], prepare:
         msg = f"{where} must be an array, got {shown(params)}"
         raise TypeError(msg)
     xp = namespace(params)
-    if hasattr(type(params), "materialize"):
+    if type(params).__name__ in _WITHOUT_NUMBERS:
         msg = f"{where} is a {type(params).__name__}, which has no numbers yet; let its module see a batch first"
         raise TypeError(msg)
     if has_dtype(params, "complex floating"):
@@ -223,6 +223,9 @@ def refuse(
     msg = f"{one} is on device {devices(x)} but {other} is on {devices(params)}; move one of them"
     raise ValueError(msg)
 
+
+_WITHOUT_NUMBERS = ("UninitializedParameter", "UninitializedBuffer")
+"""What torch's lazy modules have before their first batch."""
 
 _NOT_DENSE = "is a sparse or nested tensor, or one of MKL-DNN's; make it dense, or pass its parts as arrays"
 

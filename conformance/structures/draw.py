@@ -512,7 +512,7 @@ class Draft:
                 to = self.pick(("OrderedDict(reversed(state.{0}.items()))", "dict(state.{0})", "defaultdict(list, state.{0})"))
                 self.changes.append(f"state = state._replace({slot}={to.format(slot)})")
             self.note("slots in another container")
-        elif kind in ("relaid", "placed") and self.devices > 1:
+        elif kind in ("relaid", "placed") and self.devices > 1:  # JAX has shardings where others have strides
             self.sharded = True
             for name in ("params", *self.rule.memory):
                 self.changes.append(f"state = state._replace({name}={self._on_all_devices(f'state.{name}')})")
