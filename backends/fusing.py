@@ -62,7 +62,7 @@ class Work:
         self._coefficients: dict[Any, tuple[Any, bool]] = {}
         for at, _, interval in rule.carried_at:
             low, high = interval.usable(DOUBLE)
-            if not all(type(x) is float and low <= x <= high for x in slots[at]):
+            if not (_floats(slots[at]) and all(low <= x <= high for x in set(slots[at]))):
                 leaves = range(len(params))
                 slots[at] = [dict(zip(rule.carried, self._carried(i), strict=True))[rule.slots[at]] for i in leaves]
 
@@ -82,9 +82,10 @@ class Work:
 
     def loose(self) -> list[Any]:
         """The arrays among the hyperparameters, the step count and what is carried."""
-        values = [x for hyper in {id(hyper): hyper for hyper in self.hyper}.values() for x in hyper.values()]
+        groups = [self.hyper[0]] if self.shared else {id(hyper): hyper for hyper in self.hyper}.values()
+        values = [x for hyper in groups for x in hyper.values()]
         values = [self.t, *(x for value in values for x in (value if isinstance(value, tuple | list) else (value,)))]
-        carried = [x for at, *_ in self.rule.carried_at for x in self.slots[at]]
+        carried = [x for at, *_ in self.rule.carried_at if not _floats(self.slots[at]) for x in self.slots[at]]
         return [x for x in (*values, *carried) if type(x) not in (float, int) and is_array(x)]
 
     def coefficients(self, i: int, kind: Kind) -> tuple[Any, bool]:
@@ -119,6 +120,10 @@ def arrays_of(rule: Rule[Any, Any], row: Sequence[Any], like: Sequence[Any] | No
             pairs = zip(x, form, strict=True) if isinstance(form, tuple) else [(x, form)]
             found += [one for one, there in pairs if there is not None]
     return found
+
+
+def _floats(column: Sequence[Any]) -> bool:
+    return set(map(type, column)) == {float}
 
 
 def _array(x: Any) -> Any:

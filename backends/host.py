@@ -92,9 +92,8 @@ class Layout:
         absent = table.addresses == 0
         absent[self.odd] = False  # what is there of them was not looked at to its end
         self.present = ~absent
-        self.lacking: list[int] = np.flatnonzero(absent.any(axis=1)).tolist()
-        self.form = [(f, row.tobytes()) for f, row in zip(table.formats.tolist(), absent, strict=True)]
-        self.alike = len({self.form[i] for i in self.regular}) <= 1
+        self.lacking = frozenset(np.flatnonzero(absent.any(axis=1)).tolist())
+        self.forms = np.unique(np.column_stack([table.formats, absent]), axis=0, return_inverse=True)[1]  # equal for those alike
         self.starts = starts_of(table.sizes)
         self.rows = np.zeros(table.sizes.size, np.int64)
 
@@ -152,8 +151,6 @@ class HostFuser:
             one_library(work, self.memory.device)
         if odd or not self._hosted(work):
             refuse_unfit(work, self.memory.unfit, layout.odd)
-        for i in layout.lacking:
-            work.leaf(i)  # refuses a None that the hyperparameters do not mean
         cells = self._cells(work, layout)
         calls = self._calls(work, table, cells)
         kernels, fresh, views = self._odd(work, odd) if odd else ({}, {}, {})
@@ -168,7 +165,7 @@ class HostFuser:
             target = tables.new = self._look(tables.new, new[0], new[1:], work.grads, donate=True)
         with giving(work) if work.donate else nullcontext():
             if work.donate and self.memory.versioned:
-                self.memory.wrote(self._written(work, layout))
+                self.memory.wrote(self._written(work))
             for kernel, chosen in calls.items():
                 _run(kernel, chosen, table, target, layout, copy=not work.donate)
             for i, leaf in odd.items():
@@ -197,17 +194,16 @@ class HostFuser:
             return False
         return not work.hyper[0] or all(type(x) is float for x in work.hyper[0].values())
 
-    def _written(self, work: Work, layout: Layout) -> Iterable[Any]:
+    def _written(self, work: Work) -> Iterator[Any]:
         """All arrays that a donating step writes over."""
-        if layout.odd or layout.lacking or not self._simple:
-            return [x for i in range(len(work.params)) for x in work.written(i)]
-        return chain(work.params, *work.slots)
+        arrays = chain(work.params, *self._columns(work.slots))
+        return (x for x in arrays if x is not None)
 
     def _look(
         self, table: Table, params: Sequence[Any], slots: Sequence[Sequence[Any]], grads: Sequence[Any], donate: bool
     ) -> Table:
         """The table of these arrays: ``table`` itself, where there are as many."""
-        columns = [params, *(slots if self._simple else self._unzipped(slots)), grads]
+        columns = [params, *self._columns(slots), grads]
         columns = [column if type(column) is list else list(column) for column in columns]  # as the C structs are read
         if table.addresses.shape != (len(params), len(columns)):
             table = Table(len(params), len(columns))
@@ -224,8 +220,11 @@ class HostFuser:
             table.apart = False
         return table
 
-    def _unzipped(self, slots: Sequence[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+    def _columns(self, slots: Sequence[Sequence[Any]]) -> Iterable[Sequence[Any]]:
         """The columns of arrays: those of tuples as one for each of their places, and none of carried numbers."""
+        return slots if self._simple else self._unzipped(slots)
+
+    def _unzipped(self, slots: Sequence[Sequence[Any]]) -> Iterator[Sequence[Any]]:
         for name, slot in zip(self.rule.slots, slots, strict=True):
             if name in self._several:
                 yield from _unzipped(slot)
@@ -234,17 +233,15 @@ class HostFuser:
 
     def _cells(self, work: Work, layout: Layout) -> list[Cell]:
         """The leaves for the kernels, by what they share. Evaluates, and so checks, their hyperparameters."""
-        carried = [[x if type(x) is float else id(x) for x in work.slots[at]] for at, *_ in self.rule.carried_at]
-        if layout.alike and work.shared and all(len(set(column)) == 1 for column in carried):
-            found = [layout.regular] if layout.regular.size else []
-        else:
-            by_key: dict[Any, list[int]] = {}
-            for i in layout.regular.tolist():
-                by_key.setdefault((layout.form[i], id(work.hyper[i]), *(column[i] for column in carried)), []).append(i)
-            found = [np.asarray(indices) for indices in by_key.values()]
+        shared = [layout.forms]
+        if not work.shared:
+            shared.append(list(map(id, work.hyper)))
+        shared += [[x if type(x) is float else id(x) for x in work.slots[at]] for at, *_ in self.rule.carried_at]
         cells = []
-        for indices in found:
+        for indices in _alike(layout.regular, shared):
             first = int(indices[0])
+            if first in layout.lacking:
+                work.leaf(first)  # refuses a None that the hyperparameters do not mean
             c, plain = work.coefficients(first, work.kind(first))
             numbers = numbers_of(c)
             cells.append(Cell(indices, c, numbers if plain else list(map(float, numbers))))
@@ -275,8 +272,8 @@ class HostFuser:
 
     def _carried(self, work: Work, name: str, cells: list[Cell], odd: dict[int, Leaf]) -> list[Any]:
         """The next values of a slot that holds numbers, which are among the coefficients."""
-        new: list[Any] = [None] * len(work.params)
-        for cell in cells:
+        new: list[Any] = [getattr(cells[0].c, name) if cells else None] * len(work.params)
+        for cell in cells[1:]:
             for i in cell.leaves.tolist():
                 new[i] = getattr(cell.c, name)
         for i, leaf in odd.items():
@@ -306,6 +303,23 @@ class HostFuser:
             self.memory.refuse_unwritable(work, i)
             places.put(work, i, arrays, grad, look)
         places.refuse_overlap(work)
+
+
+def _alike(leaves: Any, columns: Iterable[Any]) -> list[Any]:
+    """The leaves in groups that have the same in each column, by their first leaf."""
+    if not leaves.size:
+        return []
+    code = np.zeros(leaves.size, np.int64)
+    for column in columns:
+        values = np.asarray(column)[leaves]
+        if not (values == values[0]).all():
+            found, place = np.unique(values, return_inverse=True)
+            code = np.unique(code * found.size + place, return_inverse=True)[1]
+    if not code.any():
+        return [leaves]
+    order = np.argsort(code, kind="stable")
+    groups = np.split(leaves[order], np.flatnonzero(np.diff(code[order])) + 1)
+    return sorted(groups, key=lambda group: int(group[0]))
 
 
 def _step_odd(leaf: Leaf, kernel: Kernel, arrays: Sequence[Any]) -> None:

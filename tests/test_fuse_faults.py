@@ -131,15 +131,8 @@ IN_CACHES = (
         "",
     ),
     CacheFault("the coefficients forget the group", Work, "coefficients", "id(self.hyper[i]), ", ""),
-    CacheFault("the cells forget what leaves carry", host.HostFuser, "_cells", "*(column[i] for column in carried)", ""),
-    CacheFault(
-        "leaves that carry other numbers share a cell",
-        host.HostFuser,
-        "_cells",
-        "all(len(set(column)) == 1 for column in carried)",
-        "True",
-    ),
-    CacheFault("the cells forget the group", host.HostFuser, "_cells", "id(work.hyper[i]), ", ""),
+    CacheFault("the cells forget what leaves carry", host.HostFuser, "_cells", "at, *_ in self.rule.carried_at", "at, *_ in ()"),
+    CacheFault("the cells forget the group", host.HostFuser, "_cells", "shared.append(list(map(id, work.hyper)))", "pass"),
     CacheFault(
         "the carried numbers of the first leaf go on",
         host.HostFuser,

@@ -338,14 +338,12 @@ class Rule(Generic[S, P]):
         columns = {name: spread(function, name, value, spec) for name, value in trees.items()}
         if not columns:
             return [hyper] * spec.num_leaves
+        keys = list(zip(*[[x if type(x) is float else id(x) for x in column] for column in columns.values()], strict=True))
         groups: dict[Any, Group] = {}
-        found: list[dict[str, Any]] = []
-        for i, values in enumerate(zip(*columns.values(), strict=True)):
-            key = tuple([x if type(x) is float else id(x) for x in values])
+        for i, key in enumerate(keys):
             if key not in groups:
-                groups[key] = Group(hyper, dict(zip(columns, values, strict=True)), spec, i)
-            found.append(groups[key])
-        return found
+                groups[key] = Group(hyper, {name: column[i] for name, column in columns.items()}, spec, i)
+        return [groups[key] for key in keys]
 
     def host_coefficients(self, t: Any, carried: Sequence[Any], hyper: dict[str, Any], kind: Kind) -> tuple[Any, bool]:
         """The coefficients of step ``t``, and whether they are Python numbers: float64, for the kind's dtype to round once.

@@ -287,7 +287,13 @@ TREES = (
     _fault(
         "fused: coefficients by form alone",
         "Groups that share a kernel share the first one's numbers.",
-        (_HOST, "(layout.form[i], id(work.hyper[i]), *", "(layout.form[i], *"),
+        (_HOST, "shared.append(list(map(id, work.hyper)))", "pass"),
+    ),
+    _fault(
+        "fused: a slot that is lost",
+        "A slot that is None is taken for one that the hyperparameters do not want.",
+        (_HOST, "if first in layout.lacking:", "if first in ():"),
+        crashes=True,
     ),
 )
 
@@ -314,8 +320,8 @@ NUMBERS = (
     ),
     _fault(
         "fused: one product for all",
-        "Whether the carried numbers of a tree are equal is not asked.",
-        (_HOST, "and all(len(set(column)) == 1 for column in carried)", ""),
+        "Leaves are grouped without what they carry.",
+        (_HOST, "for x in work.slots[at]] for at, *_ in self.rule.carried_at]", "for x in work.slots[at]] for at, *_ in ()]"),
         rules=("nadam",),
     ),
     _fault(
