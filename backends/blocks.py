@@ -8,8 +8,7 @@ import numpy as np
 
 from xopt.backends.donation import Places, giving, refuse_donated, refuse_unwritable
 from xopt.backends.forms import filled
-from xopt.backends.fusing import Leaf, Work, arrays_of, one_library, refuse_unfit
-from xopt.leaves import lifted
+from xopt.backends.fusing import Leaf, Work, one_library, refuse_unfit
 from xopt.operations import is_subclass
 from xopt.rule import Rule
 
@@ -45,20 +44,20 @@ def step_in_blocks(rule: Rule[Any, Any], work: Work) -> list[Sequence[Any]]:
             _step(rule, leaf, arrays)
     if work.donate:
         new[0] = [new[0][0].view(), *new[0][1:]]
-    return list(zip(*[filled(rule, leaf, arrays) for leaf, arrays in zip(leaves, new, strict=True)], strict=True))
+    return list(zip(*[filled(leaf, arrays) for leaf, arrays in zip(leaves, new, strict=True)], strict=True))
 
 
 def _step(rule: Rule[Any, Any], leaf: Leaf, arrays: list[Any]) -> None:
     """Steps the arrays of a leaf in place."""
-    kind = leaf.kind
-    c = leaf.c if leaf.plain else leaf.c._make([lifted(x, kind) for x in leaf.c])
-    ready = c if kind.numbers is None else c._make([kind.numbers[x] for x in c])
+    typed = leaf.typed
+    c = leaf.c if leaf.plain else leaf.c._make([typed.lifted(x) for x in leaf.c])
+    ready = c if typed.numbers is None else c._make([typed.numbers[x] for x in c])
     ready = ready._replace(**{name: getattr(c, name) for name in rule.carried})
     form = [leaf.params, *leaf.slots]
-    for block in blocks_of([*arrays, leaf.grad], [kind.compute] * (len(arrays) + 1)):
+    for block in blocks_of([*arrays, leaf.grad], [typed.compute] * (len(arrays) + 1)):
         *old, grad = block
-        results = rule.update(*filled(rule, leaf, old), grad, ready)
-        for x, new in zip(old, arrays_of(rule, results, form), strict=True):
+        results = rule.update(*filled(leaf, old), grad, ready)
+        for x, new in zip(old, rule.schema.arrays(results, form), strict=True):
             x[...] = new
 
 

@@ -1,6 +1,6 @@
 """A recorded program as text that C and CUDA C++ read alike: the step of one number of each array."""
 
-from xopt.backends.program import COMPARISONS, INFIX, Program
+from xopt.program import COMPARISONS, INFIX, Program
 
 COMPUTE = {"float16": "float32", "float32": "float32", "float64": "float64"}
 """For each dtype of params and grad, that of the slots and of the arithmetic."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from xopt.backends.c_source import COMPUTE, TYPES, body
 from xopt.backends.launches import Arrays, Cell, DeviceFuser, Launch
-from xopt.backends.program import Program
+from xopt.program import Program
 from xopt.rule import Rule
 
 SMALL = 1 << 16

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from xopt.backends.fallback import CompileError
-from xopt.leaves import path_of
+from xopt.trees import path_of
 
 if TYPE_CHECKING:
     from xopt.backends.fusing import Work
@@ -185,7 +185,7 @@ class Places:
 def refuse_shared(work: "Work", i: int, other: int) -> NoReturn:
     """Raises ValueError: leaf ``i`` cannot be written over for the sake of the ``other``."""
     msg = (
-        f"{work.where(i)} or a slot of it shares memory with params{path_of(work.spec, other)}, its slots or its gradient, "
+        f"{work.where(i)} or a slot of it shares memory with params{path_of(work.call.spec, other)}, its slots or its gradient, "
         "so that one would be written over the other; fuse without donate takes them"
     )
     raise ValueError(msg)

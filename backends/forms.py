@@ -1,12 +1,11 @@
 """What fusers share: what is compiled for which leaf, which leaves are stepped together, and a state put together again."""
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from xopt.backends.fusing import Leaf
-from xopt.backends.program import asked, names_of, numbers_of, record
-from xopt.leaves import lifted
+from xopt.program import asked, names_of, numbers_of, record
 from xopt.rule import Rule
 
 
@@ -29,7 +28,7 @@ class Compiled:
 
     def of(self, slots: Sequence[Any], c: Any, *how: Hashable) -> Any:
         """For a leaf with these slots and coefficients."""
-        form = _form(slots)
+        form = self.rule.schema.form(slots)
         if form not in self._asked:
             names = asked(self.rule, slots, c)
             self._asked[form] = [(i, name) for i, name in enumerate(names_of(c)) if name in names]
@@ -47,16 +46,11 @@ class Compiled:
         known: dict[Any, Any] = {}
         found = []
         for leaf, *own in zip(leaves, *how, strict=True):
-            key = _form(leaf.slots), id(leaf.c), *own
+            key = self.rule.schema.form(leaf.slots), id(leaf.c), *own
             if key not in known:
                 known[key] = self.of(leaf.slots, leaf.c, *own)
             found.append(known[key])
         return found
-
-
-def _form(slots: Sequence[Any]) -> tuple[Any, ...]:
-    """Which slots, and which of a tuple, are None."""
-    return tuple([tuple([x is None for x in slot]) if isinstance(slot, tuple) else slot is None for slot in slots])
 
 
 def calls(leaves: Sequence[Hashable], most: int) -> list[list[int]]:
@@ -80,15 +74,8 @@ def calls(leaves: Sequence[Hashable], most: int) -> list[list[int]]:
     return [call for call in found if call]
 
 
-def filled(rule: Rule[Any, Any], leaf: Leaf, new: Sequence[Any]) -> list[Any]:
+def filled(leaf: Leaf, new: Sequence[Any]) -> list[Any]:
     """New params and slots, of the form that the leaf has, from its new arrays."""
-    arrays = iter(new)
-    carried = {name: lifted(getattr(leaf.c, name), leaf.kind) for name in rule.carried}
-    slots = zip(rule.slots, leaf.slots, strict=True)
-    return [next(arrays), *[carried[name] if name in carried else _slot(slot, arrays) for name, slot in slots]]
-
-
-def _slot(old: Any, arrays: Iterator[Any]) -> Any:
-    if isinstance(old, tuple):
-        return tuple([_slot(x, arrays) for x in old])
-    return None if old is None else next(arrays)
+    rule = leaf.typed.rule
+    carried = {name: leaf.typed.lifted(getattr(leaf.c, name)) for name in rule.carried}
+    return rule.schema.filled([leaf.params, *leaf.slots], new, carried)

@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import optree
 
+from xopt.arrays import devices
 from xopt.backends.donation import WAY_OUT
-from xopt.backends.program import record
 from xopt.backends.trees import Flat, Trees
-from xopt.checks import DOUBLE, check_names
-from xopt.leaves import Kind, Tree, devices, path_of
+from xopt.checks import DOUBLE
 from xopt.operations import Array, is_array, is_known_array
 from xopt.rule import Rule
+from xopt.slots import each
+from xopt.trees import Tree
+from xopt.typed import Call, Group, TypedRule
 
 
 class UnfitError(Exception):
@@ -24,7 +25,7 @@ class UnfitError(Exception):
 class Leaf(NamedTuple):
     """One array of parameters with all that its step needs, checked."""
 
-    kind: Kind
+    typed: TypedRule
     params: Array
     slots: list[Any]  # each an array, None, a tuple of those, or a number
     grad: Array
@@ -39,87 +40,71 @@ class Work:
     def __init__(
         self,
         rule: Rule[Any, Any],
-        t: Any,
-        params: list[Array],
-        slots: list[list[Any]],
-        grads: list[Array],
+        call: Call,
+        columns: Sequence[list[Any]],
         hyper: list[dict[str, Any]],
-        spec: optree.PyTreeSpec | None,
         donate: bool,
-        shared: bool,
         kept: dict[Any, Any],
     ) -> None:
         self.rule = rule
-        self.t = t
-        self.params = params  # of each leaf
-        self.slots = slots  # for each slot, of each leaf
-        self.grads = grads
+        self.call = call
+        self.params, self.grads, *self.slots = columns  # of each leaf; for each slot, of each leaf
         self.hyper = hyper  # of each leaf: often the same dict
-        self.spec = spec
         self.donate = donate
-        self.shared = shared  # whether all leaves have the same hyperparameters
+        self.shared = type(hyper[0]) is not Group  # whether all leaves have the same hyperparameters
         self.kept = kept  # what a fuser keeps from one step of a function to the next, by fuser
         self._coefficients: dict[Any, tuple[Any, bool]] = {}
         for at, _, interval in rule.carried_at:
             low, high = interval.usable(DOUBLE)
-            if not (_floats(slots[at]) and all(low <= x <= high for x in set(slots[at]))):
-                leaves = range(len(params))
-                slots[at] = [dict(zip(rule.carried, self._carried(i), strict=True))[rule.slots[at]] for i in leaves]
+            column = self.slots[at]
+            if not (_floats(column) and all(low <= x <= high for x in set(column))):
+                numbers = [self._carried(i) for i in range(len(column))]
+                self.slots[at] = [dict(zip(rule.carried, row, strict=True))[rule.slots[at]] for row in numbers]
 
     def where(self, i: int) -> str:
         """What an error of leaf ``i`` begins with."""
-        return f"{self.rule.name}_step, fused: params{path_of(self.spec, i)}"
+        return self.call._replace(function=f"{self.call.function}, fused").where("params", i)
 
-    def kind(self, i: int) -> Kind:
-        return self.rule.kind(f"{self.rule.name}_step", self.params[i], self.spec, i)
+    def typed(self, i: int) -> TypedRule:
+        return self.rule.typed(self.call, i, self.params[i])
 
     def _carried(self, i: int) -> list[Any]:
-        return self.rule.carried_numbers(self.kind(i), [slot[i] for slot in self.slots], self.spec, i)
+        return self.typed(i).carried_numbers(self.call, i, [slot[i] for slot in self.slots])
 
     def written(self, i: int) -> list[Any]:
         """The arrays of leaf ``i`` that a donating step writes over: its params and what its slots hold."""
-        return arrays_of(self.rule, [self.params[i], *(column[i] for column in self.slots)])
+        return self.rule.schema.arrays([self.params[i], *(column[i] for column in self.slots)])
 
     def loose(self) -> list[Any]:
         """The arrays among the hyperparameters, the step count and what is carried."""
         groups = [self.hyper[0]] if self.shared else {id(hyper): hyper for hyper in self.hyper}.values()
         values = [x for hyper in groups for x in hyper.values()]
-        values = [self.t, *(x for value in values for x in (value if isinstance(value, tuple | list) else (value,)))]
+        values = [self.call.t, *(x for value in values for x in (value if isinstance(value, tuple | list) else (value,)))]
         carried = [x for at, *_ in self.rule.carried_at if not _floats(self.slots[at]) for x in self.slots[at]]
         return [x for x in (*values, *carried) if type(x) not in (float, int) and is_array(x)]
 
-    def coefficients(self, i: int, kind: Kind) -> tuple[Any, bool]:
+    def coefficients(self, i: int, typed: TypedRule) -> tuple[Any, bool]:
         """Those of leaf ``i``, evaluated once for all leaves that share them; and whether they are Python numbers."""
         carried = [self.slots[at][i] for at, *_ in self.rule.carried_at]
-        key = (id(kind), id(self.hyper[i]), *(x if type(x) is float else id(x) for x in carried))
+        key = (id(typed), id(self.hyper[i]), *(x if type(x) is float else id(x) for x in carried))
         found = self._coefficients.get(key)
         if found is None:
-            found = self._coefficients[key] = self.rule.host_coefficients(self.t, carried, self.hyper[i], kind)
+            found = self._coefficients[key] = typed.host_coefficients(self.call, carried, self.hyper[i])
         return found
 
     def leaf(self, i: int) -> Leaf:
         """Leaf ``i``, with the errors of the eager step where it is not as it must be. NumPy's scalars become 0-d arrays."""
-        kind = self.kind(i)
-        c, plain = self.coefficients(i, kind)
+        typed, schema = self.typed(i), self.rule.schema
+        c, plain = self.coefficients(i, typed)
         slots = [slot[i] for slot in self.slots]
-        self.rule.check_leaf(kind, self.params[i], self.grads[i], slots, self.hyper[i], self.spec, i)
+        typed.check_leaf(self.call, i, self.params[i], self.grads[i], slots, self.hyper[i])
         # what is carried is among the coefficients; here a number stands for it, also where it came as an array
-        slots = [1.0 if name in self.rule.carried else _array(slot) for name, slot in zip(self.rule.slots, slots, strict=True)]
+        slots = [each(_array, x) if slot.number is None else 1.0 for slot, x in zip(schema, slots, strict=True)]
         params = _array(self.params[i])
-        return Leaf(kind, params, slots, _array(self.grads[i]), arrays_of(self.rule, [params, *slots]), c, plain)
+        return Leaf(typed, params, slots, _array(self.grads[i]), schema.arrays([params, *slots]), c, plain)
 
     def leaves(self) -> Iterator[Leaf]:
         return map(self.leaf, range(len(self.params)))
-
-
-def arrays_of(rule: Rule[Any, Any], row: Sequence[Any], like: Sequence[Any] | None = None) -> list[Array]:
-    """The arrays among the params and slots of a leaf, in order: those that are there in ``like``, by default in the row itself."""
-    found: list[Array] = []
-    for name, x, form in zip(("params", *rule.slots), row, like or row, strict=True):
-        if name not in rule.carried:
-            pairs = zip(x, form, strict=True) if isinstance(form, tuple) else [(x, form)]
-            found += [one for one, there in pairs if there is not None]
-    return found
 
 
 def _floats(column: Sequence[Any]) -> bool:
@@ -127,8 +112,6 @@ def _floats(column: Sequence[Any]) -> bool:
 
 
 def _array(x: Any) -> Any:
-    if isinstance(x, tuple):
-        return tuple(map(_array, x))
     return np.asarray(x) if isinstance(x, np.generic) else x
 
 
@@ -160,8 +143,8 @@ def fuse(rule: Any, *, donate: bool = False, compiler: str | None = None) -> Any
     Raises
     ------
     TypeError
-        From ``fuse``: what is no rule, or a rule that breaks a numerics law (``LawError``), with the operation. From the step:
-        what the eager step refuses; a library that has no compiler, or leaves of several libraries or devices.
+        From ``fuse``: what is no rule. From the step: what the eager step refuses; a library that has no compiler, or leaves of
+        several libraries or devices.
     ValueError
         From ``fuse``: a compiler that no library has. From the step: what the eager step refuses; a state that was donated before.
     """
@@ -175,7 +158,6 @@ def fuse(rule: Any, *, donate: bool = False, compiler: str | None = None) -> Any
     if compiler is not None and compiler not in known:
         msg = f"fuse: unknown compiler {compiler!r}; there are {', '.join(known)}"
         raise ValueError(msg)
-    _check_laws(rule)
     trees = Trees()
     kept: dict[Any, Any] = {}
 
@@ -183,23 +165,23 @@ def fuse(rule: Any, *, donate: bool = False, compiler: str | None = None) -> Any
         if _torch_traces():
             return rule.step(state, grad, **hyper)
         params, slots, t = rule.unpack(state)
-        check_names(step.__name__, hyper, tuple(rule.defaults))
+        rule.check_names(step.__name__, hyper)
         flat: Flat | None = None
         if is_known_array(params):
-            leaves, spec = [params], None
+            call, leaves = Call(step.__name__, t), [params]
             columns = [[grad], *([slot] for slot in slots)]
             own = [hyper]
         else:
             flat = trees.flatten(params)
-            leaves, spec = flat.leaves, flat.spec
+            call, leaves = Call(step.__name__, t, flat.spec), flat.leaves
             columns = [column for tree in (grad, *slots) if (column := flat.column(tree)) is not None]
             alike = len(columns) == 1 + len(slots)
             if not alike:
-                columns = rule.flatten(spec, grad, slots)
-            own = rule.broadcast(step.__name__, hyper, spec)
+                columns = rule.flatten(call, grad, slots)
+            own = rule.broadcast(call, hyper)
         if not leaves:
             return rule.step(state, grad, **hyper)
-        work = Work(rule, t, leaves, columns[1:], columns[0], own, spec, donate, own[0] is hyper, kept)
+        work = Work(rule, call, [leaves, *columns], own, donate, kept)
         new = _stepped(work, compiler)
         if new is None:
             return rule.step(state, grad, **hyper)
@@ -248,19 +230,6 @@ def _stepped(work: Work, compiler: str | None) -> Sequence[Sequence[Any]] | None
         raise TypeError(msg) from None
 
 
-def _check_laws(rule: Rule[Any, Any]) -> None:
-    """Records the update for a state whose slots are all there, with the default hyperparameters."""
-    c = rule.coefficients(1, *rule.carried.values())
-
-    def slot(name: str) -> Any:
-        if name in rule.carried:
-            return rule.carried[name]
-        decay = rule.memory[name]
-        return (True,) * len(rule.defaults[decay]) if rule.ranges[decay].sequence else True
-
-    record(rule, [slot(name) for name in rule.slots], c)
-
-
 def _eager(work: Work) -> Any:
     """Stands for the plain step, where a compiler is tracing already."""
     raise NotImplementedError
@@ -271,7 +240,7 @@ def _fuser(work: Work, compiler: str | None) -> Fuser:
     from xopt.backends import BACKENDS
 
     first = work.params[0]
-    work.kind(0)  # refuses what is no array of real numbers
+    work.typed(0)  # refuses what is no array of real numbers
     backend = next((backend for backend in BACKENDS.values() if backend.owns(first)), None)
     if backend is None or not backend.compilers:
         library = backend.name if backend else type(first).__module__.partition(".")[0]
@@ -306,9 +275,9 @@ def refuse_unfit(work: Work, unfit: Callable[[Any], str | None], leaves: Sequenc
 
 def one_library(work: Work, device: Callable[[Array], Any]) -> None:
     """Raises TypeError where a leaf is of another library or on another device than the first."""
-    first, there = work.kind(0), device(work.params[0])
+    first, there = work.typed(0), device(work.params[0])
     for i, x in enumerate(work.params):
-        if work.kind(i).xp is not first.xp:
+        if work.typed(i).xp is not first.xp:
             what = f"is a {type(x).__module__.partition('.')[0]} array, but the first is of another library"
         elif device(x) != there:
             what = f"is on {device(x)}, but the first on {there}"

@@ -14,8 +14,9 @@ from xopt.backends.donation import Places, giving, refuse_donated
 from xopt.backends.forms import Compiled, filled
 from xopt.backends.fusing import Leaf, Work, one_library, refuse_unfit
 from xopt.backends.numba_kernels import Format, Kernel, compiled, inspector, starts_of
-from xopt.backends.program import numbers_of
+from xopt.program import numbers_of
 from xopt.rule import Rule
+from xopt.slots import each
 
 
 class Memory(ABC):
@@ -94,6 +95,7 @@ class Layout:
         self.present = ~absent
         self.lacking = frozenset(np.flatnonzero(absent.any(axis=1)).tolist())
         self.forms = np.unique(np.column_stack([table.formats, absent]), axis=0, return_inverse=True)[1]  # equal for those alike
+        self.alike = len(set(self.forms[self.regular].tolist())) <= 1
         self.starts = starts_of(table.sizes)
         self.rows = np.zeros(table.sizes.size, np.int64)
 
@@ -125,8 +127,7 @@ class HostFuser:
         self._marks = np.asarray(memory.marks(), np.int64)
         self._clear = ctypes.cast(ctypes.pythonapi.PyErr_Clear, ctypes.c_void_p).value or 0
         self._kernels = Compiled(rule, Kernel)
-        self._several = {name for name, decay in rule.memory.items() if rule.ranges[decay].sequence}  # slots of tuples
-        self._simple = not self._several and not rule.carried_at  # each slot is one array, or None
+        self._several = any(slot.several for slot in rule.schema)
 
     def __call__(self, work: Work) -> list[list[Any]]:
         refuse_donated(work)
@@ -173,7 +174,7 @@ class HostFuser:
         if odd:
             new = [list(column) for column in new]
             for i, leaf in odd.items():
-                for column, x in zip(new, filled(self.rule, leaf, fresh[i]), strict=True):
+                for column, x in zip(new, filled(leaf, fresh[i]), strict=True):
                     column[i] = x
         for at, name, _ in self.rule.carried_at:
             new[1 + at] = self._carried(work, name, cells, odd)
@@ -190,20 +191,20 @@ class HostFuser:
 
     def _hosted(self, work: Work) -> bool:
         """Whether the step count and all hyperparameters are Python numbers, as mostly: nothing of them is to be looked at."""
-        if type(work.t) is not int or not work.shared or self.rule.carried_at:
+        if type(work.call.t) is not int or not work.shared or self.rule.carried_at:
             return False
         return not work.hyper[0] or all(type(x) is float for x in work.hyper[0].values())
 
     def _written(self, work: Work) -> Iterator[Any]:
         """All arrays that a donating step writes over."""
-        arrays = chain(work.params, *self._columns(work.slots))
+        arrays = chain(work.params, *self.rule.schema.columns(work.slots))
         return (x for x in arrays if x is not None)
 
     def _look(
         self, table: Table, params: Sequence[Any], slots: Sequence[Sequence[Any]], grads: Sequence[Any], donate: bool
     ) -> Table:
         """The table of these arrays: ``table`` itself, where there are as many."""
-        columns = [params, *self._columns(slots), grads]
+        columns = [params, *self.rule.schema.columns(slots), grads]
         columns = [column if type(column) is list else list(column) for column in columns]  # as the C structs are read
         if table.addresses.shape != (len(params), len(columns)):
             table = Table(len(params), len(columns))
@@ -220,29 +221,19 @@ class HostFuser:
             table.apart = False
         return table
 
-    def _columns(self, slots: Sequence[Sequence[Any]]) -> Iterable[Sequence[Any]]:
-        """The columns of arrays: those of tuples as one for each of their places, and none of carried numbers."""
-        return slots if self._simple else self._unzipped(slots)
-
-    def _unzipped(self, slots: Sequence[Sequence[Any]]) -> Iterator[Sequence[Any]]:
-        for name, slot in zip(self.rule.slots, slots, strict=True):
-            if name in self._several:
-                yield from _unzipped(slot)
-            elif name not in self.rule.carried:
-                yield slot
-
     def _cells(self, work: Work, layout: Layout) -> list[Cell]:
         """The leaves for the kernels, by what they share. Evaluates, and so checks, their hyperparameters."""
-        shared = [layout.forms]
+        shared = [] if layout.alike else [layout.forms]
         if not work.shared:
             shared.append(list(map(id, work.hyper)))
-        shared += [[x if type(x) is float else id(x) for x in work.slots[at]] for at, *_ in self.rule.carried_at]
+        carried = [[x if type(x) is float else id(x) for x in work.slots[at]] for at, *_ in self.rule.carried_at]
+        shared += [column for column in carried if len(set(column)) > 1]
         cells = []
         for indices in _alike(layout.regular, shared):
             first = int(indices[0])
             if first in layout.lacking:
                 work.leaf(first)  # refuses a None that the hyperparameters do not mean
-            c, plain = work.coefficients(first, work.kind(first))
+            c, plain = work.coefficients(first, work.typed(first))
             numbers = numbers_of(c)
             cells.append(Cell(indices, c, numbers if plain else list(map(float, numbers))))
         return cells
@@ -263,12 +254,7 @@ class HostFuser:
         """A column of the new state, still to be filled: like the old one, but that odd leaves stay what they are."""
         if name in self.rule.carried:
             return list(column)
-        empty = self.memory.empty_like
-
-        def like(x: Any) -> Any:
-            return tuple(map(like, x)) if isinstance(x, tuple) else None if x is None else empty(x)
-
-        return [x if i in odd else like(x) for i, x in enumerate(column)]
+        return [x if i in odd else each(self.memory.empty_like, x) for i, x in enumerate(column)]
 
     def _carried(self, work: Work, name: str, cells: list[Cell], odd: dict[int, Leaf]) -> list[Any]:
         """The next values of a slot that holds numbers, which are among the coefficients."""
@@ -305,18 +291,14 @@ class HostFuser:
         places.refuse_overlap(work)
 
 
-def _alike(leaves: Any, columns: Iterable[Any]) -> list[Any]:
+def _alike(leaves: Any, columns: Sequence[Any]) -> list[Any]:
     """The leaves in groups that have the same in each column, by their first leaf."""
-    if not leaves.size:
-        return []
+    if not columns or not leaves.size:
+        return [leaves] if leaves.size else []
     code = np.zeros(leaves.size, np.int64)
     for column in columns:
-        values = np.asarray(column)[leaves]
-        if not (values == values[0]).all():
-            found, place = np.unique(values, return_inverse=True)
-            code = np.unique(code * found.size + place, return_inverse=True)[1]
-    if not code.any():
-        return [leaves]
+        found, place = np.unique(np.asarray(column)[leaves], return_inverse=True)
+        code = np.unique(code * found.size + place, return_inverse=True)[1]
     order = np.argsort(code, kind="stable")
     groups = np.split(leaves[order], np.flatnonzero(np.diff(code[order])) + 1)
     return sorted(groups, key=lambda group: int(group[0]))
@@ -327,13 +309,6 @@ def _step_odd(leaf: Leaf, kernel: Kernel, arrays: Sequence[Any]) -> None:
     own, compute = kernel.format.storage, kernel.format.compute
     for block in blocks_of(arrays, [own, *[compute] * (len(arrays) - 2), own]):
         kernel.step(block, numbers_of(leaf.c))
-
-
-def _unzipped(column: Sequence[Any]) -> list[Sequence[Any]]:
-    """A column of tuples as one column for each of their places; what is no such tuple goes with no array, and is refused."""
-    length = len(column[0])
-    alike = [x if isinstance(x, tuple) and len(x) == length else (column,) * length for x in column]
-    return list(zip(*alike, strict=True))
 
 
 def _run(kernel: Kernel, cells: list[Cell], table: Table, target: Table, layout: Layout, copy: bool) -> None:

@@ -14,8 +14,8 @@ from xopt.backends.donation import Places, giving, refuse_donated
 from xopt.backends.fallback import CompileError, short
 from xopt.backends.forms import Compiled, calls, filled
 from xopt.backends.fusing import Fuser, Leaf, Work, one_library, refuse_unfit
-from xopt.backends.program import INFIX, Program, numbers_of
 from xopt.operations import Array
+from xopt.program import INFIX, Program, numbers_of
 from xopt.rule import Rule
 
 LEAVES = 32
@@ -103,7 +103,7 @@ class _InductorFuser:
             say(f"xopt: compiled {self.rule.name}_step for torch in {took:.1f} s; {where}")
         if work.donate:
             new[0] = [new[0][0].detach(), *new[0][1:]]
-        return list(zip(*[filled(self.rule, leaf, row) for leaf, row in zip(leaves, new, strict=True)], strict=True))
+        return list(zip(*[filled(leaf, row) for leaf, row in zip(leaves, new, strict=True)], strict=True))
 
     def _refuse_overlap(self, work: Work, leaves: Sequence[Leaf]) -> None:
         places = Places.empty(len(leaves), max(len(leaf.arrays) for leaf in leaves))
@@ -135,7 +135,7 @@ class _InductorFuser:
         return [rows[id(leaf.c)] for leaf in leaves]
 
     def _row(self, leaf: Leaf) -> Any:
-        numbers, device, dtype = numbers_of(leaf.c), leaf.params.device, leaf.kind.compute
+        numbers, device, dtype = numbers_of(leaf.c), leaf.params.device, leaf.typed.compute
         if all(isinstance(x, float) for x in numbers):
             return self.torch.from_numpy(rounded(numbers, str(dtype).rpartition(".")[2])).to(device)
         return self.torch.stack([self.torch.as_tensor(x, dtype=dtype, device=device) for x in numbers])

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 from xopt.backends.donation import Places, giving, refuse_donated
 from xopt.backends.forms import Compiled, filled
 from xopt.backends.fusing import Leaf, Work, one_library, refuse_unfit
-from xopt.backends.program import Program, numbers_of
+from xopt.program import Program, numbers_of
 from xopt.rule import Rule
 
 
@@ -91,9 +91,9 @@ class DeviceFuser(ABC):
         one_library(work, self.device)
         leaves = list(work.leaves())
         for i, leaf in enumerate(leaves):
-            if leaf.kind.dtype not in self.dtypes:
+            if leaf.typed.dtype not in self.dtypes:
                 known = ", ".join(self.dtypes.values())
-                msg = f"{work.where(i)} is {leaf.kind.dtype}, which the kernels do not know; they know {known}"
+                msg = f"{work.where(i)} is {leaf.typed.dtype}, which the kernels do not know; they know {known}"
                 raise TypeError(msg)
         refuse_unfit(work, self.unfit)
         if work.donate:
@@ -111,7 +111,7 @@ class DeviceFuser(ABC):
         if work.donate:
             self.wrote(x for row in new for x in row)
             new[0] = [self.alias(new[0][0]), *new[0][1:]]
-        return list(zip(*[filled(self.rule, leaf, own) for leaf, own in zip(leaves, new, strict=True)], strict=True))
+        return list(zip(*[filled(leaf, own) for leaf, own in zip(leaves, new, strict=True)], strict=True))
 
     def _refuse_overlap(self, work: Work, leaves: Sequence[Leaf]) -> None:
         places = Places.empty(len(leaves), max(len(leaf.arrays) for leaf in leaves))
@@ -123,7 +123,7 @@ class DeviceFuser(ABC):
     def _cells(self, leaves: Sequence[Leaf], arrays: Sequence[Arrays]) -> Iterable[tuple[Kernels, list[Cell]]]:
         """What each kernel steps. Empty leaves need none."""
         alike: dict[Any, list[int]] = {}
-        for i, kernels in enumerate(self._kernels.each(leaves, [self.dtypes[leaf.kind.dtype] for leaf in leaves])):
+        for i, kernels in enumerate(self._kernels.each(leaves, [self.dtypes[leaf.typed.dtype] for leaf in leaves])):
             if 0 not in leaves[i].params.shape:
                 alike.setdefault((kernels, id(leaves[i].c)), []).append(i)
         cells: dict[Kernels, list[Cell]] = {}

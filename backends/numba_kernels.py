@@ -19,8 +19,8 @@ import numpy as np
 
 from xopt.backends.base import say, say_once
 from xopt.backends.fallback import CompileError, short
-from xopt.backends.program import INFIX, Program
 from xopt.backends.threads import SHARE, run
+from xopt.program import INFIX, Program
 
 
 class Format(NamedTuple):

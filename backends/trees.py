@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import optree
 
-from xopt.leaves import Tree
 from xopt.operations import is_known_array
+from xopt.trees import Tree
 
 _DICTS = (dict, OrderedDict)
 

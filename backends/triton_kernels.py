@@ -19,7 +19,7 @@ from xopt.backends.c_source import COMPUTE as COMPUTE_OF_C
 from xopt.backends.fallback import CompileError, short
 from xopt.backends.fusing import Work
 from xopt.backends.launches import Cell, DeviceFuser, Launch
-from xopt.backends.program import INFIX, Program
+from xopt.program import INFIX, Program
 from xopt.rule import Rule
 
 COMPUTE = COMPUTE_OF_C | {"bfloat16": "float32"}

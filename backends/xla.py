@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from xopt.arrays import devices, is_shared, placed
 from xopt.backends.base import rounded, say
 from xopt.backends.donation import giving, mark_donated, refuse_donated, refuse_shared
 from xopt.backends.forms import Compiled, calls, filled
 from xopt.backends.fusing import Fuser, Leaf, Work, one_library
-from xopt.backends.program import OPERATIONS, Program, numbers_of
-from xopt.leaves import devices, is_shared, lifted, placed
 from xopt.operations import Array
+from xopt.program import OPERATIONS, Program, numbers_of
 from xopt.rule import Rule
+from xopt.typed import Call
 
 LEAVES = 256
 """Leaves that are compiled together: a second's work. For 1,000 at once XLA needs seven, and a step takes no less time."""
@@ -75,7 +76,7 @@ class _XLAFuser:
             say(f"xopt: compiled {self.rule.name}_step for jax in {took:.1f} s; {where}")
         if places:
             new = [[self._placed(place, x) for place, x in zip(*pair, strict=True)] for pair in zip(places, new, strict=True)]
-        return list(zip(*[filled(self.rule, leaf, arrays) for leaf, arrays in zip(leaves, new, strict=True)], strict=True))
+        return list(zip(*[filled(leaf, arrays) for leaf, arrays in zip(leaves, new, strict=True)], strict=True))
 
     def _placed(self, place: Any, x: Array) -> Array:
         """A new array where the old one was: among several devices XLA may share it in another way."""
@@ -97,7 +98,7 @@ class _XLAFuser:
             one_library(work, lambda x: devices(x) if type(x) is self._type else there)
             leaves = list(work.leaves())
             alone = ordinary and not any(map(is_shared, arrays))
-            work.kept[self] = form, [leaf.kind for leaf in leaves], alone
+            work.kept[self] = form, [leaf.typed for leaf in leaves], alone
             return leaves, ordinary, alone
         slots = [[1.0 if number else slot[i] for number, slot in columns] for i in range(len(work.params))]
         written = map(list, zip(work.params, *(slot for number, slot in columns if not number), strict=True))
@@ -120,7 +121,7 @@ class _XLAFuser:
         functions = OPERATIONS | {name: getattr(xp, name) for name in ("sqrt", "sign", "maximum", "minimum", "where")}
 
         def update(old: Any, grad: Any, c: Any, one: Any) -> Any:
-            compute = self.rule.kind(f"{self.rule.name}_step", grad, None, 0).compute
+            compute = self.rule.typed(Call(f"{self.rule.name}_step"), 0, grad).compute
             values = dict(zip(program.coefficients, c, strict=True))
             values |= {name: x.astype(compute) for name, x in zip(program.arrays, (*old, grad), strict=True)}
             for result, name, operands in program.operations:
@@ -155,8 +156,8 @@ def _rows(leaves: Sequence[Leaf], updates: Sequence[Any]) -> tuple[tuple[tuple[A
 def _row(leaf: Leaf) -> Any:
     numbers = numbers_of(leaf.c)
     if all(isinstance(x, float) for x in numbers):
-        return rounded(numbers, np.dtype(leaf.kind.compute).name)
-    return [lifted(x, leaf.kind) for x in numbers]
+        return rounded(numbers, np.dtype(leaf.typed.compute).name)
+    return [leaf.typed.lifted(x) for x in numbers]
 
 
 def _refuse_deleted(work: Work) -> None:

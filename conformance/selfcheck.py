@@ -23,6 +23,7 @@ from xopt.conformance import __main__ as command
 from xopt.conformance import candidate, cells, digits, generate, ledger, machine, reference, replay, suite
 from xopt.conformance.bounded import FORMATS, HOST, Bounded, Namespace, Signs, exact
 from xopt.conformance.census import FLOORS, Row, counted, take_census
+from xopt.conformance.faults.planting import updating
 from xopt.conformance.golden import GOLDENS
 from xopt.conformance.html import write_html
 from xopt.conformance.junit import write_junit
@@ -141,8 +142,7 @@ def changed(name: str, change: Callable[[Any], Any]) -> dict[str, Rule[Any, Any]
         new = right.update(*arguments)
         return (change(new[0]), *new[1:])
 
-    update.__module__ = right.update.__module__
-    return {**RULES, name: Rule(name, right.state, right.coefficients, update, memory=right.memory, carried=right.carried)}
+    return {**RULES, name: updating(right, update)}
 
 
 def stepping(change: Callable[[Any, Any, Any], Any]) -> dict[str, Rule[Any, Any]]:

@@ -21,7 +21,7 @@ from xopt.backends import threads as sharing
 from xopt.backends.base import say_once
 from xopt.backends.fallback import CompileError
 from xopt.backends.numba_kernels import cache_folder, source
-from xopt.backends.program import record
+from xopt.program import record
 
 pytest.importorskip("numba", reason="numba is not installed")
 

@@ -15,12 +15,12 @@ from xopt import backends
 from xopt.conformance import cells
 from xopt.conformance.bounded import FORMATS
 from xopt.conformance.cells import check_rule
+from xopt.conformance.faults.planting import updating
 from xopt.conformance.generate import PRECISIONS, ROWS, SHAPES, SIZE, Choices, count, decode, drawn, rounded, settings
 from xopt.conformance.golden import GOLDENS
 from xopt.conformance.report import script
 from xopt.conformance.results import IDENTICAL, SUBNORMALS, WITHIN, WRONG, Cell
 from xopt.operations import average, sqrt
-from xopt.rule import Rule
 
 PLAIN = {
     (name, "cpu", dtype, mode): FORMATS[dtype]
@@ -66,8 +66,7 @@ def decay_without_lr(params: Any, m: Any, v: Any, grad: Any, c: Any) -> Any:
 
 def planted(monkeypatch: pytest.MonkeyPatch, name: str, update: Callable[..., Any]) -> None:
     right = xopt.RULES[name]
-    wrong: Rule[Any, Any] = Rule(name, right.state, right.coefficients, update, memory=right.memory)
-    monkeypatch.setitem(cells.RULES, name, wrong)
+    monkeypatch.setitem(cells.RULES, name, updating(right, update))
 
 
 def test_the_text_that_the_fault_edits_is_right(monkeypatch: pytest.MonkeyPatch) -> None:

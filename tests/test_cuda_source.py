@@ -5,7 +5,7 @@ import re
 import xopt
 from xopt.backends.c_source import body
 from xopt.backends.cupy_kernels import text_of_dense, text_of_many, text_of_one
-from xopt.backends.program import asked, record
+from xopt.program import asked, record
 
 
 def programs(rule):

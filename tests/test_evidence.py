@@ -24,9 +24,9 @@ from xopt.conformance import evidence, suite
 from xopt.conformance.bounded import FORMATS, Bounded, exact
 from xopt.conformance.candidate import Candidate
 from xopt.conformance.cells import check_rule
+from xopt.conformance.faults.planting import updating
 from xopt.conformance.replay import replay_rule
 from xopt.conformance.results import IDENTICAL, WITHIN, WRONG, Cell, LawResult
-from xopt.rule import Rule
 from xopt.rules import RULES
 
 TODAY = datetime.date(2026, 11, 24)
@@ -44,7 +44,7 @@ def test_hashes_name_all_that_decides():
 
 
 def test_every_rule_computes_with_the_common_modules():
-    beside = {f"xopt.{name}" for name in ("rule", "leaves", "checks")}
+    beside = {f"xopt.{name}" for name in ("arrays", "checks", "program", "rule", "slots", "trees", "typed")}
     for name in RULES:
         assert set(evidence.modules(f"xopt.rules.{name}", within="xopt")) == {f"xopt.rules.{name}", *evidence.ARITHMETIC, *beside}
 
@@ -270,7 +270,7 @@ def test_digests_tell_rules_and_dtypes_apart():
 def planted(name, change):
     """A rule whose update computes otherwise."""
     rule = RULES[name]
-    return Rule(name, rule.state, rule.coefficients, change(rule.update), memory=rule.memory, carried=rule.carried)
+    return updating(rule, change(rule.update))
 
 
 def last_digit(update):

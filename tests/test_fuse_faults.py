@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 import xopt
-from xopt.backends import blocks, get, host, numba_kernels, xla
+from xopt.backends import get, host, numba_kernels, xla
 from xopt.backends.fusing import Work
 from xopt.conformance.bounded import FORMATS
 from xopt.conformance.cells import check_rule
 from xopt.conformance.laws import check_laws, lab
 from xopt.conformance.results import HELD, IDENTICAL, SUBNORMALS, WITHIN, WRONG
+from xopt.slots import Schema
 
 
 class Fault(NamedTuple):
@@ -160,8 +161,13 @@ def test_a_fault_in_blocks_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xopt.backends._numpy.numba_or_reason", lambda: "numba is hidden")
     monkeypatch.setattr("xopt.backends._numpy.say_once", lambda _: None)
     assert checked("momentum", "float32").verdict == IDENTICAL
-    of = blocks.arrays_of
-    monkeypatch.setattr(blocks, "arrays_of", lambda *row: [of(*row)[0], *map(np.zeros_like, of(*row)[1:])])
+    arrays = Schema.arrays
+
+    def forgetful(schema: Schema, row: Any, like: Any = None) -> list[Any]:
+        params, *slots = arrays(schema, row, like)
+        return [params, *(slots if like is None else map(np.zeros_like, slots))]  # what is computed has the form of what was
+
+    monkeypatch.setattr(Schema, "arrays", forgetful)
     assert checked("momentum", "float32").verdict == WRONG
 
 

@@ -13,6 +13,7 @@ import pytest
 
 import xopt
 from xopt.conformance.bounded import FORMATS
+from xopt.conformance.faults.planting import updating
 from xopt.conformance.laws import LAWS, LEFT_OUT, Kind, check_laws
 from xopt.conformance.results import BROKEN, HELD, LawResult
 from xopt.operations import average
@@ -89,8 +90,7 @@ def changed(rule: Rule[Any, Any], change: Callable[..., Any]) -> Rule[Any, Any]:
     def update(*arguments: Any) -> Any:
         return change(rule.update, *arguments)
 
-    update.__module__ = rule.update.__module__
-    return Rule(rule.name, rule.state, rule.coefficients, update, memory=rule.memory, carried=rule.carried)
+    return updating(rule, update)
 
 
 def frozen(rule: Rule[Any, Any]) -> Rule[Any, Any]:

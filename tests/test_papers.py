@@ -7,6 +7,7 @@ import pytest
 
 import xopt
 from xopt.conformance import digests, papers
+from xopt.conformance.faults.planting import updating
 from xopt.conformance.golden import GOLDENS
 from xopt.conformance.results import BROKEN, HELD
 from xopt.operations import accumulate
@@ -73,8 +74,7 @@ def from_the_right(params: Any, v: Any, grad: Any, c: Any) -> Any:
 @pytest.mark.parametrize("dtype", digests.DTYPES)
 def test_a_sum_from_the_right_has_other_bits(dtype: str) -> None:
     rule = xopt.RULES["aggmo"]
-    from_the_right.__module__ = rule.update.__module__
-    wrong: Rule[Any, Any] = Rule("aggmo", rule.state, rule.coefficients, from_the_right, memory=rule.memory)
+    wrong = updating(rule, from_the_right)
     (result,) = digests.check_digest("aggmo", dtype, xopt.RULES | {"aggmo": wrong})
     assert result.verdict == BROKEN
     assert result.broken is not None

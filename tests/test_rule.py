@@ -47,7 +47,8 @@ def test_all_is_exact():
     conversions = [name for name, f in vars(xopt.conversions).items() if name.startswith(("qh", "aggmo_")) and callable(f)]
     assert len(conversions) == 18
     assert sorted(xopt.__all__) == sorted(["RULES", "Rule", *functions, *conversions])
-    modules = {"checks", "conversions", "leaves", "operations", "rule", "rules", "scalars"} | {"backends", "conformance"}
+    modules = {"arrays", "checks", "conversions", "operations", "program", "rule", "rules", "scalars", "slots", "trees", "typed"}
+    modules |= {"backends", "conformance"}
     assert {name for name in vars(xopt) if not name.startswith("_")} - set(xopt.__all__) <= modules
 
 

@@ -900,11 +900,11 @@ def test_a_rate_on_another_device_is_named() -> None:
 def test_leaves_cost_alike_whatever_their_slots() -> None:
     """No path of a leaf is looked for unless an error names it: that would grow with the square of the leaves."""
     called = []
-    original = xopt.leaves.path_of
+    original = xopt.trees.path_of
     with pytest.MonkeyPatch.context() as patch:
-        for module in (xopt.rule, xopt.leaves):
-            patch.setattr(module, "path_of", lambda *rest: (called.append(1), original(*rest))[1])
-        params = [np.ones(2)] * 20
+        patch.setattr(xopt.typed, "path_of", lambda *rest: (called.append(1), original(*rest))[1])
         for rule in xopt.RULES.values():
-            rule.step(rule.init(params), params)
+            for step in (rule.step, fuse(rule), fuse(rule, donate=True)):
+                params = [np.ones(2) for _ in range(20)]
+                step(rule.init(params), [np.ones(2)] * 20)
     assert not called

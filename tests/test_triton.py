@@ -23,12 +23,12 @@ from xopt.backends import _torch, fuse
 from xopt.backends._torch import INTERPRETED
 from xopt.backends.fallback import CompileError, OrElse
 from xopt.backends.launches import Arrays, Cell
-from xopt.backends.program import Operation, Program, record
 from xopt.conformance.bounded import FORMATS
 from xopt.conformance.cells import check_rule
 from xopt.conformance.report import script
 from xopt.conformance.results import IDENTICAL, WRONG
 from xopt.conformance.structures import check_structures
+from xopt.program import Operation, Program, record
 
 torch = pytest.importorskip("torch")
 triton = pytest.importorskip("triton", reason="Triton is not installed, or has nothing for this system")

@@ -21,6 +21,7 @@ from xopt import backends
 from xopt.conformance import conform, digits, ledger, suite
 from xopt.conformance.bounded import FORMATS
 from xopt.conformance.cells import check_rule
+from xopt.conformance.faults.planting import updating
 from xopt.conformance.html import write_html
 from xopt.conformance.laws import check_laws
 from xopt.conformance.machine import check_machine
@@ -40,8 +41,7 @@ def changed(change: Callable[[Any], Any]) -> dict[str, Rule[Any, Any]]:
     def update(params: Any, grad: Any, c: Any) -> Any:
         return (change(right.update(params, grad, c)[0]),)
 
-    update.__module__ = right.update.__module__
-    return xopt.RULES | {"sgd": Rule("sgd", right.state, right.coefficients, update)}
+    return xopt.RULES | {"sgd": updating(right, update)}
 
 
 def now_and_then(when: Callable[[int], bool]) -> Callable[[Any], Any]:

@@ -9,8 +9,8 @@ import numpy as np
 
 from xopt import backends
 from xopt.backends import BACKENDS
-from xopt.backends.program import Program, record
 from xopt.conformance.bench.shapes import Shape
+from xopt.program import Program, record
 from xopt.rules import RULES
 
 EAGER, FUSED, LIMIT, HAND, PEER = "eager", "fused", "limit", "by hand", "peer"

@@ -8,10 +8,10 @@ import numpy as np
 
 from xopt import backends
 from xopt.backends.numba_kernels import FORMATS, Kernel, starts_of
-from xopt.backends.program import Operation, Program
 from xopt.backends.threads import PARALLEL
 from xopt.conformance.bench.contender import LIMIT, Contender, Running, missing, no_device, numbers, program_of
 from xopt.conformance.bench.shapes import Shape
+from xopt.program import Operation, Program
 
 SCALE = 1e-8
 """How much of the gradient the touch kernel adds to each array: never so little that the numbers become subnormal."""

@@ -1264,23 +1264,23 @@ TWIN = [
     ),
 ]
 
-_UPDATE = "new = self.update(params, *slots, grad, c)\n        if ordinary:"
+_UPDATE = "new = self.rule.update(params, *slots, grad, c)\n        if ordinary:"
 
 CORE = [
     _core(
         "adamw",
         "slots: in the parameters' dtype",
         "Averages of float16 parameters are float16.",
-        ("rule.py", "zeros_like(leaf, dtype=kind.compute)", "zeros_like(leaf, dtype=kind.dtype)"),
+        ("typed.py", "zeros_like(leaf, dtype=self.compute)", "zeros_like(leaf, dtype=self.dtype)"),
         seen="pytorch/pytorch#43706",
     ),
     _core(
         "adam",
         "arithmetic: in the parameters' dtype",
         "float16 parameters are updated in float16.",
-        ("leaves.py", "xp.float32 if xp.finfo(params.dtype).bits < 32 else params.dtype", "params.dtype"),
+        ("typed.py", "xp.float32 if xp.finfo(params.dtype).bits < 32 else params.dtype", "params.dtype"),
     ),
-    _core("momentum", "slots: start at 1", "The memory starts at 1.", ("rule.py", "kind.xp.zeros_like(", "kind.xp.ones_like(")),
+    _core("momentum", "slots: start at 1", "The memory starts at 1.", ("typed.py", "self.xp.zeros_like(", "self.xp.ones_like(")),
     _core(
         "qhm",
         "slots: rounded to float16",
@@ -1345,14 +1345,14 @@ CORE = [
         "adamw",
         "state: a number without axes becomes a NumPy scalar",
         "What NumPy makes of a result without axes is kept as it is, and cannot be written to.",
-        ("leaves.py", "return new if xp is None else xp.asarray(new)", "return new"),
-        ("rule.py", "xp.asarray(new[0], dtype=kind.dtype) if xp else new[0]", "new[0]"),
+        ("typed.py", "return self.xp.asarray(new)\n", "return new\n"),
+        ("typed.py", "self.xp.asarray(new[0], dtype=self.dtype) if scalars else new[0]", "new[0]"),
     ),
     _core(
         "nesterov",
         "gradient: NaN counts as 0",
         "A NaN in the gradient is skipped, and nobody sees it.",
-        ("rule.py", _UPDATE, _UPDATE.replace("grad, c)", "kind.xp.where(grad == grad, grad, kind.xp.zeros_like(grad)), c)")),
+        ("typed.py", _UPDATE, _UPDATE.replace("grad, c)", "self.xp.where(grad == grad, grad, self.xp.zeros_like(grad)), c)")),
     ),
     _core(
         "ademamix",
@@ -1367,8 +1367,8 @@ CORE = [
         "Leaves behind an empty one stay.",
         (
             "rule.py",
-            "self._step_leaf(leaf, g, old, t, own[i], known, spec, i)\n",
-            "self._step_leaf(leaf, g, old, t, own[i], known, spec, i) if all(0 not in x.shape for x in leaves[:i]) else (leaf, *old)\n",
+            "typed.updated(*leaf) for typed, *leaf in leaves]",
+            "typed.updated(*leaf) if all(0 not in row[1].shape for row in leaves[:i]) else (leaf[0], *leaf[2]) for i, (typed, *leaf) in enumerate(leaves)]",
         ),
         seen="pytorch/pytorch#100701",
     ),
@@ -1378,8 +1378,8 @@ CORE = [
         "One leaf stays.",
         (
             "rule.py",
-            "self._step_leaf(leaf, g, old, t, own[i], known, spec, i)\n",
-            "self._step_leaf(leaf, g, old, t, own[i], known, spec, i) if i + 1 < len(leaves) or i == 0 else (leaf, *old)\n",
+            "typed.updated(*leaf) for typed, *leaf in leaves]",
+            "typed.updated(*leaf) if i + 1 < len(leaves) or i == 0 else (leaf[0], *leaf[2]) for i, (typed, *leaf) in enumerate(leaves)]",
         ),
     ),
     _core(
@@ -1388,34 +1388,38 @@ CORE = [
         "Each leaf is given another's slots, as by a file with another order.",
         (
             "rule.py",
-            "return [spec.unflatten(column) for column in zip(*results, strict=True)]",
-            "return [spec.unflatten(column if at == 0 else column[::-1]) for at, column in enumerate(zip(*results, strict=True))]",
+            "return list(map(call.spec.unflatten, columns))",
+            "return [call.spec.unflatten(column if at == 0 else column[::-1]) for at, column in enumerate(columns)]",
         ),
     ),
     _core(
         "aggmo",
         "leaves: gradients in reverse order",
         "Each leaf is given another's gradient.",
-        ("rule.py", "zip(leaves, *columns, strict=True)", "zip(leaves, columns[0][::-1], *columns[1:], strict=True)"),
+        (
+            "rule.py",
+            "grads, *columns = self.flatten(call, grad, slots)\n",
+            "grads, *columns = self.flatten(call, grad, slots)\n        grads.reverse()\n",
+        ),
     ),
     _core(
         "adamw",
         "leaves: the first one's hyperparameters for all",
         "Groups of parameters are not told apart.",
-        ("rule.py", "own[i], known, spec, i)", "own[0], known, spec, i)"),
+        ("rule.py", "self.broadcast(call, hyper), strict=True)", "self.broadcast(call, hyper)[:1] * len(leaves), strict=True)"),
     ),
     _core(
         "adam",
         "leaves: hyperparameters forgotten between them",
         "Coefficients of the leaf before are used again.",
-        ("rule.py", "key = (id(kind), id(hyper), *", "key = (id(kind), *"),
+        ("typed.py", "key = (id(self), id(hyper), *", "key = (id(self), *"),
     ),
     _core(
         "sgd",
         "elements: the last row is left out",
         "It stays as it was.",
         (
-            "rule.py",
+            "typed.py",
             _UPDATE,
             _UPDATE.replace("\n        if", "\n            if params.ndim:\n                new[0][-1:] = params[-1:]\n        if"),
         ),
@@ -1425,7 +1429,7 @@ CORE = [
         "elements: those without gradient are left out",
         "Where the gradient is 0 the parameter stays, whatever the memory.",
         (
-            "rule.py",
+            "typed.py",
             _UPDATE,
             _UPDATE.replace(
                 "\n        if", "\n            if params.ndim:\n                new[0][grad == 0] = params[grad == 0]\n        if"
@@ -1437,21 +1441,25 @@ CORE = [
         "adam",
         "gradient: clipped to 1",
         "Larger gradients count as 1.",
-        ("rule.py", _UPDATE, _UPDATE.replace("grad, c)", "kind.xp.clip(grad, -1.0, 1.0), c)")),
+        ("typed.py", _UPDATE, _UPDATE.replace("grad, c)", "self.xp.clip(grad, -1.0, 1.0), c)")),
         seen="explosion/thinc, optimizers.py: its default, of the norm",
     ),
     _core(
         "sgd",
         "gradient: clipped to norm 1",
         "A gradient is scaled by the norm of its leaf.",
-        ("rule.py", _UPDATE, _UPDATE.replace("grad, c)", "grad / max(1.0, float((grad * grad).sum()) ** 0.5), c)")),
+        ("typed.py", _UPDATE, _UPDATE.replace("grad, c)", "grad / max(1.0, float((grad * grad).sum()) ** 0.5), c)")),
         seen="explosion/thinc, optimizers.py: its default",
     ),
     _core(
         "momentum",
         "gradient: centred",
         "The mean of a leaf's gradient is subtracted.",
-        ("rule.py", _UPDATE, _UPDATE.replace("grad, c)", "grad - (grad.mean() if grad.ndim and 0 not in grad.shape else 0.0), c)")),
+        (
+            "typed.py",
+            _UPDATE,
+            _UPDATE.replace("grad, c)", "grad - (grad.mean() if grad.ndim and 0 not in grad.shape else 0.0), c)"),
+        ),
     ),
     _core(
         "lion",
@@ -1464,7 +1472,7 @@ CORE = [
         "adamw",
         "gradient: rounded to float16",
         "The gradient has 11 digits.",
-        ("rule.py", _UPDATE, _UPDATE.replace("grad, c)", "kind.xp.astype(kind.xp.astype(grad, kind.xp.float16), grad.dtype), c)")),
+        ("typed.py", _UPDATE, _UPDATE.replace("grad, c)", "self.xp.astype(self.xp.astype(grad, self.xp.float16), grad.dtype), c)")),
     ),
     _core(
         "adam",
@@ -1493,7 +1501,7 @@ CORE = [
         "gradient: written to",
         "The caller's gradient becomes the step.",
         (
-            "rule.py",
+            "typed.py",
             _UPDATE,
             _UPDATE.replace("\n        if", "\n            if grad.ndim:\n                grad[...] = 0.0\n        if"),
         ),
@@ -1504,11 +1512,11 @@ CORE = [
         "memory: the gradient itself",
         "After the first step the slot is the caller's gradient array.",
         (
-            "rule.py",
+            "typed.py",
             _UPDATE,
             _UPDATE.replace(
                 "\n        if",
-                "\n            if t == 1 and len(slots) == 1 and params.ndim:\n                grad[...] = new[1]\n                new = (new[0], grad)\n        if",
+                "\n            if call.t == 1 and len(slots) == 1 and params.ndim:\n                grad[...] = new[1]\n                new = (new[0], grad)\n        if",
             ),
         ),
     ),
@@ -1518,8 +1526,8 @@ CORE = [
         "All slots of a leaf begin as one array.",
         (
             "rule.py",
-            "slots.append([rule._fresh(slot, leaf, kind, rule.defaults | own[i]) for slot in rule.slots])",
-            "slots.append([rule._fresh(slot, leaf, kind, rule.defaults | own[i]) for slot in rule.slots])\n            slots[-1] = [slots[-1][0] if slots[-1][0] is not None and x is not None else x for x in slots[-1]]",
+            "slots.append([typed.fresh(slot, leaf, rule.defaults | own[i]) for slot in rule.slots])",
+            "slots.append([typed.fresh(slot, leaf, rule.defaults | own[i]) for slot in rule.slots])\n            slots[-1] = [slots[-1][0] if slots[-1][0] is not None and x is not None else x for x in slots[-1]]",
         ),
     ),
     _core(
@@ -1656,7 +1664,7 @@ CORE = [
         "adam",
         "numbers: NaN is accepted",
         "A learning rate of NaN makes NaN of all parameters.",
-        ("rule.py", "if low <= value <= high:", "if not (value < low or value > high):"),
+        ("typed.py", "if low <= value <= high:", "if not (value < low or value > high):"),
     ),
     _core(
         "lion",
@@ -1681,7 +1689,7 @@ CORE = [
         "adamw",
         "numbers: an eps that rounds to 0 is accepted",
         "In float32 nothing guards the division.",
-        ("leaves.py", "(max(low, precision.smallest_normal) if interval.divisor else low, high)", "(low, high)"),
+        ("typed.py", "return (max(low, precision.smallest_normal) if interval.divisor else low), high", "return low, high"),
         seen="google-deepmind/optax#1754; pytorch/pytorch#147437",
     ),
     _core(
@@ -1700,20 +1708,20 @@ CORE = [
         "sgd",
         "shapes: broadcast",
         "A gradient of another shape is spread.",
-        ("leaves.py", "return bool(x.shape == params.shape)", "return True"),
+        ("typed.py", "return bool(x.shape == params.shape)", "return True"),
     ),
     _core(
         "sgd",
         "dtypes: promoted",
         "A float64 gradient makes float64 parameters.",
-        ("leaves.py", "if x.dtype is not dtype and x.dtype != dtype:", "if not kind.one_device and x.dtype != dtype:"),
+        ("typed.py", "if x.dtype is not dtype and x.dtype != dtype:", "if not self.one_device and x.dtype != dtype:"),
     ),
     _core(
         "sgd",
         "parameters: integers are accepted",
         "Integers become floats, or are truncated.",
         (
-            "leaves.py",
+            "typed.py",
             '    if not has_dtype(params, "real floating"):',
             '    if has_dtype(params, "integral"):\n        params = xp.astype(params, xp.float64)\n    if not has_dtype(params, "real floating"):',
         ),
@@ -1729,13 +1737,13 @@ CORE = [
         "momentum",
         "state: a missing slot is accepted",
         "A slot of None stays None, and there is no momentum.",
-        ("rule.py", "if beta is None or (beta != 0.0 and as_number(beta) is not None):", "if False:"),
+        ("typed.py", "if beta is None or (beta != 0.0 and as_number(beta) is not None):", "if False:"),
     ),
     _core(
         "momentum",
         "state: a negative step count is accepted",
         "A step before the first one is made.",
-        ("rule.py", "if count < 0:", "if count < -9:"),
+        ("typed.py", "if count < 0:", "if count < -9:"),
     ),
 ]
 
@@ -1756,9 +1764,9 @@ NUMBERS = [
         "late: the count wraps at 16 bits",
         "After 65,535 steps corrections begin anew.",
         (
-            "rule.py",
-            "return self.coefficients(t, *carried, **hyper), plain",
-            "return self.coefficients(t % 65536 or 1 if type(t) is int else t, *carried, **hyper), plain",
+            "typed.py",
+            "return self.rule.coefficients(t, *carried, **hyper), plain",
+            "return self.rule.coefficients(t % 65536 or 1 if type(t) is int else t, *carried, **hyper), plain",
         ),
     ),
     _core(
@@ -1766,9 +1774,9 @@ NUMBERS = [
         "late: the count goes through float32",
         "Beyond 2**24 it is rounded.",
         (
-            "rule.py",
-            "return self.coefficients(t, *carried, **hyper), plain",
-            "import struct\n        return self.coefficients(int(*struct.unpack('f', struct.pack('f', t))) if type(t) is int else t, *carried, **hyper), plain",
+            "typed.py",
+            "return self.rule.coefficients(t, *carried, **hyper), plain",
+            "import struct\n        return self.rule.coefficients(int(*struct.unpack('f', struct.pack('f', t))) if type(t) is int else t, *carried, **hyper), plain",
         ),
     ),
     _core(
@@ -1911,9 +1919,9 @@ NUMBERS = [
         "groups: the product of the first leaf",
         "The key of the coefficients forgets the number that a leaf carries.",
         (
-            "rule.py",
-            "key = (id(kind), id(hyper), *(x if type(x) is float else id(x) for x in carried))",
-            "key = (id(kind), id(hyper))",
+            "typed.py",
+            "key = (id(self), id(hyper), *(x if type(x) is float else id(x) for x in carried))",
+            "key = (id(self), id(hyper))",
         ),
     ),
     _core(
@@ -1921,9 +1929,9 @@ NUMBERS = [
         "groups: the coefficients of the first leaf",
         "The key of the coefficients forgets the hyperparameters.",
         (
-            "rule.py",
-            "key = (id(kind), id(hyper), *(x if type(x) is float else id(x) for x in carried))",
-            "key = (id(kind), *carried)",
+            "typed.py",
+            "key = (id(self), id(hyper), *(x if type(x) is float else id(x) for x in carried))",
+            "key = (id(self), *carried)",
         ),
     ),
     _core(
@@ -1932,8 +1940,8 @@ NUMBERS = [
         "Of each other tree the first leaf's number is all leaves'.",
         (
             "rule.py",
-            "found.append(groups[key])",
-            "found.append(groups[key] if 'lr' in columns and len(columns) == 1 else found[0] if found else groups[key])",
+            "return [groups[key] for key in keys]",
+            "return [groups[key if 'lr' in columns and len(columns) == 1 else keys[0]] for key in keys]",
         ),
     ),
     # bits
@@ -2036,9 +2044,9 @@ BACKEND = [
         "learning rate: 2**-20 off elsewhere",
         "On other libraries the rate is 1 + 2**-20 times itself.",
         (
-            "rule.py",
-            "if kind.numbers is None:\n            return c",
-            "if kind.numbers is None:\n            return c._replace(lr=c.lr * (1.0 + 2.0**-20)) if kind.xp.__name__.startswith('array_api_strict') else c",
+            "typed.py",
+            "if self.numbers is None:\n            return c",
+            "if self.numbers is None:\n            return c._replace(lr=c.lr * (1.0 + 2.0**-20)) if self.xp.__name__.startswith('array_api_strict') else c",
         ),
         target="array_api_strict",
     ),

@@ -48,7 +48,17 @@ def plant(fault: Fault) -> Planted:
     golden = {file: text for file, text in sources.items() if file.startswith("golden/")}
     goldens = {name: golden_of(_module(f"xopt.conformance.golden.{name}", text)) for name, text in _by_name(golden).items()}
     core = {_module_name(file): text for file, text in sources.items() if file not in golden}
+    if core:  # some faults break a numerics law, so that such a rule cannot be made: the checks shall see them all the same
+        rule = core.get("xopt.rule") or files("xopt").joinpath("rule.py").read_text(encoding="utf-8")
+        core["xopt.rule"] = rule.replace("self.program = record(", "self.program = (lambda *_: None)(")
     return Planted(_private_rules(core) if core else RULES, {**GOLDENS, **goldens})
+
+
+def updating(rule: Rule[Any, Any], update: Callable[..., Any]) -> Rule[Any, Any]:
+    """The rule with another update, which may break the numerics laws: as an update of its own it would be refused."""
+    made: Rule[Any, Any] = Rule(rule.name, rule.state, rule.coefficients, rule.update, memory=rule.memory, carried=rule.carried)
+    made.update = update
+    return made
 
 
 def plant_in_suite(fault: SuiteFault) -> ModuleType:

@@ -193,13 +193,13 @@ TREES = (
     _fault(
         "groups: paired by position",
         "The numbers of a prefix tree are taken in its own order.",
-        ("leaves.py", "return spec.flatten_up_to(value)", "return optree.tree_leaves(value, none_is_leaf=True)"),
+        ("trees.py", "return spec.flatten_up_to(value)", "return optree.tree_leaves(value, none_is_leaf=True)"),
     ),
     _fault(
         "groups: paired by position where they end early",
         "A prefix tree that ends above a leaf is taken in its own order.",
         (
-            "leaves.py",
+            "trees.py",
             "zip(_level(spec).flatten_up_to(value), spec.children(), strict=True)",
             "zip(list(value.values()) if isinstance(value, dict) else _level(spec).flatten_up_to(value), spec.children(), strict=True)",
         ),
@@ -207,14 +207,14 @@ TREES = (
     _fault(
         "groups: all leaves get the first one's",
         "Leaves with equal numbers of the first hyperparameter that is a tree share all.",
-        ("rule.py", "for x in values])\n", "for x in values[:1]])\n"),
+        ("rule.py", "for column in columns.values()], strict=True)", "for column in list(columns.values())[:1]], strict=True)"),
         rules=("lion",),
     ),
     _fault(
         "groups: a surplus key is dropped",
         "A prefix tree may have keys that params do not have.",
         (
-            "leaves.py",
+            "trees.py",
             "    with suppress(ValueError):  # the whole tree",
             (
                 "    if isinstance(value, dict):\n        value = {key: x for key, x in value.items() if key in spec.entries()}\n"
@@ -225,7 +225,7 @@ TREES = (
     _fault(
         "groups: None is an empty tree",
         "A warm-up that is off for some leaves is no number.",
-        ("leaves.py", "return x is None or optree.tree_is_leaf(x)", "return optree.tree_is_leaf(x)"),
+        ("trees.py", "return x is None or optree.tree_is_leaf(x)", "return optree.tree_is_leaf(x)"),
         rules=("ademamix",),
     ),
     _fault(
@@ -248,7 +248,7 @@ TREES = (
         "gradient: paired by position",
         "The leaves of the gradient and of the slots are taken in their own order.",
         (
-            "leaves.py",
+            "trees.py",
             "return spec.flatten_up_to(tree)",
             (
                 "found = list(tree.values()) if isinstance(tree, dict) else []\n"
@@ -260,7 +260,7 @@ TREES = (
         "gradient: a surplus key is dropped",
         "A gradient may have keys that params do not have.",
         (
-            "leaves.py",
+            "trees.py",
             "    except ValueError:\n        trees =",
             (
                 "    except ValueError:\n        if isinstance(tree, dict) and set(spec.entries()) < set(tree):\n"
@@ -302,9 +302,9 @@ NUMBERS = (
         "plain: carried numbers of the first leaf",
         "Leaves whose products differ get the first one's.",
         (
-            "rule.py",
-            "key = (id(kind), id(hyper), *(x if type(x) is float else id(x) for x in carried))",
-            "key = (id(kind), id(hyper))",
+            "typed.py",
+            "key = (id(self), id(hyper), *(x if type(x) is float else id(x) for x in carried))",
+            "key = (id(self), id(hyper))",
         ),
         rules=("nadam",),
     ),
@@ -313,8 +313,8 @@ NUMBERS = (
         "Coefficients are kept without what is carried.",
         (
             _FUSING,
-            "key = (id(kind), id(self.hyper[i]), *(x if type(x) is float else id(x) for x in carried))",
-            "key = (id(kind), id(self.hyper[i]))",
+            "key = (id(typed), id(self.hyper[i]), *(x if type(x) is float else id(x) for x in carried))",
+            "key = (id(typed), id(self.hyper[i]))",
         ),
         rules=("nadam",),
     ),
@@ -327,13 +327,17 @@ NUMBERS = (
     _fault(
         "scalars: come back as scalars",
         "A 0-d result of NumPy is not made an array.",
-        ("leaves.py", "return new if xp is None else xp.asarray(new)", "return new"),
+        ("typed.py", "return self.xp.asarray(new)\n", "return new\n"),
         rules=("adam",),
     ),
     _fault(
         "scalars: taken for carried numbers",
         "What is carried is told by its type, and NumPy's float64 is a float.",
-        (_FUSING, "        if name not in rule.carried:\n", "        if not isinstance(x, float):\n"),
+        (
+            "slots.py",
+            "            if slot.number is None:\n                pairs",
+            "            if not isinstance(x, float):\n                pairs",
+        ),
         crashes=True,
     ),
     _fault(
@@ -489,11 +493,11 @@ COUNTS = (
             "if isinstance(count, Integral):",
         ),
     ),
-    _fault("count: below 0", "A count of -1 is taken.", ("rule.py", "    if count < 0:\n", "    if count < -1:\n")),
+    _fault("count: below 0", "A count of -1 is taken.", ("typed.py", "    if count < 0:\n", "    if count < -1:\n")),
     _fault(
         "carried: any number",
         "A product beyond 1 is taken.",
-        ("rule.py", "        elif number is not None and number in interval:\n", "        elif number is not None:\n"),
+        ("typed.py", "        elif number is not None and number in interval:\n", "        elif number is not None:\n"),
         rules=("nadam",),
     ),
 )
@@ -502,27 +506,27 @@ DTYPES = (
     _fault(
         "dtypes: by identity",
         "Equal dtypes that are other objects, as pickle makes them, do not go together.",
-        ("leaves.py", "if x.dtype is not dtype and x.dtype != dtype:", "if x.dtype is not dtype:"),
+        ("typed.py", "if x.dtype is not dtype and x.dtype != dtype:", "if x.dtype is not dtype:"),
     ),
     _fault(
         "byte order: slots in that of params",
         "The arithmetic is in the byte order of params.",
-        ("leaves.py", '        compute = xp.dtype(compute).newbyteorder("=")\n', "        pass\n"),
+        ("typed.py", '        compute = xp.dtype(compute).newbyteorder("=")\n', "        pass\n"),
     ),
     _fault(
         "byte order: lost",
         "Params come back in the machine's.",
-        ("leaves.py", "bool(params.dtype != compute)", "bool(xp.finfo(params.dtype).bits < 32)"),
+        ("typed.py", "bool(params.dtype != compute)", "bool(xp.finfo(params.dtype).bits < 32)"),
     ),
     _fault(
         "gradient: of any dtype where it is 0-d",
         "Of a leaf without axes the dtype is not asked.",
-        ("leaves.py", "if x.dtype is not dtype and x.dtype != dtype:", "if x.ndim and x.dtype != dtype:"),
+        ("typed.py", "if x.dtype is not dtype and x.dtype != dtype:", "if x.ndim and x.dtype != dtype:"),
     ),
     _fault(
         "gradient: of another shape and the same size",
         "Only the number of numbers is asked.",
-        ("leaves.py", "return bool(x.shape == params.shape)", "return bool(x.size == params.size)"),
+        ("typed.py", "return bool(x.shape == params.shape)", "return bool(x.size == params.size)"),
     ),
     _fault(
         "state: of a rule with the same fields",
@@ -549,7 +553,7 @@ PLACES = (
         "sharding: another one is refused",
         "Arrays that the same devices share in other ways do not go together.",
         (
-            "leaves.py",
+            "arrays.py",
             "    found = sharding._device_assignment\n    return found if len(found) > 1 else found[0]\n",
             "    return sharding\n",
         ),
@@ -559,7 +563,7 @@ PLACES = (
     _fault(
         "sharding: results stay where they fall",
         "A result is not shared among the devices as what it replaces was.",
-        ("leaves.py", "to_device(new, old.device) if is_shared(old) and new.device != old.device else new", "new"),
+        ("arrays.py", "to_device(new, old.device) if is_shared(old) and new.device != old.device else new", "new"),
         libraries=("jax",),
         rules=("momentum",),
         devices=2,

@@ -19,8 +19,8 @@ from xopt.conformance.census import look_at
 from xopt.conformance.generate import decode, rounded, settings
 from xopt.conformance.golden import Golden
 from xopt.conformance.results import DTYPES, MODES, LawResult
-from xopt.leaves import stored
 from xopt.rule import Rule
+from xopt.slots import each
 
 SIZE = 64
 """Elements of each vector: the same in all runs, because compilers compile anew for each shape."""
@@ -317,7 +317,7 @@ class Lab:
             grad = self._narrow(grads(columns[0])) if callable(grads) else exact(grads[i], self.compute)
             new = rule.update(*columns, grad, c)
             new = (self._narrow(new[0]), *new[1:])
-            columns = tuple(stored(old, x, None) for old, x in zip(columns, new, strict=True))
+            columns = tuple(each(lambda _, x: x, old, x) for old, x in zip(columns, new, strict=True))
             states.append(columns)
         named = [dict(_named(rule, state)) for state in states]
         return {name: np.stack([np.broadcast_to(_error(s[name]), np.shape(_value(s[name]))) for s in named]) for name in named[0]}

@@ -16,10 +16,10 @@ beta2^t) times as strongly). There is no weight decay here: that is AdamW.
 from typing import NamedTuple
 
 from xopt.checks import Beta, Epsilon, Rate
-from xopt.leaves import Tree
 from xopt.operations import Array, average, sqrt
 from xopt.rule import Rule
 from xopt.scalars import Scalar, power_complement
+from xopt.trees import Tree
 
 
 class AdamState(NamedTuple):

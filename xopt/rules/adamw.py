@@ -17,10 +17,10 @@ in the paper it is scaled by the schedule multiplier alone.
 from typing import NamedTuple
 
 from xopt.checks import Beta, Epsilon, Rate
-from xopt.leaves import Tree
 from xopt.operations import Array, average, sqrt
 from xopt.rule import Rule
 from xopt.scalars import Scalar, power_complement
+from xopt.trees import Tree
 
 
 class AdamWState(NamedTuple):

@@ -28,10 +28,10 @@ both up over the whole run.
 from typing import NamedTuple
 
 from xopt.checks import Beta, Epsilon, Rate, Steps
-from xopt.leaves import Tree
 from xopt.operations import Array, average, sqrt
 from xopt.rule import Rule
 from xopt.scalars import Scalar, half_life_warmup, linear_warmup, power_complement
+from xopt.trees import Tree
 
 
 class AdEMAMixState(NamedTuple):

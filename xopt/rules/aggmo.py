@@ -17,10 +17,10 @@ The weight decay is decoupled and scaled by lr; the authors add it to the gradie
 from typing import NamedTuple
 
 from xopt.checks import Betas, Rate
-from xopt.leaves import Tree
 from xopt.operations import Array, accumulate
 from xopt.rule import Rule
 from xopt.scalars import Scalar
+from xopt.trees import Tree
 
 
 class AggMoState(NamedTuple):

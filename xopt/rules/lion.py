@@ -17,10 +17,10 @@ the authors advise lr 3 to 10 times smaller and weight_decay as much larger.
 from typing import NamedTuple
 
 from xopt.checks import Beta, Rate
-from xopt.leaves import Tree
 from xopt.operations import Array, average, sign
 from xopt.rule import Rule
 from xopt.scalars import Scalar
+from xopt.trees import Tree
 
 
 class LionState(NamedTuple):

@@ -16,10 +16,10 @@ adds it to the gradient.
 from typing import NamedTuple
 
 from xopt.checks import Beta, Rate
-from xopt.leaves import Tree
 from xopt.operations import Array, accumulate
 from xopt.rule import Rule
 from xopt.scalars import Scalar
+from xopt.trees import Tree
 
 
 class MomentumState(NamedTuple):

@@ -20,10 +20,10 @@ The weight decay is decoupled and scaled by lr.
 from typing import Annotated, NamedTuple
 
 from xopt.checks import Beta, Epsilon, Interval, Rate
-from xopt.leaves import Tree
 from xopt.operations import Array, average, sqrt
 from xopt.rule import Rule
 from xopt.scalars import Scalar, exp_complement, log, power_complement
+from xopt.trees import Tree
 
 
 class NAdamState(NamedTuple):

@@ -19,10 +19,10 @@ scaled by lr.
 from typing import NamedTuple
 
 from xopt.checks import Beta, Epsilon, Rate, Real, Share
-from xopt.leaves import Tree
 from xopt.operations import Array, average, sqrt
 from xopt.rule import Rule
 from xopt.scalars import Scalar, power_complement
+from xopt.trees import Tree
 
 
 class QHAdamState(NamedTuple):

@@ -16,10 +16,10 @@ lr' / (1 - beta') of the momentum it replaces. The weight decay is decoupled and
 from typing import NamedTuple
 
 from xopt.checks import Rate, Real, SignedBeta
-from xopt.leaves import Tree
 from xopt.operations import Array, average
 from xopt.rule import Rule
 from xopt.scalars import Scalar
+from xopt.trees import Tree
 
 
 class QHMState(NamedTuple):

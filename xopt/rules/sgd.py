@@ -13,10 +13,10 @@ same as L2 regularisation of the loss.
 from typing import NamedTuple
 
 from xopt.checks import Rate
-from xopt.leaves import Tree
 from xopt.operations import Array
 from xopt.rule import Rule
 from xopt.scalars import Scalar
+from xopt.trees import Tree
 
 
 class SGDState(NamedTuple):

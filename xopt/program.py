@@ -7,10 +7,12 @@ numerics laws, the count of operations and bytes.
 import math
 import operator
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from xopt.operations import register
-from xopt.rule import Rule
+
+if TYPE_CHECKING:
+    from xopt.rule import Rule
 
 
 class LawError(TypeError):
@@ -101,7 +103,7 @@ INFIX = {
 COMPARISONS = {"less", "less_equal", "greater", "greater_equal", "equal", "not_equal"}
 
 
-def record(rule: Rule[Any, Any], slots: Sequence[Any], c: Any, literal: Collection[str] = ()) -> Program:
+def record(rule: "Rule[Any, Any]", slots: Sequence[Any], c: Any, literal: Collection[str] = ()) -> Program:
     """The program of ``rule.update`` for a state of this form.
 
     Parameters
@@ -151,7 +153,7 @@ def record(rule: Rule[Any, Any], slots: Sequence[Any], c: Any, literal: Collecti
     return Program(rule.name, arrays, coefficients, operations, writes, carried)
 
 
-def asked(rule: Rule[Any, Any], slots: Sequence[Any], c: Any) -> tuple[str, ...]:
+def asked(rule: "Rule[Any, Any]", slots: Sequence[Any], c: Any) -> tuple[str, ...]:
     """The coefficients whose being 1 changes which operations the update consists of, such as the gain of a decay of 0."""
 
     def shape(literal: Collection[str]) -> list[str]:

@@ -1,0 +1,71 @@
+"""Arrays of any library: where they are, and whether they are dense."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from array_api_compat import to_device
+
+from xopt.operations import NUMBERS, Array
+
+
+class Numbers(dict[Any, Any]):
+    """Python numbers as 0-d arrays, made once: NumPy converts a number at each operation, at the price of the operation."""
+
+    def __init__(self, xp: Any, dtype: Any) -> None:
+        super().__init__()
+        self.make: Callable[[float], Array] = lambda x: xp.asarray(x, dtype=dtype)
+        self._begin()
+
+    def _begin(self) -> None:
+        self[0.0] = self.make(0.0)  # -0.0 is the same key, and must not come first
+        self[1.0] = self.make(1.0)[()]  # a scalar, which `average` sees; by a Python number subclasses of NumPy's arrays widen
+        NUMBERS.add(type(self[1.0]))
+
+    def __missing__(self, x: Any) -> Any:
+        if isinstance(x, tuple):
+            return tuple([self[item] for item in x])
+        if len(self) > 500:  # those that change at each step
+            self.clear()
+            self._begin()
+        array = self[x] = self.make(x)
+        return array
+
+
+def is_dense(x: Array) -> bool:
+    """Whether an array has a number for each place, in one shape, where torch's operations find it, unlike a sparse tensor."""
+    layout = getattr(x, "layout", None)
+    if layout is None:
+        return True
+    name = _name(layout)
+    if name == "torch.strided":
+        return not getattr(x, "is_nested", False)
+    return name == "torch.jagged" or not name.startswith("torch.")  # JAX has layouts too, of dense arrays
+
+
+_name = cache(str)
+
+
+def devices(x: Array) -> Any:
+    """Where an array is: a device, or those in their order that share it. None where a traced one does not say."""
+    sharding = _sharding(x)
+    if sharding is None:
+        return getattr(x, "device", None)
+    found = sharding._device_assignment
+    return found if len(found) > 1 else found[0]
+
+
+def _sharding(x: Any) -> Any:
+    """That of an array of JAX, at a tenth of the cost of its ``device``; None of others, and of a traced one."""
+    return getattr(x, "sharding", None) if hasattr(type(x), "sharding") else None
+
+
+def placed(old: Any, new: Any) -> Any:
+    """A result, or what it is computed from, shared among several devices as another array is."""
+    return to_device(new, old.device) if is_shared(old) and new.device != old.device else new
+
+
+def is_shared(x: Any) -> bool:
+    """Whether several devices share an array: in JAX, where none says so of a traced one."""
+    sharding = _sharding(x)
+    return sharding is not None and len(sharding.device_set) > 1

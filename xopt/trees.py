@@ -1,0 +1,98 @@
+"""Trees of arrays: their leaves in one order, paired by key, and what does not fit in words."""
+
+from contextlib import suppress
+from typing import Any
+
+import optree
+
+from xopt.checks import shown
+
+Tree = Any
+"""An array, or a dict, list, tuple or NamedTuple of trees: whatever ``optree`` flattens."""
+
+
+def path_of(spec: optree.PyTreeSpec | None, i: int) -> str:
+    """Where leaf ``i`` is in its tree, as Python code that follows the tree's name: ``['w'][0]``."""
+    return "" if spec is None else spec.accessors()[i].codify("")
+
+
+def flatten_like(function: str, spec: optree.PyTreeSpec, name: str, tree: Tree) -> list[Any]:
+    """The leaves of ``tree``, which must have the structure of params; a leaf of a slot may be None or a tuple."""
+    try:
+        return spec.flatten_up_to(tree)
+    except ValueError:
+        trees = _outline(spec), _outline(optree.tree_structure(tree))
+        msg = f"{function}: {name} must have the tree of params, {trees[0]}, got {trees[1]}; {_difference(name, spec, tree)}"
+        raise ValueError(msg) from None
+
+
+def spread(function: str, name: str, value: Any, spec: optree.PyTreeSpec) -> list[Any]:
+    """For each leaf of params the value of a tree that is a prefix of them, paired by key. None is a value too.
+
+    Raises ValueError where it is no prefix, with the first difference.
+    """
+    try:
+        found = _spread(value, spec)
+    except ValueError:
+        found = [value]
+    if not all(type(x) is float or _is_value(x) for x in found):
+        what = "a number, a 0-d array or a tree that is a prefix of params"
+        msg = f"{function}: {name} must be {what}; {_difference(name, spec, value, prefix=True)}"
+        raise ValueError(msg)
+    return found
+
+
+def _spread(value: Any, spec: optree.PyTreeSpec) -> list[Any]:
+    if spec.is_leaf() or _is_value(value):
+        return [value] * spec.num_leaves
+    with suppress(ValueError):  # the whole tree, as a rule: the short way
+        return spec.flatten_up_to(value)
+    below = zip(_level(spec).flatten_up_to(value), spec.children(), strict=True)
+    return [x for part, child in below for x in _spread(part, child)]
+
+
+def _level(spec: optree.PyTreeSpec) -> optree.PyTreeSpec:
+    """The container that a tree begins with, its items as leaves."""
+    return spec.one_level() or spec
+
+
+def _is_value(x: Any) -> bool:
+    return x is None or optree.tree_is_leaf(x)
+
+
+def _difference(name: str, spec: optree.PyTreeSpec, tree: Tree, *, prefix: bool = False, path: str = "") -> str:
+    """The first place where a tree is not that of params, in words."""
+    here, there = f"{name}{path}", f"params{path}"
+    if prefix and _is_value(tree):
+        return ""  # not here
+    if spec.is_leaf():
+        return f"{here} is {_container(optree.tree_structure(tree))}, but {there} is an array" if prefix else ""
+    level = _level(spec)
+    try:
+        parts = level.flatten_up_to(tree)
+    except ValueError:
+        theirs = optree.tree_structure(tree)
+        if theirs.is_leaf():
+            return f"{here} is {shown(tree)}, but {there} is {_container(spec)}"
+        dicts = [issubclass(one.type or object, dict) for one in (spec, theirs)]
+        if theirs.num_children and not all(dicts) and theirs.type is not spec.type:
+            return f"{here} is {_container(theirs)}, but {there} is {_container(spec)}"
+        missing = [x for x, key in zip(level.accessors(), spec.entries(), strict=True) if key not in theirs.entries()]
+        surplus = [x for x, key in zip(_level(theirs).accessors(), theirs.entries(), strict=True) if key not in spec.entries()]
+        if missing:
+            return f"{here}{missing[0].codify('')} is missing"
+        if surplus:
+            return f"{here}{surplus[0].codify('')} is superfluous"
+        return f"{here} is {_container(theirs)}, but {there} is {_container(spec)}"
+    below = zip(parts, spec.children(), level.accessors(), strict=True)
+    found = (_difference(name, child, part, prefix=prefix, path=path + accessor.codify("")) for part, child, accessor in below)
+    return next(filter(None, found), "")
+
+
+def _outline(spec: optree.PyTreeSpec) -> str:
+    text = str(spec).removeprefix("PyTreeSpec(").removesuffix(")")
+    return text if len(text) <= 200 else f"{text[:200]} ..."
+
+
+def _container(spec: optree.PyTreeSpec) -> str:
+    return "None" if spec.type is type(None) else f"a {spec.type.__name__}" if spec.type else "a leaf"

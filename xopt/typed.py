@@ -1,0 +1,415 @@
+"""A rule made for the arrays of one library and dtype: it checks what a leaf brings, evaluates its coefficients, and steps it."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from numbers import Real
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+import optree
+from array_api_compat import is_cupy_array, is_numpy_array
+
+from xopt.arrays import Numbers, devices, is_dense, is_shared, placed
+from xopt.checks import DOUBLE, Interval, Precision, as_number, check_hyper, shown
+from xopt.operations import Array, has_dtype, is_array, is_subclass, namespace
+from xopt.slots import each
+from xopt.trees import path_of
+
+if TYPE_CHECKING:
+    from xopt.rule import Rule
+
+
+class Call(NamedTuple):
+    """One call of an init or a step: what its errors name, and the count."""
+
+    function: str  # such as "lion_step"
+    t: Any = None  # the step that is taken: 1, 2, ...
+    spec: optree.PyTreeSpec | None = None  # the tree of params; None where it is one array
+    known: dict[Any, Any] | None = None  # coefficients of the leaves before, by what they depend on
+
+    def where(self, name: str, i: int) -> str:
+        """What an error of an argument begins with, at leaf ``i``."""
+        return f"{self.function}: {name}{path_of(self.spec, i)}"
+
+
+class Group(dict[str, Any]):
+    """The hyperparameters of some leaves, where one at least is a tree that gives others to other leaves."""
+
+    def __init__(self, hyper: dict[str, Any], own: dict[str, Any], spec: optree.PyTreeSpec, leaf: int) -> None:
+        super().__init__(hyper | own)
+        self._own = frozenset(own)
+        self._place = spec, leaf  # the first of the leaves
+
+    def label(self, name: str) -> str:
+        """A hyperparameter as it was given: with its leaf, where it comes from a tree."""
+        return name + path_of(*self._place) if name in self._own else name
+
+
+class TypedRule:
+    """A rule for one array type: what must be known of its library and dtype, and what a step does with a leaf.
+
+    Raises TypeError where ``params`` is no array of real floating-point numbers.
+    """
+
+    def __init__(self, rule: "Rule[Any, Any]", params: Array, where: str) -> None:
+        _refuse_no_parameter(params, where)
+        xp = namespace(params)
+        is_numpy = is_numpy_array(params)
+        compute = xp.float32 if xp.finfo(params.dtype).bits < 32 else params.dtype
+        if is_numpy:
+            compute = xp.dtype(compute).newbyteorder("=")
+        self.rule = rule
+        self.xp = xp
+        self.dtype = params.dtype  # of the parameter and of its gradient
+        self.compute = compute  # of the slots and of the arithmetic: at least float32, in the machine's byte order
+        self.cast = bool(params.dtype != compute)  # the parameter is narrower than the arithmetic, or of another byte order
+        self.one_device = is_numpy  # the library has one device only
+        # the current device, where CuPy puts new arrays, wherever their operands are
+        self.current: Callable[[], Any] | None = sys.modules["cupy"].cuda.Device if is_cupy_array(params) else None
+        self.shards = hasattr(type(params), "sharding")  # several devices may share an array
+        self.subclass = is_subclass(params)  # arrays of a subclass of NumPy's, which has rules of its own
+        self.numbers = Numbers(xp, compute) if is_numpy else None  # coefficients as 0-d arrays, where that is cheaper
+        self.precision = _precision(xp, compute)
+        self.ranges = {name: _limits(x, self.precision) for name, x in rule.ranges.items() if not x.sequence}
+        # A compiler that traces Python itself (torch.compile) is told to call the checks and the host arithmetic, not to
+        # trace them: a Python step count then keeps its exact path, and a new learning rate recompiles nothing.
+        self.untraced = getattr(getattr(xp, "compiler", None), "disable", None)
+        self.prepare = self.untraced(self.prepare_leaf) if self.untraced else self.prepare_leaf
+
+    # A step.
+
+    def step(self, call: Call, params: Array, grad: Array, slots: Sequence[Any], hyper: dict[str, Any]) -> Sequence[Any]:
+        """The new params and slots of a tree of one leaf."""
+        if self.current is not None and self.current() != params.device:
+            with params.device:
+                return self.step(call, params, grad, slots, hyper)
+        c, ordinary = self.prepare(call, 0, params, grad, slots, hyper)
+        new = self.updated(params, grad, slots, c, ordinary)
+        if self.subclass:
+            self.refuse_promoted(call, 0, params, new[0])
+        return new
+
+    def prepare_leaf(
+        self, call: Call, i: int, params: Array, grad: Array, slots: Sequence[Any], hyper: dict[str, Any]
+    ) -> tuple[Any, bool]:
+        """Checks what leaf ``i`` brings. Returns its coefficients, and whether its results are the new state as they are."""
+        carried = self.carried_numbers(call, i, slots) if self.rule.carried_at else ()
+        if call.known is None:
+            c = self._evaluate(call, carried, hyper, params)
+        else:
+            key = (id(self), id(hyper), *(x if type(x) is float else id(x) for x in carried))
+            c = call.known.get(key)
+            if c is None:
+                c = call.known[key] = self._evaluate(call, carried, hyper, params)
+        return c, self.check_leaf(call, i, params, grad, slots, hyper)
+
+    def updated(self, params: Array, grad: Array, slots: Sequence[Any], c: Any, ordinary: bool) -> Sequence[Any]:
+        """The new params and slots of a leaf that has been prepared."""
+        if self.current is not None and self.current() != params.device:
+            with params.device:
+                return self.updated(params, grad, slots, c, ordinary)
+        if not ordinary and self.shards:
+            grad = placed(params, grad)
+        if self.cast:
+            new = self.rule.update(self.xp.astype(params, self.compute), *slots, self.xp.astype(grad, self.compute), c)
+            new = (self.xp.astype(new[0], self.dtype), *new[1:])
+        else:
+            new = self.rule.update(params, *slots, grad, c)
+        if ordinary:
+            return new
+        if self.shards:
+            new = [each(placed, *pair) for pair in zip((params, *slots), new, strict=True)]
+        scalars = not params.ndim and self.numbers is not None  # NumPy makes them of arrays without dimensions
+        kept = self._array if scalars else _new
+        pairs = zip(self.rule.schema, slots, new[1:], strict=True)
+        rest = [x if slot.number is not None else each(kept, old, x) for slot, old, x in pairs]
+        return [self.xp.asarray(new[0], dtype=self.dtype) if scalars else new[0], *rest]
+
+    def _array(self, _: Array, new: Any) -> Array:
+        return self.xp.asarray(new)
+
+    def refuse_promoted(self, call: Call, i: int, params: Array, new: Array) -> None:
+        """Raises TypeError where a subclass of NumPy's arrays has made another dtype of the numbers that it met."""
+        if new.dtype != self.dtype:
+            what = f"has become {new.dtype}, as {type(params).__name__} widens {params.dtype} where it meets a number"
+            msg = f"{call.where('params', i)} {what}; take float64, or plain arrays"
+            raise TypeError(msg)
+
+    # What a leaf brings.
+
+    def check_leaf(self, call: Call, i: int, params: Array, grad: Array, slots: Sequence[Any], hyper: Mapping[str, Any]) -> bool:
+        """Checks that gradient and slots of leaf ``i`` go with its params. Returns whether the results are all that there is to do.
+
+        ``hyper`` has been through ``host_coefficients``, which checks the numbers in it.
+        """
+        ordinary: bool = params.ndim > 0 and not self.subclass
+        if self.shards and ordinary:
+            ordinary = not is_shared(params)
+        if not self.one_device and not is_dense(params):
+            self.refuse(call, i, "params", params, params, self.dtype)
+        if not self.matches(grad, params, self.dtype):
+            self.refuse(call, i, "grad", grad, params, self.dtype)
+        for at, slot in enumerate(slots):
+            if type(slot) in _NOT_ARRAYS or not self.matches(slot, params, self.compute):
+                self._check_slot(call, i, self.rule.slots[at], slot, params, hyper)
+                ordinary = False
+        return ordinary
+
+    def _check_slot(self, call: Call, i: int, name: str, slot: Any, params: Array, hyper: Mapping[str, Any]) -> None:
+        """Checks a slot that is not simply an array like ``params``: None, a tuple, a number, or an error."""
+        if name in self.rule.carried:
+            return
+        decay = self.rule.decay_of(name, hyper)
+        pairs = [(slot, decay)]
+        if isinstance(decay, tuple):
+            if not isinstance(slot, tuple) or len(slot) != len(decay):
+                have = len(slot) if isinstance(slot, tuple) else shown(slot)
+                given = f"{self.rule.memory[name]}={decay!r} needs {len(decay)}"
+                msg = f"{call.where(f'state.{name}', i)} has {have} buffers but {given}; give init the same"
+                raise ValueError(msg)
+            pairs = list(zip(slot, decay, strict=True))
+        for one, beta in pairs:
+            if one is None:
+                if beta is None or (beta != 0.0 and as_number(beta) is not None):
+                    given = f"{self.rule.memory[name]}={decay!r}" if decay is not None else f"{self.rule.memory[name]}_warmup is on"
+                    where = call.where(f"state.{name}", i)
+                    msg = f"{where} is None, which remembers nothing, but {given}; give init the same"
+                    raise ValueError(msg)
+            elif not self.matches(one, params, self.compute):
+                self.refuse(call, i, f"state.{name}", one, params, self.compute)
+
+    def carried_numbers(self, call: Call, i: int, slots: Sequence[Any]) -> list[Any]:
+        """The numbers that the state carries of leaf ``i``, checked: floats, or 0-d arrays of the library of its params."""
+        found = []
+        for at, slot, interval in self.rule.carried_at:
+            low, high = interval.usable(DOUBLE)
+            x = slots[at]
+            found.append(x if type(x) is float and low <= x <= high else self._carried(call, i, slot, x, interval))
+        return found
+
+    def _carried(self, call: Call, i: int, slot: str, value: Any, interval: Interval) -> Any:
+        where = call.where(f"state.{slot}", i)
+        number = as_number(value)
+        if is_array(value) and namespace(value) is self.xp and self.numbers is None:  # it may be traced
+            if (
+                is_scalar(value, "real floating")
+                and self.xp.finfo(value.dtype).bits >= 32
+                and (number is None or number in interval)
+            ):
+                return value
+        elif number is not None and number in interval:
+            return number
+        if number is not None and number not in interval:
+            msg = f"{where} must be in {interval.text}, got {shown(value)}"
+            raise ValueError(msg)
+        what = f"a number or a 0-d array of 32 bits or more, as {self.rule.name}_init and each step give it"
+        msg = f"{where} must be {what}, got {shown(value)}"
+        raise TypeError(msg)
+
+    def matches(self, x: Any, params: Array, dtype: Any) -> bool:
+        """Whether ``x`` goes with ``params`` element by element, in ``dtype``. It may be ``params`` itself."""
+        if type(x) is not type(params) and not (is_array(x) and namespace(x) is self.xp):  # of one type they are of one library
+            return False
+        if x.dtype is not dtype and x.dtype != dtype:
+            return False
+        if self.one_device:
+            return bool(x.shape == params.shape)
+        return is_dense(x) and x.shape == params.shape and self._same_devices(x, params)
+
+    def _same_devices(self, x: Array, y: Array) -> bool:
+        """A traced array may have no device yet."""
+        one, other = (devices(x), devices(y)) if self.shards else (getattr(x, "device", None), getattr(y, "device", None))
+        return one is None or other is None or bool(one == other)
+
+    def refuse(self, call: Call, i: int, name: str, x: Any, params: Array, dtype: Any) -> NoReturn:
+        """Raises what says why ``x`` does not go with ``params``, naming the leaf and both sides."""
+        one, other = call.where(name, i), f"params{path_of(call.spec, i)}"
+        if not is_array(x):
+            msg = f"{one} must be an array like {other}, got {shown(x)}"
+            raise TypeError(msg)
+        if namespace(x) is not self.xp:
+            msg = f"{one} is a {_type(x)} but {other} is a {_type(params)}; convert one of them, libraries are not mixed"
+            raise TypeError(msg)
+        if x.dtype != dtype:
+            msg = f"{one} is {x.dtype} but must be {dtype}, as {other} is {params.dtype}; cast it yourself, nothing is promoted"
+            raise TypeError(msg)
+        if not is_dense(x):
+            msg = f"{one} is a sparse or nested tensor, or one of MKL-DNN's; make it dense, or pass its parts as arrays"
+            raise TypeError(msg)
+        if x.shape != params.shape:
+            msg = f"{one} has shape {tuple(x.shape)} but {other} has {tuple(params.shape)}; nothing is broadcast"
+            raise ValueError(msg)
+        msg = f"{one} is on device {devices(x)} but {other} is on {devices(params)}; move one of them"
+        raise ValueError(msg)
+
+    # Coefficients.
+
+    def host_coefficients(self, call: Call, carried: Sequence[Any], hyper: dict[str, Any]) -> tuple[Any, bool]:
+        """The coefficients of the step, and whether they are Python numbers: float64, for the arithmetic to round once.
+
+        Checks the hyperparameters and makes each number in ``hyper`` a float.
+        """
+        plain = self.check_hyper(call.function, hyper) if hyper else True
+        t = call.t
+        if type(t) is not int:
+            known = as_number(t)
+            t = self.xp.astype(self.xp.asarray(t), self.compute) if known is None else int(t)
+            refuse_negative(call.function, t - 1 if known is not None else 0)
+        plain = plain and type(t) is int
+        if carried:
+            plain = plain and all(type(x) is float for x in carried)
+        return self.rule.coefficients(t, *carried, **hyper), plain
+
+    def _evaluate(self, call: Call, carried: Sequence[Any], hyper: dict[str, Any], params: Array) -> Any:
+        """The coefficients, ready to meet arrays of this type: Python numbers, or 0-d arrays in the dtype of the arithmetic."""
+        c, plain = self.host_coefficients(call, carried, hyper)
+        if not plain:
+            for name, value in hyper.items():
+                if is_array(value) and not self._meets(value, params):
+                    where = f"{call.function}: {_label(hyper, name)}"
+                    msg = f"{where} is on device {value.device} but params on {params.device}; move it, or pass a number"
+                    raise ValueError(msg)
+            return c._make([self.lifted(value) for value in c])
+        if self.numbers is None:
+            return c if self.current is None else c._make([self._kept_narrow(value) for value in c])
+        ready = c._make([self.numbers[x] for x in c])
+        return ready._replace(**{name: getattr(c, name) for name in self.rule.carried}) if carried else ready
+
+    def check_hyper(self, function: str, hyper: dict[str, Any]) -> bool:
+        """Checks the given hyperparameters and makes each number a float. Whether all of them are plain numbers now."""
+        plain = True
+        for name, value in hyper.items():
+            if type(value) is float and name in self.ranges:
+                low, high = self.ranges[name]
+                if low <= value <= high:
+                    if value == 0.0:
+                        hyper[name] = 0.0  # and not -0.0
+                    continue
+            self.rule.check_names(function, (name,))
+            check_hyper(function, _label(hyper, name), value, self.rule.ranges[name], self.precision)
+            if value is None:
+                continue
+            if self.rule.ranges[name].sequence:
+                hyper[name] = tuple([self._number(item) for item in value])
+                plain = plain and all(type(item) is float for item in hyper[name])
+            else:
+                hyper[name] = self._number(value)
+                plain = plain and type(hyper[name]) is float
+        return plain
+
+    def _number(self, value: Any) -> Any:
+        """A checked number as a float, unless it is an array of the parameters' own library that is traced or differentiated."""
+        number = None if _is_differentiated(value, self.xp) else as_number(value)
+        return value if number is None else number
+
+    def _meets(self, x: Array, params: Array) -> bool:
+        """Whether a 0-d array is where ``params`` are, or on the CPU, from where torch takes it everywhere."""
+        return str(devices(x)) == "cpu" or self._same_devices(x, params)
+
+    def lifted(self, value: Any) -> Any:
+        """A coefficient in the dtype of the arithmetic, where it is an array; else as a Python number."""
+        if isinstance(value, tuple):
+            return tuple([self.lifted(item) for item in value])
+        if isinstance(value, Real):
+            return float(value)
+        return self.xp.astype(value, self.compute) if is_array(value) else value
+
+    def _kept_narrow(self, value: Any) -> Any:
+        """A coefficient by which CuPy widens no array of float32: CuPy 13 takes Python numbers from 3.4e38 on for float64."""
+        if isinstance(value, tuple):
+            return tuple([self._kept_narrow(item) for item in value])
+        wide = type(value) is float and abs(value) >= 3.4e38 and self.compute == self.xp.float32
+        return self.xp.float32(value) if wide else value
+
+    # A new state.
+
+    def beside(self, x: Array) -> AbstractContextManager[Any]:
+        """A block in which new arrays are on the device of ``x``."""
+        return nullcontext() if self.current is None else x.device
+
+    def fresh(self, slot: str, leaf: Array, hyper: Mapping[str, Any]) -> Any:
+        """The first value of one leaf's slot."""
+        if slot in self.rule.carried:
+            return self.rule.carried[slot]
+
+        def zeros(decay: Any) -> Array | None:
+            return None if as_number(decay) == 0 else self.xp.zeros_like(leaf, dtype=self.compute)
+
+        decay = self.rule.decay_of(slot, hyper)
+        return tuple(map(zeros, decay)) if isinstance(decay, tuple) else zeros(decay)
+
+
+def _new(_: Array, new: Array) -> Array:
+    return new
+
+
+_NOT_ARRAYS = (float, tuple, type(None))
+
+_WITHOUT_NUMBERS = ("UninitializedParameter", "UninitializedBuffer")
+"""What torch's lazy modules have before their first batch."""
+
+
+def _refuse_no_parameter(params: Any, where: str) -> None:
+    """Raises TypeError for what is no array of real numbers."""
+    if not is_array(params):
+        msg = f"{where} must be an array, got {shown(params)}"
+        raise TypeError(msg)
+    if type(params).__name__ in _WITHOUT_NUMBERS:
+        msg = f"{where} is a {type(params).__name__}, which has no numbers yet; let its module see a batch first"
+        raise TypeError(msg)
+    if has_dtype(params, "complex floating"):
+        msg = (
+            f"{where} is {params.dtype}; two conventions are in use for complex parameters: real and imaginary part as a "
+            "pair of real parameters (torch), or one second moment |g|^2 (optax). For the first, pass the two parts as arrays"
+        )
+        raise TypeError(msg)
+    if not has_dtype(params, "real floating"):
+        if getattr(params.dtype, "kind", "") == "V" or "float" in str(params.dtype):
+            msg = (
+                f"{where} is {params.dtype}, a dtype that {type(params).__module__} has from elsewhere (ml_dtypes), without the "
+                "functions of the array API; take float32, or arrays of torch or JAX, which have it themselves"
+            )
+            raise TypeError(msg)
+        msg = f"{where} must be real floating-point, got {params.dtype}; an update would be truncated"
+        raise TypeError(msg)
+
+
+def _precision(xp: Any, dtype: Any) -> Precision:
+    info = xp.finfo(dtype)
+    largest = min(float(info.max), sys.float_info.max)  # of long double it is beyond a float
+    name = str(getattr(dtype, "__name__", dtype)).split(".")[-1]
+    return Precision(name, float(info.eps), largest, float(info.smallest_normal))
+
+
+def _limits(interval: Interval, precision: Precision) -> tuple[float, float]:
+    """What a Python float must lie in, so that nothing more of it is to be checked."""
+    low, high = interval.usable(precision)
+    return (max(low, precision.smallest_normal) if interval.divisor else low), high
+
+
+def _is_differentiated(value: Any, xp: Any) -> bool:
+    """Whether torch follows what is computed of a 0-d array, backward or forward."""
+    if isinstance(value, Real) or namespace(value) is not xp:
+        return False
+    forward = getattr(getattr(xp, "autograd", None), "forward_ad", None)
+    return getattr(value, "requires_grad", False) or getattr(forward, "_current_level", -1) >= 0
+
+
+def is_scalar(x: Any, kind: str) -> bool:
+    """Whether ``x`` is a 0-d array of this kind of numbers."""
+    return is_array(x) and x.ndim == 0 and has_dtype(x, kind)
+
+
+def refuse_negative(function: str, count: int) -> None:
+    """Raises ValueError for a step count below 0."""
+    if count < 0:
+        msg = f"{function}: state.step must be 0 or more, got {count}"
+        raise ValueError(msg)
+
+
+def _label(hyper: Mapping[str, Any], name: str) -> str:
+    return hyper.label(name) if isinstance(hyper, Group) else name
+
+
+def _type(x: object) -> str:
+    return f"{type(x).__module__.split('.')[0]} {type(x).__name__}"
