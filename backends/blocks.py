@@ -26,7 +26,7 @@ def look(x: Any) -> tuple[int, int, tuple[int, ...], int]:
     return *np.lib.array_utils.byte_bounds(x), x.strides, x.itemsize
 
 
-def step_in_blocks(rule: Rule[Any, Any], work: Work) -> list[Sequence[Any]]:
+def step_in_blocks(rule: Rule[Any, Any], work: Work) -> Sequence[Sequence[Any]]:
     """One step of NumPy arrays of any strides."""
     refuse_donated(work)
     one_library(work, lambda _: "cpu")
@@ -42,9 +42,8 @@ def step_in_blocks(rule: Rule[Any, Any], work: Work) -> list[Sequence[Any]]:
     with giving(work) if work.donate else nullcontext(), np.errstate(all="ignore"):
         for leaf, arrays in zip(leaves, new, strict=True):
             _step(rule, leaf, arrays)
-    if work.donate:
-        new[0] = [new[0][0].view(), *new[0][1:]]
-    return list(zip(*[filled(leaf, arrays) for leaf, arrays in zip(leaves, new, strict=True)], strict=True))
+    columns = list(zip(*[filled(leaf, arrays) for leaf, arrays in zip(leaves, new, strict=True)], strict=True))
+    return work.renewed(columns, np.ndarray.view) if work.donate else columns
 
 
 def _step(rule: Rule[Any, Any], leaf: Leaf, arrays: list[Any]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from xopt.arrays import GIVEN_AWAY
 from xopt.backends.fallback import CompileError
 from xopt.trees import path_of
 
@@ -29,31 +30,30 @@ class _Mark(weakref.ref[Any]):
     # a ``with`` block in which a state is written over: it is marked before, and for good
 
     def __enter__(self) -> None:
-        if _given.setdefault(self.key, self) is not self:
+        if GIVEN_AWAY.setdefault(self.key, self) is not self:
             with _replacing:
-                known = _find(self(), _given)
+                known = _find(self(), GIVEN_AWAY)
                 if known is not None:  # another thread was here
                     _refuse_marked(self.work, 0, known)
-                _given[self.key] = self  # that mark is of an array that is gone
+                GIVEN_AWAY[self.key] = self  # that mark is of an array that is gone
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         work, self.work = self.work, None
         self.finished = kind is None
         if isinstance(error, CompileError):  # nothing is written
-            del _given[self.key]
+            del GIVEN_AWAY[self.key]
         elif kind is not None:
             for i in range(len(work.params)):
                 for x in work.written(i):
                     _halves[id(x)] = _mark(x, _not_half)
 
 
-_given: dict[int, _Mark] = {}  # the first array of each state
 _halves: dict[int, _Mark] = {}  # all arrays of the states over which a step did not end
 _replacing = threading.Lock()
 
 
 def _not_given(mark: _Mark) -> None:
-    _given.pop(mark.key, None)
+    GIVEN_AWAY.pop(mark.key, None)
 
 
 def _not_half(mark: _Mark) -> None:
@@ -73,12 +73,12 @@ def _find(x: Any, marks: dict[int, _Mark]) -> _Mark | None:
 
 def giving(work: "Work") -> AbstractContextManager[None]:
     """A ``with`` block in which the state of a step is written over."""
-    return _mark(work.params[0], _not_given, work)
+    return _mark(work.token, _not_given, work)
 
 
 def refuse_donated(work: "Work") -> None:
-    """Raises ValueError where the state was donated before. Its first array tells: what a donating step returns has another one."""
-    mark = _find(work.params[0], _given)
+    """Raises ValueError where the state was donated before. One of its arrays tells: what a donating step returns has another."""
+    mark = _find(work.token, GIVEN_AWAY)
     if mark is not None:
         _refuse_marked(work, 0, mark)
     if _halves:
@@ -90,8 +90,8 @@ def refuse_donated(work: "Work") -> None:
 
 
 def mark_donated(x: Any) -> None:
-    """Remembers that ``x``, the first array of a state, was given away: to a step of another library's making."""
-    _given[id(x)] = mark = _mark(x, _not_given)
+    """Remembers that a state, by which ``x`` is known, was given away: to a step of another library's making."""
+    GIVEN_AWAY[id(x)] = mark = _mark(x, _not_given)
     mark.finished = True
 
 

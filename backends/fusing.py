@@ -3,6 +3,7 @@
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from xopt.arrays import devices
 from xopt.backends.donation import WAY_OUT
 from xopt.backends.trees import Flat, Trees
+from xopt.bound import Bound
 from xopt.checks import DOUBLE
 from xopt.operations import Array, is_array, is_known_array
 from xopt.rule import Rule
@@ -75,6 +77,31 @@ class Work:
         """The arrays of leaf ``i`` that a donating step writes over: its params and what its slots hold."""
         return self.rule.schema.arrays([self.params[i], *(column[i] for column in self.slots)])
 
+    @cached_property
+    def _known_by(self) -> tuple[int, Any]:
+        """Where the array is by which the state is known, and that array: in the first slot that the first leaf has, or its params.
+
+        Params may be of several states, one after the other, as those of a module are; slots are of one.
+        """
+        for at, (slot, column) in enumerate(zip(self.rule.schema, self.slots, strict=True), 1):
+            x = column[0]
+            if isinstance(x, tuple):
+                x = next((one for one in x if one is not None), None)
+            if x is not None and slot.number is None:
+                return at, x
+        return 0, self.params[0]
+
+    @property
+    def token(self) -> Any:
+        """The array by which the state is known."""
+        return self._known_by[1]
+
+    def renewed(self, new: Sequence[Sequence[Any]], alias: Callable[[Any], Any]) -> Sequence[Sequence[Any]]:
+        """The columns of a state that was written over, with another object in place of the array that it was known by."""
+        at, token = self._known_by
+        first, *rest = new[at]
+        return [*new[:at], [each(lambda x: alias(x) if x is token else x, first), *rest], *new[at + 1 :]]
+
     def loose(self) -> list[Any]:
         """The arrays among the hyperparameters, the step count and what is carried."""
         groups = [self.hyper[0]] if self.shared else {id(hyper): hyper for hyper in self.hyper}.values()
@@ -119,13 +146,70 @@ Fuser = Callable[[Work], Sequence[Sequence[Any]]]
 """Takes the step: the new params and the new slots, each for all leaves. Raises before anything is written."""
 
 
-def fuse(rule: Any, *, donate: bool = False, compiler: str | None = None) -> Any:
+class FusedStep:
+    """What ``fuse`` returns: the step of a rule, as one pass over memory."""
+
+    def __init__(self, rule: Rule[Any, Any], hyper: dict[str, Any], donate: bool, compiler: str | None) -> None:
+        self.rule = rule
+        self.hyper = hyper  # that it is bound to
+        self.donate = donate
+        self.compiler = compiler
+        self.__name__ = self.__qualname__ = f"{rule.name}_step"
+        self.__module__ = rule.step.__module__
+        self.__signature__ = inspect.signature(rule.step)
+        over = ", over the state passed in" if donate else ""
+        self.__doc__ = f"``{rule.name}_step`` as one pass over memory{over}.\n\n{rule.step.__doc__}"
+        self._trees = Trees()
+        self._kept: dict[Any, Any] = {}  # of a fuser, from one step to the next
+
+    def __repr__(self) -> str:
+        given = f"{self.rule!r}{', donate=True' if self.donate else ''}{f', compiler={self.compiler!r}' if self.compiler else ''}"
+        return f"<fuse({given})>"
+
+    def __reduce__(self) -> Any:
+        """Pickled and copied without what is kept: it is made again."""
+        return FusedStep, (self.rule, self.hyper, self.donate, self.compiler)
+
+    def __call__(self, state: Any, grad: Tree, **hyper: Any) -> Any:
+        rule = self.rule
+        if self.hyper:
+            hyper = self.hyper | hyper
+        if _torch_traces():
+            return rule.step(state, grad, **hyper)
+        params, slots, t = rule.unpack(state)
+        rule.check_names(self.__name__, hyper)
+        flat: Flat | None = None
+        if is_known_array(params):
+            call, leaves = Call(self.__name__, t), [params]
+            columns = [[grad], *([slot] for slot in slots)]
+            own = [hyper]
+        else:
+            flat = self._trees.flatten(params)
+            call, leaves = Call(self.__name__, t, flat.spec), flat.leaves
+            columns = [column for tree in (grad, *slots) if (column := flat.column(tree)) is not None]
+            alike = len(columns) == 1 + len(slots)
+            if not alike:
+                columns = rule.flatten(call, grad, slots)
+            own = rule.broadcast(call, hyper)
+        if not leaves:
+            return rule.step(state, grad, **hyper)  # which refuses it
+        new = _stepped(Work(rule, call, [leaves, *columns], own, self.donate, self._kept), self.compiler)
+        if new is None:
+            return rule.step(state, grad, **hyper)
+        if flat is None:
+            return state._make([column[0] for column in new] + [t])
+        old = zip((params, *slots), (leaves, *columns[1:]), new, strict=True)
+        # a column that is written over stays the tree that it was, if that has the containers of params
+        return state._make([*[tree if n is o and (alike or flat.fits(tree)) else flat.spec.unflatten(n) for tree, o, n in old], t])
+
+
+def fuse(rule: Any, *, donate: bool = False, compiler: str | None = None) -> "FusedStep":
     """The step of a rule as one pass over memory.
 
     Parameters
     ----------
     rule
-        A rule such as ``xopt.lion``, or its step, ``xopt.lion_step``.
+        A rule such as ``xopt.lion``, its step, ``xopt.lion_step``, or a rule with hyperparameters, ``xopt.lion.bind(lr=1e-4)``.
     donate
         Whether a step may write the new state over the one passed in, which saves its memory. That state must not be used
         again; the step raises ValueError where it sees that it is. Without it nothing passed in is written.
@@ -150,7 +234,7 @@ def fuse(rule: Any, *, donate: bool = False, compiler: str | None = None) -> Any
     """
     given, rule = rule, getattr(rule, "rule", rule)
     if not isinstance(rule, Rule) or given is rule.init:
-        msg = f"fuse: rule must be a rule or its step, such as xopt.lion or xopt.lion_step, got {given!r}"
+        msg = f"fuse: rule must be a rule, its step or what it is bound to, such as xopt.lion or xopt.lion_step, got {given!r}"
         raise TypeError(msg)
     from xopt.backends import BACKENDS  # which import this module
 
@@ -158,46 +242,7 @@ def fuse(rule: Any, *, donate: bool = False, compiler: str | None = None) -> Any
     if compiler is not None and compiler not in known:
         msg = f"fuse: unknown compiler {compiler!r}; there are {', '.join(known)}"
         raise ValueError(msg)
-    trees = Trees()
-    kept: dict[Any, Any] = {}
-
-    def step(state: Any, grad: Tree, **hyper: Any) -> Any:
-        if _torch_traces():
-            return rule.step(state, grad, **hyper)
-        params, slots, t = rule.unpack(state)
-        rule.check_names(step.__name__, hyper)
-        flat: Flat | None = None
-        if is_known_array(params):
-            call, leaves = Call(step.__name__, t), [params]
-            columns = [[grad], *([slot] for slot in slots)]
-            own = [hyper]
-        else:
-            flat = trees.flatten(params)
-            call, leaves = Call(step.__name__, t, flat.spec), flat.leaves
-            columns = [column for tree in (grad, *slots) if (column := flat.column(tree)) is not None]
-            alike = len(columns) == 1 + len(slots)
-            if not alike:
-                columns = rule.flatten(call, grad, slots)
-            own = rule.broadcast(call, hyper)
-        if not leaves:
-            return rule.step(state, grad, **hyper)
-        work = Work(rule, call, [leaves, *columns], own, donate, kept)
-        new = _stepped(work, compiler)
-        if new is None:
-            return rule.step(state, grad, **hyper)
-        if flat is None:
-            return state._make([column[0] for column in new] + [t])
-        old = zip((params, *slots), (leaves, *columns[1:]), new, strict=True)
-        # a column that is written over stays the tree that it was, if that has the containers of params
-        return state._make([*[tree if n is o and (alike or flat.fits(tree)) else flat.spec.unflatten(n) for tree, o, n in old], t])
-
-    step.__name__ = step.__qualname__ = f"{rule.name}_step"
-    step.__module__ = "xopt"
-    step.__signature__ = inspect.signature(rule.step)  # type: ignore[attr-defined]
-    over = ", over the state passed in" if donate else ""
-    step.__doc__ = f"``{rule.name}_step`` as one pass over memory{over}.\n\n{rule.step.__doc__}"
-    step.rule = rule  # type: ignore[attr-defined]
-    return step
+    return FusedStep(rule, given.hyper if isinstance(given, Bound | FusedStep) else {}, donate, compiler)
 
 
 def _device(x: Array) -> Any:

@@ -129,7 +129,7 @@ class HostFuser:
         self._kernels = Compiled(rule, Kernel)
         self._several = any(slot.several for slot in rule.schema)
 
-    def __call__(self, work: Work) -> list[list[Any]]:
+    def __call__(self, work: Work) -> Sequence[Sequence[Any]]:
         refuse_donated(work)
         self.memory.check(work)
         kept: list[Tables] = work.kept.setdefault(self, [])  # of steps that have ended; another thread takes others
@@ -142,7 +142,7 @@ class HostFuser:
         finally:
             kept.append(tables)
 
-    def _step(self, work: Work, tables: Tables) -> list[list[Any]]:
+    def _step(self, work: Work, tables: Tables) -> Sequence[Sequence[Any]]:
         if self._several:
             work.leaf(0)  # refuses what is no such tuple; the others must be like it
         table = tables.old = self._look(tables.old, work.params, work.slots, work.grads, work.donate)
@@ -179,7 +179,7 @@ class HostFuser:
         for at, name, _ in self.rule.carried_at:
             new[1 + at] = self._carried(work, name, cells, odd)
         if work.donate:
-            new[0] = [self.memory.alias(new[0][0]), *new[0][1:]]
+            return work.renewed(new, self.memory.alias)
         return new
 
     def _odd(self, work: Work, odd: dict[int, Leaf]) -> tuple[dict[int, Kernel], dict[int, list[Any]], dict[int, list[Any]]]:

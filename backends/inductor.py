@@ -67,7 +67,7 @@ class _InductorFuser:
         loud = dynamo.config.patch(recompile_limit=1000, accumulated_recompile_limit=1000, fail_on_recompile_limit_hit=True)
         self._step = loud(self.torch.compile(own, fullgraph=True, dynamic=False, options=options))
 
-    def __call__(self, work: Work) -> list[Sequence[Any]]:
+    def __call__(self, work: Work) -> Sequence[Sequence[Any]]:
         refuse_donated(work)
         refuse_graph(work)
         one_library(work, lambda x: x.device)
@@ -101,9 +101,8 @@ class _InductorFuser:
         if self._compiled["unique_graphs"] > compiled and took > 1:
             where = "torch keeps it in TORCHINDUCTOR_CACHE_DIR"
             say(f"xopt: compiled {self.rule.name}_step for torch in {took:.1f} s; {where}")
-        if work.donate:
-            new[0] = [new[0][0].detach(), *new[0][1:]]
-        return list(zip(*[filled(leaf, row) for leaf, row in zip(leaves, new, strict=True)], strict=True))
+        columns = list(zip(*[filled(leaf, row) for leaf, row in zip(leaves, new, strict=True)], strict=True))
+        return work.renewed(columns, self.torch.Tensor.detach) if work.donate else columns
 
     def _refuse_overlap(self, work: Work, leaves: Sequence[Leaf]) -> None:
         places = Places.empty(len(leaves), max(len(leaf.arrays) for leaf in leaves))

@@ -85,7 +85,7 @@ class DeviceFuser(ABC):
     def wrote(self, arrays: Iterable[Any]) -> None:  # noqa: B027 - most count nothing
         """Told what was written to, where the library counts that."""
 
-    def __call__(self, work: Work) -> list[Sequence[Any]]:
+    def __call__(self, work: Work) -> Sequence[Sequence[Any]]:
         refuse_donated(work)
         self.check(work)
         one_library(work, self.device)
@@ -108,10 +108,11 @@ class DeviceFuser(ABC):
             with giving(work) if work.donate else nullcontext():
                 for launch in launches:
                     launch()
+        columns = list(zip(*[filled(leaf, own) for leaf, own in zip(leaves, new, strict=True)], strict=True))
         if work.donate:
             self.wrote(x for row in new for x in row)
-            new[0] = [self.alias(new[0][0]), *new[0][1:]]
-        return list(zip(*[filled(leaf, own) for leaf, own in zip(leaves, new, strict=True)], strict=True))
+            return work.renewed(columns, self.alias)
+        return columns
 
     def _refuse_overlap(self, work: Work, leaves: Sequence[Leaf]) -> None:
         places = Places.empty(len(leaves), max(len(leaf.arrays) for leaf in leaves))

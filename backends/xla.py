@@ -163,7 +163,7 @@ def _row(leaf: Leaf) -> Any:
 def _refuse_deleted(work: Work) -> None:
     """JAX deletes what it takes, but not an array that NumPy sees too: of that it takes a copy."""
     if work.params[0].is_deleted():
-        mark_donated(work.params[0])
+        mark_donated(work.token)
     refuse_donated(work)
 
 

@@ -52,7 +52,7 @@ class Candidate:
         """Takes the start, the hyperparameters and the count to begin at; ``parts`` are leaves that have some of their own."""
         hyper = self._grouped(parts) if parts else hyper
         self._step = partial(self._function, **hyper)
-        self.state = self.rule.init(self._tree(params), **hyper)._replace(step=taken)
+        self.state = self.rule.bind(**hyper).init(self._tree(params))._replace(step=taken)
         for slot in self.rule.carried:
             own = {leaf: part.carried[slot] for part in parts if slot in part.carried for leaf in part.leaves}
             self.state = self.state._replace(**{slot: getattr(self.state, slot) | own}) if own else self.state

@@ -71,7 +71,7 @@ class Run:
         self.parts = [np.arange(SIZE)]
 
     def start(self, params: Any, hyper: dict[str, Any]) -> None:
-        self.state = self.rule.init(self._tree(params), **hyper)
+        self.state = self.rule.bind(**hyper).init(self._tree(params))
 
     def step(self, grad: Any, hyper: dict[str, Any]) -> None:
         """One step. Raises BrokenError where it writes to what it was given."""
@@ -161,7 +161,7 @@ class Setup:
         """The settings with which a state goes on that ``setting`` began: those that keep the same slots."""
 
         def slots(hyper: dict[str, Any]) -> Any:
-            return optree.tree_structure(self.rule.init(np.zeros(1), **hyper))
+            return optree.tree_structure(self.rule.bind(**hyper).init(np.zeros(1)))
 
         return [hyper for hyper in self.settings if slots(hyper) == slots(setting)]
 

@@ -74,7 +74,7 @@ def _half_a_digit(printed: str) -> float:
 def _rule_steps(rule: Rule[Any, Any], hyper: Mapping[str, Any]) -> Steps:
     def steps(grads: Sequence[float], taken: int = 0) -> list[dict[str, float]]:
         own = dict(hyper) | {name: 0.0 for name in ("eps", "weight_decay") if name in rule.defaults} | {"lr": 1.0}
-        state, found = rule.init(np.zeros(1), **own)._replace(step=taken), []
+        state, found = rule.bind(**own).init(np.zeros(1))._replace(step=taken), []
         for g in grads:
             state = rule.step(state, np.full(1, float(g)), **own)
             named = zip(("params", *rule.slots), state[:-1], strict=True)

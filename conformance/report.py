@@ -258,7 +258,7 @@ from xopt import backends
 backend = backends.get({cell["backend"]!r}, {cell["device"]!r})
 step = {step}
 with backend.session():
-    state = xopt.{rule}_init({params}{hyper}){changed}
+    state = xopt.{rule}.bind({hyper.removeprefix(", ")}).init({params}){changed}
     for {loop}:
         state = step(state, {grad}{hyper})
         print(state)

@@ -6,7 +6,6 @@ fail a run is put into a report. ``CHECKS`` is the one list: ``conformance/fault
 itself, and each is seen by one of these.
 """
 
-import copy
 import datetime
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +22,7 @@ from xopt.conformance import __main__ as command
 from xopt.conformance import candidate, cells, digits, generate, ledger, machine, reference, replay, suite
 from xopt.conformance.bounded import FORMATS, HOST, Bounded, Namespace, Signs, exact
 from xopt.conformance.census import FLOORS, Row, counted, take_census
-from xopt.conformance.faults.planting import updating
+from xopt.conformance.faults.planting import copied, updating
 from xopt.conformance.golden import GOLDENS
 from xopt.conformance.html import write_html
 from xopt.conformance.junit import write_junit
@@ -147,7 +146,7 @@ def changed(name: str, change: Callable[[Any], Any]) -> dict[str, Rule[Any, Any]
 
 def stepping(change: Callable[[Any, Any, Any], Any]) -> dict[str, Rule[Any, Any]]:
     """AdamW whose step gives ``change(state, grad, new state)``."""
-    wrong = copy.copy(RULES["adamw"])
+    wrong = copied(RULES["adamw"])
     wrong.step = lambda state, grad, **hyper: change(state, grad, RULES["adamw"].step(state, grad, **hyper))
     return {"adamw": wrong}
 
@@ -523,12 +522,12 @@ def the_machine_sees_what_only_an_odd_order_shows() -> None:
 
         return step
 
-    counting = copy.copy(RULES["sgd"])  # whose numbers do not depend on the count
+    counting = copied(RULES["sgd"])  # whose numbers do not depend on the count
     counting.step = lambda state, grad, **hyper: RULES["sgd"].step(state, grad, **hyper)._replace(step=state.step + 2)
     must(programs({"sgd": counting}, 5, "sgd").verdict == BROKEN, "a step that counts twice is not seen")
     wrongs = forgets_a_loaded_count, writes_to_the_old_state, writes_to_the_gradient, fails_elsewhere, swaps_leaves
     for wrong in wrongs:
-        rule = copy.copy(RULES["adamw"])
+        rule = copied(RULES["adamw"])
         rule.step = wrong(RULES["adamw"])
         found = programs({"adamw": rule})
         must(found.verdict == BROKEN, f"a step that {wrong.__name__.replace('_', ' ')} is not seen")

@@ -111,7 +111,7 @@ def variants(rule: Any) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
 
 def run(rule: Any, params: Any, grads: Any, start: dict[str, Any] | None = None, **hyper: Any) -> Any:
     """The state after one step for each of ``grads``; ``start`` goes to init, ``hyper`` to each step."""
-    state = rule.init(params, **(start or {}))
+    state = rule.bind(**(start or {})).init(params)
     for grad in grads:
         state = rule.step(state, grad, **hyper)
     return state

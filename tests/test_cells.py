@@ -196,7 +196,7 @@ def test_settings_are_in_range_and_begin_with_the_defaults(name: str, dtype: str
         assert drawn[0] == {}
         assert sum(hyper == {} for hyper in drawn) >= 2
         for hyper in drawn:
-            rule.init(np.zeros(1, dtype), **hyper)  # refuses what is out of range
+            rule.bind(**hyper).init(np.zeros(1, dtype))  # refuses what is out of range
 
 
 @pytest.mark.parametrize("name", xopt.RULES)

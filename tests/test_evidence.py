@@ -247,7 +247,7 @@ def test_the_other_setting_differs_in_every_hyperparameter(rule):
     other = evidence.other_setting(rule)
     assert set(other) == set(rule.defaults)
     assert not [name for name in other if other[name] == rule.defaults[name]]
-    rule.init(np.ones(2), **other)
+    rule.bind(**other).init(np.ones(2))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -50,7 +50,7 @@ def assert_numpys(got: Any, expected: Any) -> None:
 def stepped(fused: Any, rule: Any, library: Any, dtype: str = "float32", steps: int = 4, start: Any = None, **hyper: Any) -> Any:
     """A state after some steps, each compared with NumPy's."""
     start = start or {}
-    state, expected = (rule.init(tree(one, 0, dtype), **start) for one in (library, NUMPY))
+    state, expected = (rule.bind(**start).init(tree(one, 0, dtype)) for one in (library, NUMPY))
     for t in range(1, 1 + steps):
         given = hyper or groups(rule, t)
         state = fused(state, tree(library, 10 * t, dtype), **given)
@@ -374,7 +374,7 @@ def mixed(library: Any, seed: int, dense: bool) -> Any:
 
 def assert_torch_bits(torch: Any, rule: Any, donate: bool, **start: Any) -> None:
     fused, backend = fuse(rule, donate=donate, compiler="torch.compile"), get("torch")
-    state, expected = (rule.init(mixed(library, 0, not donate), **start) for library in (TORCH, NUMPY))
+    state, expected = (rule.bind(**start).init(mixed(library, 0, not donate)) for library in (TORCH, NUMPY))
     for t in range(1, 5):
         hyper = busy(rule) | {"lr": 0.0173 / t, "weight_decay": {name: 0.013 * (name != "one") for name in state.params}} | start
         given, grad = state, mixed(TORCH, 10 * t, not donate)

@@ -1,6 +1,5 @@
 """The laws hold of the rules as they are, and each of them breaks where a fault is planted."""
 
-import copy
 import functools
 import itertools
 import pickle
@@ -13,7 +12,7 @@ import pytest
 
 import xopt
 from xopt.conformance.bounded import FORMATS
-from xopt.conformance.faults.planting import updating
+from xopt.conformance.faults.planting import copied, updating
 from xopt.conformance.laws import LAWS, LEFT_OUT, Kind, check_laws
 from xopt.conformance.results import BROKEN, HELD, LawResult
 from xopt.operations import average
@@ -171,7 +170,7 @@ def aliasing(rule: Rule[Any, Any]) -> Rule[Any, Any]:
 
 def stepped(rule: Rule[Any, Any], step: Callable[..., Any]) -> Rule[Any, Any]:
     """``step(rule.step, state, grad, **hyper)`` stands in for the rule's step."""
-    wrong = copy.copy(rule)
+    wrong = copied(rule)
     wrong.step = lambda state, grad, **hyper: step(rule.step, state, grad, **hyper)
     return wrong
 
@@ -216,7 +215,7 @@ def one_for_all(rule: Rule[Any, Any]) -> Rule[Any, Any]:
 
 def warm(rule: Rule[Any, Any]) -> Rule[Any, Any]:
     """The slots start elsewhere, and the step count too."""
-    wrong = copy.copy(rule)
+    wrong = copied(rule)
 
     def init(params: Any, **hyper: Any) -> Any:
         state = rule.init(params, **hyper)

@@ -1,6 +1,5 @@
 """Programs of operations keep every rule's state right, and find what only an odd order of operations can show."""
 
-import copy
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +11,7 @@ import pytest
 
 import xopt
 from xopt.conformance.bounded import FORMATS
+from xopt.conformance.faults.planting import copied
 from xopt.conformance.golden import GOLDENS
 from xopt.conformance.machine import MACHINE, check_machine
 from xopt.conformance.results import BROKEN, HELD, NOT_RUN, LawResult
@@ -218,7 +218,7 @@ FAULTS = [
 
 def planted(fault: Callable[[Rule[Any, Any]], Step]) -> dict[str, Rule[Any, Any]]:
     right = xopt.RULES["adamw"]
-    wrong = copy.copy(right)
+    wrong = copied(right)
     wrong.step = fault(right)
     return {"adamw": wrong}
 

@@ -50,7 +50,7 @@ def test_nothing_passed_in_changes(rule, off, tree, library):
         new = rule.step(state, grad, **hyper)
         assert frozen(given) == before
         assert leaves(new.params)[0].tobytes() != leaves(state.params)[0].tobytes()  # something did happen
-        rule.init(state.params, **hyper)
+        rule.bind(**hyper).init(state.params)
         assert frozen(given) == before
 
 
@@ -74,7 +74,7 @@ def test_results_share_no_memory(rule, name, beta):
     for shape in ((7,), ()):
         params, grad = (library.array(normal(seed, *shape)) for seed in (0, 1))
         start = hyper if beta != 1.0 else {decay: (0.5,) for decay, value in zero.items() if value == (0.0,)}
-        state = rule.init({"w": params, "b": params}, **start)
+        state = rule.bind(**start).init({"w": params, "b": params})
         for _ in range(2):
             new = rule.step(state, {"w": grad, "b": grad}, **hyper)
             arrays = [memory(x) for x in optree.tree_leaves(new) if hasattr(x, "shape")]

@@ -344,7 +344,7 @@ def test_decay_0_holds_the_gradient_itself(rule, slot, library):
     sequence = rule.ranges[decay].sequence
     start, off = ({decay: (0.5,)}, (0.0,)) if sequence else ({}, 0.0)
     grad = library.array(normal(1, 5))
-    state = rule.step(rule.init(grad, **start), library.array(1e6 * normal(2, 5)), **start)
+    state = rule.step(rule.bind(**start).init(grad), library.array(1e6 * normal(2, 5)), **start)
     kept = getattr(rule.step(state, grad, **{decay: off}), slot)
     kept = kept[0] if sequence else kept
     assert_same_bits(kept, grad * grad if slot == "v" and rule.name in ADAPTIVE else grad)

@@ -286,7 +286,7 @@ def test_masked_arrays_stay_float32_where_a_coefficient_is_1(name: str, way: str
     """lr = 1, and corrections for a bias that has become 1: by a Python number a masked array would widen."""
     rule, plain = xopt.RULES[name], np.array([1.0, 2.0, 3.0], np.float32)
     hyper = {"lr": 1.0} | ({"beta2": 0.5} if "beta2" in rule.defaults else {})
-    state, expected = rule.init(np.ma.MaskedArray(plain, mask=[False, True, False]), **hyper), rule.init(plain, **hyper)
+    state, expected = rule.bind(**hyper).init(np.ma.MaskedArray(plain, mask=[False, True, False])), rule.bind(**hyper).init(plain)
     for count in (0, 200):
         state = step_of(rule, way)(state._replace(step=count), plain, **hyper)
         expected = rule.step(expected._replace(step=count), plain, **hyper)
@@ -640,7 +640,7 @@ def through_file(state: Any, rule: Any, **hyper: Any) -> Any:
     file.seek(0)
     with np.load(file) as saved:
         arrays = [saved[name] for name in saved.files]
-    return optree.tree_unflatten(optree.tree_structure(rule.init(state.params, **hyper)), arrays)
+    return optree.tree_unflatten(optree.tree_structure(rule.bind(**hyper).init(state.params)), arrays)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -650,7 +650,7 @@ def test_states_from_files(rule: Any, way: str | None) -> None:
     params = OrderedDict(w=normal(0, 3, 2).astype(np.float32), b=np.asarray(0.5), half=normal(2, 3).astype(np.float16))
     step = step_of(rule, way)
     for hyper in ({}, off, two):
-        state = rule.step(rule.init(params, **hyper), params, **hyper)
+        state = rule.step(rule.bind(**hyper).init(params), params, **hyper)
         for again in (through_file(state, rule, **hyper), pickle.loads(pickle.dumps(state)), copy.deepcopy(state)):
             one, other = state, again
             for _ in range(2):

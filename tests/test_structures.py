@@ -32,7 +32,7 @@ SETUP = ("params = {'b': numbers((3,), 0), 'a': numbers((2, 3), 1)}", "hyper = d
 
 
 def situation(*stage: str, rule: str = "lion", **more: Any) -> Situation:
-    setup = (*SETUP, f"state = xopt.{rule}_init(params, **hyper)")
+    setup = (*SETUP, f"state = xopt.{rule}.bind(**hyper).init(params)")
     lines = stage or ("grad = {'b': numbers((3,), 7), 'a': numbers((2, 3), 8)}",)
     return Situation("numpy", rule, setup, (), (), (lines,), ())._replace(**more)
 
@@ -282,7 +282,7 @@ def test_each_compiler_that_is_there_is_a_mode() -> None:
 @pytest.mark.parametrize("gradient", ["w", "jax_array((0,), 1)"])
 def test_jax_refuses_an_empty_array_that_is_given_twice_in_our_words(gradient: str) -> None:
     pytest.importorskip("jax", reason="JAX is not installed")
-    setup = ("w = jax_array((0,))", "params = [w, w]", "hyper = dict(lr=0.5)", "state = xopt.lion_init(params, **hyper)")
+    setup = ("w = jax_array((0,))", "params = [w, w]", "hyper = dict(lr=0.5)", "state = xopt.lion.bind(**hyper).init(params)")
     drawn = Situation("jax", "lion", setup, (), (), ((f"grad = [{gradient}, jax_array((0,), 2)]",),), ())
     formats = {f"{dtype} fused": FORMATS[dtype] for dtype in ("float32", "float64")}
     Play(Product(), backends.get("jax"), formats).run(drawn, Mode("fused", "jax.jit", donate=True))

@@ -134,7 +134,7 @@ def test_the_conformance_suite_finds_its_bits(name: str, dtype: str) -> None:
 def test_states_without_slots_and_of_tuples() -> None:
     for rule, hyper in ((xopt.adam, {"beta1": 0.0}), (xopt.aggmo, {"betas": (0.5, 0.0, 0.9, 0.99)}), (xopt.sgd, {})):
         params, step = tree(0, "float32"), fuse(rule, compiler="triton")
-        state, plain = rule.init(params, **hyper), rule.init(numpys(params), **hyper)
+        state, plain = rule.bind(**hyper).init(params), rule.bind(**hyper).init(numpys(params))
         for i in range(2):
             grad = grads(i, "float32")
             state, plain = step(state, grad, **hyper), rule.step(plain, numpys(grad), **hyper)

@@ -32,6 +32,28 @@ class Numbers(dict[Any, Any]):
         return array
 
 
+GIVEN_AWAY: dict[int, Any] = {}
+"""Arrays by which a state that was given away is known, by their identity, as long as they live."""
+
+
+def began(x: Array) -> None:
+    """A new state begins with params that one which was given away may have had: what was given away is the state, not they."""
+    GIVEN_AWAY.pop(id(x), None)
+
+
+def same_shape(x: Array, y: Array) -> bool:
+    """Whether two arrays have one shape. Sizes that a library does not know yet, NaN or None, are alike."""
+    return bool(x.shape == y.shape) or (len(x.shape) == len(y.shape) and all(map(_same_size, x.shape, y.shape)))
+
+
+def _same_size(n: Any, m: Any) -> bool:
+    return bool(n == m) or (_unknown(n) and _unknown(m))
+
+
+def _unknown(n: Any) -> bool:
+    return n is None or bool(n != n)
+
+
 def is_dense(x: Array) -> bool:
     """Whether an array has a number for each place, in one shape, where torch's operations find it, unlike a sparse tensor."""
     layout = getattr(x, "layout", None)

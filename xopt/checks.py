@@ -5,7 +5,7 @@ import math
 import numbers
 import reprlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any
@@ -77,15 +77,17 @@ Betas = Annotated[Any, Interval("[0, 1)", sequence=True)]
 """A sequence of one or more decays."""
 
 
-def check_names(function: str, given: Iterable[str], known: Sequence[str]) -> None:
-    """Raises TypeError for a hyperparameter that the rule does not have, with the nearest one that it has."""
-    for name in given:
-        if name not in known:
-            nearest = [k for k in known if _initials(k) == name or k == _initials(name)]
-            nearest = nearest or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"did you mean {nearest[0]}?" if nearest else f"it takes {', '.join(known)}"
-            msg = f"{function}: unknown hyperparameter {name!r}; {hint}"
-            raise TypeError(msg)
+ALSO_CALLED = {"betas": ("beta1", "beta2"), "momentum": ("beta",), "nus": ("nu1", "nu2"), "step_size": ("lr",)}
+"""Hyperparameters as other libraries call them."""
+
+
+def nearest_names(name: str, known: Sequence[str]) -> list[str]:
+    """The hyperparameters that may be meant by an unknown name."""
+    other = ALSO_CALLED.get(name, ())
+    if other and all(one in known for one in other):
+        return list(other)
+    nearest = [k for k in known if _initials(k) == name or k == _initials(name)]
+    return nearest or ([] if other else difflib.get_close_matches(name, known, n=1, cutoff=0.5))
 
 
 def _initials(name: str) -> str:

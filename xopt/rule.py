@@ -2,6 +2,7 @@
 
 import inspect
 import keyword
+import pickle
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral
@@ -9,12 +10,13 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints
 
 import optree
 
-from xopt.arrays import is_dense
-from xopt.checks import DOUBLE, Interval, as_number, check_hyper, check_names, is_no_number, shown
+from xopt.arrays import began, is_dense
+from xopt.bound import Bound
+from xopt.checks import ALSO_CALLED, Interval, as_number, is_no_number, nearest_names, shown
 from xopt.operations import Array, is_array, is_known_array, namespace
 from xopt.program import record
 from xopt.slots import Schema, Slot
-from xopt.trees import Tree, flatten_like, spread
+from xopt.trees import Tree, flatten_like, is_sequence, is_value, spread
 from xopt.typed import Call, Group, TypedRule, is_scalar, refuse_negative
 
 S = TypeVar("S", bound=tuple[Any, ...])
@@ -56,6 +58,8 @@ class Rule(Generic[S, P]):
         The functions ``<name>_init`` and ``<name>_step``.
     defaults
         The hyperparameters and their default values.
+    of_init
+        Those that decide the form of the state, which alone ``init`` takes.
     program
         What the update does, as a list of operations, where all slots are there.
     """
@@ -74,6 +78,7 @@ class Rule(Generic[S, P]):
             msg = f"Rule: name must be an identifier such as 'lion', as functions and kernels are called by it; got {name!r}"
             raise ValueError(msg)
         self.name = name
+        self.__module__ = update.__module__
         self.state = state
         self.coefficients = coefficients
         self.update = update
@@ -93,6 +98,8 @@ class Rule(Generic[S, P]):
             if slot in self.carried
         ]
         self.schema = Schema(map(self._slot, self.slots))
+        decays = {slot.decay for slot in self.schema}
+        self.of_init = [hyper for hyper in self.defaults if hyper.removesuffix("_warmup") in decays]
         self.compiled: dict[Any, Any] = {}  # what backends have made of the rule
         self._typed: dict[Any, TypedRule] = {}
         self.program = record(self, self.schema.full(self.defaults), coefficients(1, *self.carried.values(), **self.defaults))
@@ -112,6 +119,24 @@ class Rule(Generic[S, P]):
         """Itself, as of a function."""
         return self
 
+    def __reduce__(self) -> str:
+        """Pickled as a function is: by the name of a variable of its module."""
+        names = [name for name, value in vars(sys.modules[self.__module__]).items() if value is self]
+        if not names:
+            msg = f"{self!r} is no variable of {self.__module__}, by which a pickled rule is found again; make it one"
+            raise pickle.PicklingError(msg)
+        return names[0]
+
+    def bind(self, **hyper: Any) -> "Bound[S]":
+        """The rule with hyperparameters: an object with ``init(params)`` and ``step(state, grad, **changed)``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For an unknown hyperparameter, and for a number that is none or out of its range.
+        """
+        return Bound(self, hyper)
+
     def decay_of(self, slot: str, hyper: Mapping[str, Any]) -> Any:
         """The decay of a slot, or of each of its arrays. One that a warm-up leads to is not 0 yet: None."""
         name = self.memory[slot]
@@ -119,6 +144,10 @@ class Rule(Generic[S, P]):
             return None
         decay = hyper.get(name, self.defaults[name])
         return tuple(decay) if self.ranges[name].sequence else decay
+
+    def value_of(self, name: str) -> Callable[[Any], bool]:
+        """What tells a value of a hyperparameter from a tree of values."""
+        return is_sequence if self.ranges[name].sequence else is_value
 
     def typed(self, call: Call, i: int, params: Any) -> TypedRule:
         """The rule for the type of leaf ``i``. Raises TypeError for what is no array of real floating-point numbers."""
@@ -137,8 +166,7 @@ class Rule(Generic[S, P]):
         for i, (typed, leaf, *_) in enumerate(leaves):
             if typed.subclass:
                 typed.refuse_promoted(call, i, leaf, results[i][0])
-        columns = zip(*results, strict=True) if leaves else [()] * (1 + len(slots))
-        return list(map(call.spec.unflatten, columns))
+        return list(map(call.spec.unflatten, zip(*results, strict=True)))
 
     def _prepared(
         self, params: Tree, grad: Tree, slots: list[Tree], t: Any, hyper: dict[str, Any]
@@ -146,6 +174,7 @@ class Rule(Generic[S, P]):
         """Checks all that a step is given. Returns what its updates need, leaf by leaf."""
         self.check_names(self._step_name, hyper)
         leaves, spec = optree.tree_flatten(params)
+        _refuse_no_leaves(self._step_name, params, leaves)
         call = Call(self._step_name, t, spec, {})
         grads, *columns = self.flatten(call, grad, slots)
         found = []
@@ -177,8 +206,25 @@ class Rule(Generic[S, P]):
         return msg
 
     def check_names(self, function: str, hyper: Iterable[str]) -> None:
-        """Raises TypeError for a hyperparameter that the rule does not have."""
-        check_names(function, hyper, tuple(self.defaults))
+        """Raises TypeError for a hyperparameter that the rule does not have, with what may be meant."""
+        for name in hyper:
+            if name not in self.defaults:
+                msg = f"{function}: unknown hyperparameter {name!r}; {self._meant(name)}"
+                raise TypeError(msg)
+
+    def _meant(self, name: str) -> str:
+        known = tuple(self.defaults)
+        nearest = nearest_names(name, known)
+        if nearest:
+            return f"did you mean {' and '.join(nearest)}?"
+        takes = f"it takes {', '.join(known)}"
+        for wanted in {name, *ALSO_CALLED.get(name, ())}:
+            others = [rule for rule in sys.modules["xopt"].RULES.values() if {*known, wanted} <= {*rule.defaults}]
+            if others:
+                nearest_rule = min(others, key=lambda rule: len(rule.defaults))
+                has = f"which has {wanted}" if wanted != name else "which has it"
+                return f"{takes}; there is {nearest_rule.name}, {has}"
+        return takes
 
     def broadcast(self, call: Call, hyper: dict[str, Any]) -> list[dict[str, Any]]:
         """The hyperparameters of each leaf: the same dict for all, unless one of them is a tree that is a prefix of params.
@@ -186,15 +232,11 @@ class Rule(Generic[S, P]):
         Leaves to which the trees give the same numbers share one dict.
         """
         spec = call.spec
-        trees = {
-            name: value
+        columns = {
+            name: spread(call.function, name, value, spec, self.value_of(name))
             for name, value in hyper.items()
-            if not self.ranges[name].sequence and value is not None and not optree.tree_is_leaf(value)
+            if not self.value_of(name)(value)
         }
-        if not spec.num_leaves:  # no dtype to check the values for; float64 holds the most
-            for name in hyper.keys() - trees.keys():
-                check_hyper(call.function, name, hyper[name], self.ranges[name], DOUBLE)
-        columns = {name: spread(call.function, name, value, spec) for name, value in trees.items()}
         if not columns:
             return [hyper] * spec.num_leaves
         keys = list(zip(*[[x if type(x) is float else id(x) for x in column] for column in columns.values()], strict=True))
@@ -233,12 +275,28 @@ def _next_count(function: str, count: Any) -> Any:
     raise TypeError(what + hint)
 
 
+def _refuse_no_leaves(function: str, params: Tree, leaves: Sequence[Any]) -> None:
+    """Raises where there is nothing to step: TypeError for None, ValueError for a tree without leaves."""
+    if params is None:
+        msg = f"{function}: params must be an array or a tree of arrays, got None"
+        raise TypeError(msg)
+    if not leaves:
+        msg = f"{function}: params must be a tree of at least one array, got {shown(params)}"
+        raise ValueError(msg)
+
+
 def _init_function(rule: Rule[Any, Any]) -> Any:
     function = f"{rule.name}_init"
 
     def init(params: Tree, **hyper: Any) -> Any:
         rule.check_names(function, hyper)
+        for name in hyper:
+            if name not in rule.of_init:
+                takes = f"takes {', '.join(rule.of_init)}" if rule.of_init else "takes none"
+                msg = f"{function}: {name} belongs to {rule.name}_step, and init {takes}; {rule.name}.bind({name}=...) serves both"
+                raise TypeError(msg)
         leaves, spec = optree.tree_flatten(params)
+        _refuse_no_leaves(function, params, leaves)
         call = Call(function, spec=spec)
         own = rule.broadcast(call, hyper)
         slots = []
@@ -249,8 +307,8 @@ def _init_function(rule: Rule[Any, Any]) -> Any:
                 typed.refuse(call, i, "params", leaf, leaf, typed.dtype)
             with typed.beside(leaf):
                 slots.append([typed.fresh(slot, leaf, rule.defaults | own[i]) for slot in rule.slots])
-        columns = zip(*slots, strict=True) if leaves else [[]] * len(rule.slots)
-        return rule.state._make([params, *map(spec.unflatten, columns), 0])
+        began(leaves[0])
+        return rule.state._make([params, *map(spec.unflatten, zip(*slots, strict=True)), 0])
 
     _document(init, rule, function, ["params"], _INIT_DOC)
     return init
@@ -275,9 +333,10 @@ def _step_function(rule: Rule[Any, Any]) -> Any:
 
 def _document(function: Any, rule: Rule[Any, Any], name: str, positional: list[str], doc: str) -> None:
     """Gives ``function`` its public name, the rule's own signature, so that ``help`` shows it, and its documentation."""
-    hyper = [p for p in inspect.signature(rule.coefficients).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    taken = rule.of_init if doc is _INIT_DOC else rule.defaults
+    hyper = [p for p in inspect.signature(rule.coefficients).parameters.values() if p.name in taken]
     function.__name__ = function.__qualname__ = name
-    function.__module__ = "xopt"
+    function.__module__ = "xopt" if rule.__module__.startswith("xopt.") else rule.__module__
     function.__signature__ = inspect.Signature(
         [inspect.Parameter(p, inspect.Parameter.POSITIONAL_OR_KEYWORD) for p in positional]
         + [p.replace(annotation=p.empty) for p in hyper],

@@ -1,5 +1,6 @@
 """Trees of arrays: their leaves in one order, paired by key, and what does not fit in words."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -26,29 +27,29 @@ def flatten_like(function: str, spec: optree.PyTreeSpec, name: str, tree: Tree) 
         raise ValueError(msg) from None
 
 
-def spread(function: str, name: str, value: Any, spec: optree.PyTreeSpec) -> list[Any]:
+def spread(function: str, name: str, value: Any, spec: optree.PyTreeSpec, value_of: Callable[[Any], bool]) -> list[Any]:
     """For each leaf of params the value of a tree that is a prefix of them, paired by key. None is a value too.
 
     Raises ValueError where it is no prefix, with the first difference.
     """
     try:
-        found = _spread(value, spec)
+        found = _spread(value, spec, value_of)
     except ValueError:
         found = [value]
-    if not all(type(x) is float or _is_value(x) for x in found):
-        what = "a number, a 0-d array or a tree that is a prefix of params"
-        msg = f"{function}: {name} must be {what}; {_difference(name, spec, value, prefix=True)}"
+    if not all(type(x) is float or value_of(x) for x in found):
+        one = "a sequence of numbers" if value_of is is_sequence else "a number, a 0-d array"
+        msg = f"{function}: {name} must be {one} or a tree that is a prefix of params; {_difference(name, spec, value, value_of)}"
         raise ValueError(msg)
     return found
 
 
-def _spread(value: Any, spec: optree.PyTreeSpec) -> list[Any]:
-    if spec.is_leaf() or _is_value(value):
+def _spread(value: Any, spec: optree.PyTreeSpec, value_of: Callable[[Any], bool]) -> list[Any]:
+    if spec.is_leaf() or value_of(value):
         return [value] * spec.num_leaves
     with suppress(ValueError):  # the whole tree, as a rule: the short way
         return spec.flatten_up_to(value)
     below = zip(_level(spec).flatten_up_to(value), spec.children(), strict=True)
-    return [x for part, child in below for x in _spread(part, child)]
+    return [x for part, child in below for x in _spread(part, child, value_of)]
 
 
 def _level(spec: optree.PyTreeSpec) -> optree.PyTreeSpec:
@@ -56,17 +57,25 @@ def _level(spec: optree.PyTreeSpec) -> optree.PyTreeSpec:
     return spec.one_level() or spec
 
 
-def _is_value(x: Any) -> bool:
+def is_value(x: Any) -> bool:
+    """Whether ``x`` is no tree but one value, None included."""
     return x is None or optree.tree_is_leaf(x)
 
 
-def _difference(name: str, spec: optree.PyTreeSpec, tree: Tree, *, prefix: bool = False, path: str = "") -> str:
-    """The first place where a tree is not that of params, in words."""
+def is_sequence(x: Any) -> bool:
+    """Whether ``x`` is no tree of sequences but one, or nothing of the kind."""
+    return is_value(x) or (isinstance(x, list | tuple) and all(map(is_value, x)))
+
+
+def _difference(
+    name: str, spec: optree.PyTreeSpec, tree: Tree, value_of: Callable[[Any], bool] | None = None, path: str = ""
+) -> str:
+    """The first place where a tree is not that of params, or no prefix of it where ``value_of`` tells its values, in words."""
     here, there = f"{name}{path}", f"params{path}"
-    if prefix and _is_value(tree):
+    if value_of and value_of(tree):
         return ""  # not here
     if spec.is_leaf():
-        return f"{here} is {_container(optree.tree_structure(tree))}, but {there} is an array" if prefix else ""
+        return f"{here} is {_container(optree.tree_structure(tree))}, but {there} is an array" if value_of else ""
     level = _level(spec)
     try:
         parts = level.flatten_up_to(tree)
@@ -85,7 +94,7 @@ def _difference(name: str, spec: optree.PyTreeSpec, tree: Tree, *, prefix: bool 
             return f"{here}{surplus[0].codify('')} is superfluous"
         return f"{here} is {_container(theirs)}, but {there} is {_container(spec)}"
     below = zip(parts, spec.children(), level.accessors(), strict=True)
-    found = (_difference(name, child, part, prefix=prefix, path=path + accessor.codify("")) for part, child, accessor in below)
+    found = (_difference(name, child, part, value_of, path + accessor.codify("")) for part, child, accessor in below)
     return next(filter(None, found), "")
 
 

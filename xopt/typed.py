@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import optree
 from array_api_compat import is_cupy_array, is_numpy_array
 
-from xopt.arrays import Numbers, devices, is_dense, is_shared, placed
+from xopt.arrays import Numbers, devices, is_dense, is_shared, placed, same_shape
 from xopt.checks import DOUBLE, Interval, Precision, as_number, check_hyper, shown
 from xopt.operations import Array, has_dtype, is_array, is_subclass, namespace
 from xopt.slots import each
@@ -214,7 +214,7 @@ class TypedRule:
             return False
         if self.one_device:
             return bool(x.shape == params.shape)
-        return is_dense(x) and x.shape == params.shape and self._same_devices(x, params)
+        return is_dense(x) and same_shape(x, params) and self._same_devices(x, params)
 
     def _same_devices(self, x: Array, y: Array) -> bool:
         """A traced array may have no device yet."""
@@ -236,7 +236,7 @@ class TypedRule:
         if not is_dense(x):
             msg = f"{one} is a sparse or nested tensor, or one of MKL-DNN's; make it dense, or pass its parts as arrays"
             raise TypeError(msg)
-        if x.shape != params.shape:
+        if not same_shape(x, params):
             msg = f"{one} has shape {tuple(x.shape)} but {other} has {tuple(params.shape)}; nothing is broadcast"
             raise ValueError(msg)
         msg = f"{one} is on device {devices(x)} but {other} is on {devices(params)}; move one of them"

@@ -1358,7 +1358,7 @@ CORE = [
         "ademamix",
         "step count: starts at 1",
         "The first step is the second.",
-        ("rule.py", "*map(spec.unflatten, columns), 0]", "*map(spec.unflatten, columns), 1]"),
+        ("rule.py", "*map(spec.unflatten, zip(*slots, strict=True)), 0]", "*map(spec.unflatten, zip(*slots, strict=True)), 1]"),
         seen="google-deepmind/optax#1744",
     ),
     _core(
@@ -1388,8 +1388,8 @@ CORE = [
         "Each leaf is given another's slots, as by a file with another order.",
         (
             "rule.py",
-            "return list(map(call.spec.unflatten, columns))",
-            "return [call.spec.unflatten(column if at == 0 else column[::-1]) for at, column in enumerate(columns)]",
+            "return list(map(call.spec.unflatten, zip(*results, strict=True)))",
+            "return [call.spec.unflatten(column if at == 0 else column[::-1]) for at, column in enumerate(zip(*results, strict=True))]",
         ),
     ),
     _core(

@@ -50,7 +50,8 @@ def refusals(rule: Rule[Any, Any]) -> Iterator[Refusal]:
 
 
 def _one_step(rule: Rule[Any, Any], params: Any, grad: Any, hyper: dict[str, Any]) -> Any:
-    return rule.step(rule.init(params, **hyper), grad, **hyper)
+    bound = rule.bind(**hyper)
+    return bound.step(bound.init(params), grad)
 
 
 def _bad_values(interval: Interval) -> Iterator[tuple[Any, type[Exception]]]:

@@ -239,8 +239,8 @@ TREES = (
         "Slots are in a dict whatever params are in.",
         (
             "rule.py",
-            "[params, *map(spec.unflatten, columns), 0]",
-            "[params, *(dict(x) if isinstance(x, dict) else x for x in map(spec.unflatten, columns)), 0]",
+            "[params, *map(spec.unflatten, zip(*slots, strict=True)), 0]",
+            "[params, *(dict(x) if isinstance(x, dict) else x for x in map(spec.unflatten, zip(*slots, strict=True))), 0]",
         ),
         rules=("lion",),
     ),

@@ -236,7 +236,7 @@ class Lab:
         given = [chosen.defaults | dict(h) for h in each]
         plain = [{name: optree.tree_map(_value, h[name], none_is_leaf=True) for name in chosen.defaults} for h in given]
         step = self.stepper(chosen)
-        state = chosen.init(self.array(params), **plain[0])._replace(step=self.taken)
+        state = chosen.bind(**plain[0]).init(self.array(params))._replace(step=self.taken)
         start = _vectors(self, state)
         states = [dict(_named(chosen, start))]
         for t, h in enumerate(plain):

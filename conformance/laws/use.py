@@ -30,7 +30,7 @@ RULES = ("sgd", "momentum", "nesterov", "qhm", "aggmo", "adam", "adamw", "nadam"
 )
 def starts(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case)
-    state = lab.rule.init(lab.array(case.params), **hyper)
+    state = lab.rule.bind(**hyper).init(lab.array(case.params))
     lab.holds(state.step == 0, "the step count is not 0")
     expected = start(lab.golden, FLOAT, FLOAT.number(0.0), lab.golden.defaults | hyper)
     for name, slot, want in zip(lab.rule.slots, state[1:-1], expected[1:], strict=True):
@@ -75,7 +75,7 @@ def inputs_stay(lab: Lab, case: Case) -> None:
                 array.flags.writeable = False
     before = bytes_of(lab, (state, grad))
     lab.step(state, grad, **hyper)
-    lab.rule.init(state.params, **hyper)
+    lab.rule.bind(**hyper).init(state.params)
     lab.holds(bytes_of(lab, (state, grad)) == before, "an input has changed")
 
 
@@ -91,7 +91,7 @@ def inputs_stay(lab: Lab, case: Case) -> None:
 def memory_is_its_own(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case)
     params, grad = lab.array(case.params), lab.array(case.grads[0])
-    first = lab.rule.init(params, **hyper)
+    first = lab.rule.bind(**hyper).init(params)
     second = lab.step(first, grad, **hyper)
     old, slots, new = ([x for x in _arrays(tuple(s)) if x is not None] for s in (first[:-1], second[1:-1], second[:-1]))
     if lab.backend.name == "numpy":
@@ -120,7 +120,7 @@ def memory_is_its_own(lab: Lab, case: Case) -> None:
 )
 def form_stays(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case)
-    state = lab.rule.init(tree_of(lab, case.params), **hyper)._replace(step=lab.taken)
+    state = lab.rule.bind(**hyper).init(tree_of(lab, case.params))._replace(step=lab.taken)
     form, devices = _form(state), _devices(state)
     for name, slot in zip(lab.rule.slots, state[1:-1], strict=True):
         for x in optree.tree_leaves(slot):
@@ -143,7 +143,7 @@ def form_stays(lab: Lab, case: Case) -> None:
 def steps_are_counted(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case)
     step = lab.stepper()
-    state = lab.rule.init(lab.array(case.params), **hyper)._replace(step=lab.taken)
+    state = lab.rule.bind(**hyper).init(lab.array(case.params))._replace(step=lab.taken)
     for t, grad in enumerate(case.grads, start=lab.taken + 1):
         state = step(state, lab.array(grad), **hyper)
         lab.holds(int(state.step) == t, f"the step count is {int(state.step)} after {t} steps")
@@ -241,7 +241,7 @@ def no_hidden_state(lab: Lab, case: Case) -> None:
     hyper, other = lab.hyper(case), lab.hyper(case, lr=0.5)
     alone = [state_after(lab, case, **h) for h in (hyper, other)]
     lab.holds(bytes_of(lab, alone[0]) == bytes_of(lab, state_after(lab, case, **hyper)), "the same run has other bits")
-    states = [lab.rule.init(lab.array(case.params), **h)._replace(step=lab.taken) for h in (hyper, other)]
+    states = [lab.rule.bind(**h).init(lab.array(case.params))._replace(step=lab.taken) for h in (hyper, other)]
     for grad in case.grads:
         states = [lab.step(s, lab.array(grad), **h) for s, h in zip(states, (hyper, other), strict=True)]
     lab.holds(bytes_of(lab, states) == bytes_of(lab, alone), "runs that take turns disturb each other")
@@ -280,7 +280,7 @@ def state_after(lab: Lab, case: Case, **hyper: Any) -> Any:
 def run_tree(lab: Lab, trees: list[Any], hyper: dict[str, Any]) -> Any:
     """The state after a run on trees: the first is the start, the others are gradients."""
     params, *grads = trees
-    state = lab.rule.init(params, **hyper)._replace(step=lab.taken)
+    state = lab.rule.bind(**hyper).init(params)._replace(step=lab.taken)
     for grad in grads:
         state = lab.step(state, grad, **hyper)
     return state

@@ -306,7 +306,7 @@ class Draft:
     # Trees.
 
     def _tree(self) -> Node:
-        top = self.pick(("leaf", *CONTAINERS, *CONTAINERS, "many", "empty"))
+        top = self.pick(("leaf", *CONTAINERS, *CONTAINERS, "many"))
         if top == "leaf":
             self.note("one leaf alone")
             tree: Node = self._leaf()
@@ -314,9 +314,6 @@ class Draft:
             self.many = self.pick(MANY)
             self.note(f"{self.many} leaves")
             tree = (self.pick(MAPPINGS), [("first", self._leaf()), ("many", ("many", self.many))])
-        elif top == "empty":
-            self.note("no leaves")
-            tree = (self.pick(("dict", "list")), [])
         else:
             tree = self._container(top, 0)
         self.setup.append(f"params = {self._text(tree, lambda i: f'w{i}', self._many)}")
@@ -490,7 +487,7 @@ class Draft:
         rule = self.rule.name
         hyper = self.hyper
         self.setup.append(f"hyper = {hyper}")
-        self.setup.append(f"state = xopt.{rule}_init(params, **hyper)")
+        self.setup.append(f"state = xopt.{rule}.bind(**hyper).init(params)")
         if self.one_in(2):
             self.note("stepped before")
             grad = self._gradient_text(lambda i: self._plain_gradient(i, 50 + i), 50)

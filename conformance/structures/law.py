@@ -151,7 +151,7 @@ class Play:
             _must(paths.same_form(state.params, column), f"state.{name} after init: ")
         for path, x in paths.leaves(state.params):
             own, dtype = _own(hyper, path), _dtype(x)
-            alone = rule.init(np.zeros(tuple(x.shape), "float64" if dtype == "float64" else "float32"), **own)
+            alone = rule.bind(**own).init(np.zeros(tuple(x.shape), "float64" if dtype == "float64" else "float32"))
             for name, column, want in zip(rule.slots, state[1:-1], alone[1:-1], strict=True):
                 where = f"state.{name}{paths.code(path)} after init"
                 self._same_slot(where, paths.at(column, path), want, _compute(dtype))

@@ -53,7 +53,7 @@ def compile_all() -> None:
             x, strided = cupy.ones(3, dtype), cupy.ones((4, 6), dtype)[::2, ::2]
             for start, hyper in variants(rule) if dtype == "float32" else [({}, {})]:
                 for step, params in ((rule.step, x), (fuse(rule), x), (fuse(rule), [x, x])):
-                    step(rule.init(params, **start), params, **hyper)
+                    step(rule.bind(**start).init(params), params, **hyper)
             for step in (rule.step, fuse(rule)):
                 step(rule.init(strided), strided)
 

@@ -25,7 +25,7 @@ def on_device(tree):
 
 def steps(rule, step, params, grad, *hypers, start=None):
     """The states after each of some steps."""
-    state, states = rule.init(params, **(start or {})), []
+    state, states = rule.bind(**(start or {})).init(params), []
     for hyper in hypers:
         state = step(state, grad, **hyper)
         states.append(state)
@@ -125,7 +125,7 @@ def test_other_numbers_never_compile(rule, monkeypatch):
     x = cupy.ones(9, "f4")
     start = {"betas": (0.1, 0.2, 0.3)} if "betas" in rule.defaults else {}
     for params in (x, [x, x, x]):
-        state, step = rule.init(params, **start), fuse(rule)
+        state, step = rule.bind(**start).init(params), fuse(rule)
         for k in range(1, 5):
             hyper = {"lr": 0.1 / k, "weight_decay": 0.01 * k, "eps": 1e-8 * k, "alpha": 1.0 * k, "nu": 0.1 * k, "nu1": 0.1 * k}
             hyper |= dict.fromkeys(("beta", "beta1", "beta2", "beta3"), 1 - 0.1**k)
