@@ -234,7 +234,7 @@ def fuse(rule: Any, *, donate: bool = False, compiler: str | None = None) -> "Fu
     """
     given, rule = rule, getattr(rule, "rule", rule)
     if not isinstance(rule, Rule) or given is rule.init:
-        msg = f"fuse: rule must be a rule, its step or what it is bound to, such as xopt.lion or xopt.lion_step, got {given!r}"
+        msg = f"fuse: rule must be a rule or its step, such as xopt.lion or xopt.lion_step, got {given!r}"
         raise TypeError(msg)
     from xopt.backends import BACKENDS  # which import this module
 

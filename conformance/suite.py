@@ -147,7 +147,15 @@ class Report:
                 own = [cell for cell in self.cells if name in _names(cell)[what]]
                 if not any(cell.verdict != NOT_RUN for cell in own):
                     problems.append(f"The {what} {name} was asked for, and nothing of it was checked: {_reasons(own)}.")
-        return problems
+        return problems + self._lawless
+
+    @property
+    def _lawless(self) -> list[str]:
+        """Rules of which nothing but their golden says what they are."""
+        lawful = {law.rule for law in self.laws if law.law in NAMES}
+        ran = "profile" in self.about and self.laws
+        rules = dict.fromkeys(cell.rule for cell in self.cells if cell.verdict != NOT_RUN) if ran else ()
+        return [f"No law chose {rule}: see its traits in xopt.conformance.laws.traits." for rule in rules if rule not in lawful]
 
     @property
     def _short(self) -> list[str]:

@@ -44,7 +44,7 @@ def test_hashes_name_all_that_decides():
 
 
 def test_every_rule_computes_with_the_common_modules():
-    beside = {f"xopt.{name}" for name in ("arrays", "checks", "program", "rule", "slots", "trees", "typed")}
+    beside = {f"xopt.{name}" for name in ("arrays", "bound", "checks", "program", "rule", "slots", "trees", "typed")}
     for name in RULES:
         assert set(evidence.modules(f"xopt.rules.{name}", within="xopt")) == {f"xopt.rules.{name}", *evidence.ARITHMETIC, *beside}
 

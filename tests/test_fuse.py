@@ -462,11 +462,6 @@ def test_help_shows_the_rule() -> None:
     assert "as one pass over memory, over the state passed in" in fused.__doc__
 
 
-def test_an_empty_tree() -> None:
-    state = xopt.lion_init({})
-    assert fuse(xopt.lion)(state, {}) == xopt.lion_step(state, {})
-
-
 def test_trees_may_change_between_steps() -> None:
     fused = fuse(xopt.momentum)
     for params in (

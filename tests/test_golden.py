@@ -549,7 +549,7 @@ def test_rules_compute_their_goldens(name: str, changes: dict[str, Any]) -> None
     """In NumPy's float64, to twelve digits of the largest number met: a coarse check, the derived bounds are elsewhere."""
     rule = xopt.RULES[name]
     start_, columns = [0.7, -1.3, 0.0], [random_gradients(seed) for seed in (4, 5, 6)]
-    state = rule.init(np.asarray(start_), **changes)
+    state = rule.bind(**changes).init(np.asarray(start_))
     goldens = [trajectory(name, MP, x, grads, **changes) for x, grads in zip(start_, columns, strict=True)]
     for t in range(1, STEPS + 1):
         before, state = state, rule.step(state, np.asarray([grads[t - 1] for grads in columns]), **changes)

@@ -96,10 +96,10 @@ def test_suites_and_totals(report: dict[str, Any], tmp_path: Path) -> None:
 def test_a_failure_shows_the_program(report: dict[str, Any], tmp_path: Path) -> None:
     wrong, broken, replayed, stale, run = parsed(report, tmp_path).iter("failure")
     assert wrong.attrib["message"] == "wrong: lion float32 bits and bound on torch cpu eager"
-    assert "xopt.lion_init(" in str(wrong.text)
+    assert "xopt.lion.bind(" in str(wrong.text)
     assert "broken: adam float32 a<b" in broken.attrib["message"]
     assert '"program"' in str(broken.text)
-    assert "xopt.adam_init(" in str(replayed.text)
+    assert "xopt.adam.bind(" in str(replayed.text)
     assert stale.attrib["message"] == "stale: It is stale."
     assert run.attrib["message"] == "lion is wrong"
     assert str(run.text).startswith("lion is wrong\na<b")

@@ -30,7 +30,6 @@ TREES = {
     "namedtuple": lambda a, b, _: Layer(a, b),
     "nested": lambda a, b, c: {"first": Layer(a, [b]), "last": (c,)},
     "none leaf": lambda a, *_: {"w": a, "b": None},
-    "empty tree": lambda *_: {},
     "empty branch": lambda _, b, __: {"w": [], "b": (b,)},
 }
 
@@ -47,7 +46,20 @@ def test_all_is_exact():
     conversions = [name for name, f in vars(xopt.conversions).items() if name.startswith(("qh", "aggmo_")) and callable(f)]
     assert len(conversions) == 18
     assert sorted(xopt.__all__) == sorted(["RULES", "Rule", *functions, *conversions])
-    modules = {"arrays", "checks", "conversions", "operations", "program", "rule", "rules", "scalars", "slots", "trees", "typed"}
+    modules = {
+        "arrays",
+        "bound",
+        "checks",
+        "conversions",
+        "operations",
+        "program",
+        "rule",
+        "rules",
+        "scalars",
+        "slots",
+        "trees",
+        "typed",
+    }
     modules |= {"backends", "conformance"}
     assert {name for name in vars(xopt) if not name.startswith("_")} - set(xopt.__all__) <= modules
 
@@ -78,7 +90,9 @@ SIGNATURES = {
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_signature_shows_hyperparameters_and_defaults(name):
     assert str(inspect.signature(getattr(xopt, f"{name}_step"))) == f"(state, grad, *, {SIGNATURES[name]})"
-    assert str(inspect.signature(getattr(xopt, f"{name}_init"))) == f"(params, *, {SIGNATURES[name]})"
+    rule = xopt.RULES[name]
+    of_init = ", ".join(f"{hyper}={rule.defaults[hyper]!r}" for hyper in rule.of_init)
+    assert str(inspect.signature(rule.init)) == (f"(params, *, {of_init})" if of_init else "(params)")
 
 
 def test_help_shows_signature_ranges_and_the_rule(rule):
@@ -87,7 +101,8 @@ def test_help_shows_signature_ranges_and_the_rule(rule):
         assert function.__module__ == "xopt"
         text = inspect.getdoc(function)
         for hyper, default in rule.defaults.items():
-            assert f"{hyper} : in {rule.ranges[hyper].text}, default {default!r}" in text
+            shown = f"{hyper} : in {rule.ranges[hyper].text}, default {default!r}" in text
+            assert shown == (function is rule.step or hyper in rule.of_init)
         assert inspect.cleandoc(inspect.getmodule(rule.update).__doc__) in text
 
 

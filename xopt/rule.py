@@ -290,11 +290,6 @@ def _init_function(rule: Rule[Any, Any]) -> Any:
 
     def init(params: Tree, **hyper: Any) -> Any:
         rule.check_names(function, hyper)
-        for name in hyper:
-            if name not in rule.of_init:
-                takes = f"takes {', '.join(rule.of_init)}" if rule.of_init else "takes none"
-                msg = f"{function}: {name} belongs to {rule.name}_step, and init {takes}; {rule.name}.bind({name}=...) serves both"
-                raise TypeError(msg)
         leaves, spec = optree.tree_flatten(params)
         _refuse_no_leaves(function, params, leaves)
         call = Call(function, spec=spec)
@@ -307,6 +302,11 @@ def _init_function(rule: Rule[Any, Any]) -> Any:
                 typed.refuse(call, i, "params", leaf, leaf, typed.dtype)
             with typed.beside(leaf):
                 slots.append([typed.fresh(slot, leaf, rule.defaults | own[i]) for slot in rule.slots])
+        for name in hyper:  # which is right in itself
+            if name not in rule.of_init:
+                takes = f"takes {', '.join(rule.of_init)}" if rule.of_init else "takes none"
+                msg = f"{function}: {name} belongs to {rule.name}_step, and init {takes}; {rule.name}.bind({name}=...) serves both"
+                raise TypeError(msg)
         began(leaves[0])
         return rule.state._make([params, *map(spec.unflatten, zip(*slots, strict=True)), 0])
 
@@ -341,7 +341,7 @@ def _document(function: Any, rule: Rule[Any, Any], name: str, positional: list[s
         [inspect.Parameter(p, inspect.Parameter.POSITIONAL_OR_KEYWORD) for p in positional]
         + [p.replace(annotation=p.empty) for p in hyper],
     )
-    ranges = "\n".join(f"{p.name} : in {rule.ranges[p.name].text}, default {p.default!r}" for p in hyper)
+    ranges = "\n".join(f"{p.name} : in {rule.ranges[p.name].text}, default {p.default!r}" for p in hyper) or "None."
     function.__doc__ = doc.format(rule=rule.name, state=rule.state.__name__, hyper=ranges, doc=rule.doc)
     function.rule = rule
 

@@ -63,8 +63,8 @@ def is_value(x: Any) -> bool:
 
 
 def is_sequence(x: Any) -> bool:
-    """Whether ``x`` is no tree of sequences but one, or nothing of the kind."""
-    return is_value(x) or (isinstance(x, list | tuple) and all(map(is_value, x)))
+    """Whether ``x`` is no tree of sequences but one, right or wrong."""
+    return is_value(x) or (isinstance(x, list | tuple) and (not x or any(map(is_value, x))))
 
 
 def _difference(

@@ -13,9 +13,9 @@ import optree
 from xopt.checks import Interval, Precision
 from xopt.conformance.generate import PRECISIONS
 from xopt.conformance.laws.lab import NOT_TRACED, POOL, Case, Kind, Lab, Laws
-from xopt.conformance.laws.use import RULES, bytes_of, refused, run_tree, state_after, still_steps, tree_of
+from xopt.conformance.laws.traits import CARRYING, EVERY
+from xopt.conformance.laws.use import bytes_of, refused, run_tree, state_after, still_steps, tree_of
 from xopt.conformance.structures.paths import at, code, leaves, prefix_at
-from xopt.rules import RULES as ALL
 
 LAWS = Laws()
 
@@ -60,7 +60,7 @@ def as_kind(lab: Lab, kind: str, x: Any) -> Any:
     "An int, a fraction, a NumPy scalar of any width and a 0-d array of NumPy or of the library give the bits of the same float.",
     "design",
     [],
-    RULES,
+    EVERY,
     modes=NOT_TRACED,
 )
 def kind_of_a_number(lab: Lab, case: Case) -> None:
@@ -110,7 +110,7 @@ def outside(interval: Interval, precision: Precision) -> list[float]:
     "what is no number are refused and named.",
     "design",
     [],
-    RULES,
+    EVERY,
     modes=NOT_TRACED,
 )
 def hyper_is_refused(lab: Lab, case: Case) -> None:
@@ -152,7 +152,7 @@ class Pair(NamedTuple):
     "Each hyperparameter may be a tree, as deep as it likes: each leaf steps as it does alone with its own numbers.",
     "design",
     [35],
-    RULES,
+    EVERY,
     modes=NOT_TRACED,
 )
 def hyper_makes_groups(lab: Lab, case: Case) -> None:
@@ -194,7 +194,7 @@ def _leaves(state: Any) -> Iterator[tuple[Any, ...]]:
     "Leaves that carry different numbers, and share all else, step as each does alone.",
     "design",
     [35],
-    [name for name, rule in ALL.items() if rule.carried],
+    CARRYING,
     modes=NOT_TRACED,
 )
 def carried_numbers_are_each_leafs_own(lab: Lab, case: Case) -> None:

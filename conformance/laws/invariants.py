@@ -7,8 +7,8 @@ import numpy as np
 
 from xopt.conformance.bounded import Bounded
 from xopt.conformance.laws.lab import NOT_TRACED, STEPS, Case, Kind, Lab, Laws, given, nearest, number, rows
-from xopt.conformance.laws.responses import ADAPTIVE, square_weights, weights
-from xopt.conformance.laws.symmetries import LINEAR
+from xopt.conformance.laws.responses import ADAPTIVE_RULES, LINEAR_RULES, square_weights, weights
+from xopt.conformance.laws.traits import EVERY, MEANS, degrees
 from xopt.conformance.numbers import multiprecision
 
 LAWS = Laws()
@@ -65,7 +65,7 @@ def _remembering(lab: Lab, case: Case, **fixed: Any) -> dict[str, Any]:
     "No gradients make the Adam family step farther than the root of the sum of a_k^2 / b_k, with a_k and b_k the weights by age.",
     CAUCHY,
     [52],
-    ADAPTIVE,
+    ADAPTIVE_RULES,
 )
 def longest_step(lab: Lab, case: Case) -> None:
     hyper = _remembering(lab, case)
@@ -81,7 +81,7 @@ def longest_step(lab: Lab, case: Case) -> None:
     "Gradients in proportion to a_k / b_k, and eps=0, make the Adam family step just as far as it can.",
     CAUCHY,
     [52],
-    ADAPTIVE,
+    ADAPTIVE_RULES,
     modes=NOT_TRACED,  # its hyperparameters are its own, and compilers bake them in
     dtypes=(
         "float32",
@@ -113,12 +113,12 @@ def longest_step_is_taken(lab: Lab, case: Case) -> None:
     "Where no step is longer than lr * B, parameters within B / weight_decay stay there.",
     "Loshchilov and Hutter 2019; Chen et al. 2024",
     [53],
-    [*LINEAR, "adamw", "nadam", "qhadam", "ademamix"],
+    [*LINEAR_RULES, "adamw", "nadam", "qhadam", "ademamix"],
 )
 def decay_box(lab: Lab, case: Case) -> None:
     fixed = {"nu2": 1.0} if lab.has("nu2") else {}
     hyper = lab.hyper(case, lr=0.125, weight_decay=4.0, **fixed)
-    if lab.rule.name in LINEAR:
+    if lab.rule.name in LINEAR_RULES:
         lengths = [sum(abs(w) for w in weights(lab.rule.name, hyper, t, lab.taken)) for t in range(1, STEPS + 1)]
         limit = nearest(max(lengths) * max(_N.number(float(np.max(np.abs(g)))) for g in case.nonzero) / 4)
     else:
@@ -134,7 +134,7 @@ def decay_box(lab: Lab, case: Case) -> None:
     "An average of gradients is no larger than the largest of them; one of squares is not negative either.",
     "design: a mean",
     [54],
-    ["adam", "adamw", "nadam", "qhadam", "ademamix", "lion"],
+    MEANS,
 )
 def averages_in_range(lab: Lab, case: Case) -> None:
     run = lab.run(case.params, case.nonzero, lab.hyper(case))
@@ -142,9 +142,10 @@ def averages_in_range(lab: Lab, case: Case) -> None:
     for slot in run.slots:
         if slot not in lab.rule.carried:
             limit = given(largest)
-            lab.at_most(abs(run[slot].bounded), limit * limit if slot == "v" else limit)
-    if "v" in run:
-        lab.holds(np.all(run["v"].value >= 0), "an average of squares is negative")
+            squares = (degrees(lab.right) or {}).get(slot) == 2
+            lab.at_most(abs(run[slot].bounded), limit * limit if squares else limit)
+            if squares:
+                lab.holds(np.all(run[slot].value >= 0), "an average of squares is negative")
 
 
 @LAWS.add(
@@ -223,7 +224,7 @@ def _aggmo_on_a_quadratic(lab: Lab, case: Case, share: float) -> tuple[Bounded, 
     "A run in a narrower dtype stays within its derived bound of the run in float64.",
     "running error analysis: Higham 2002, section 3.3",
     [60],
-    [*LINEAR, *ADAPTIVE, "lion"],
+    EVERY,
     dtypes=("float16", "bfloat16", "float32"),
     modes=NOT_TRACED,  # a second dtype is compiled anew
 )

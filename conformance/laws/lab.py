@@ -18,8 +18,10 @@ from xopt.conformance.candidate import stepper
 from xopt.conformance.census import look_at
 from xopt.conformance.generate import decode, rounded, settings
 from xopt.conformance.golden import Golden
+from xopt.conformance.laws.traits import Trait
 from xopt.conformance.results import DTYPES, MODES, LawResult
 from xopt.rule import Rule
+from xopt.rules import RULES
 from xopt.slots import each
 
 SIZE = 64
@@ -219,6 +221,11 @@ class Lab:
             drawn = {name: value[:FEW] if isinstance(value, tuple) else value for name, value in drawn.items()}
         look_at("laws", self.rule, drawn)
         return drawn | fixed
+
+    @property
+    def right(self) -> Rule[Any, Any]:
+        """The rule as it should be, whose program is known, where another stands in for it."""
+        return RULES.get(self.rule.name, self.rule)
 
     def has(self, name: str) -> bool:
         return name in self.rule.defaults
@@ -421,6 +428,7 @@ class Law:
     dtypes: tuple[str, ...] = DTYPES
     modes: tuple[str, ...] = MODES
     late: bool = True  # whether it is said of a run that begins at any count
+    trait: str = ""  # by which its rules were chosen; nothing where it names them
 
 
 class Laws(list[Law]):
@@ -433,18 +441,20 @@ class Laws(list[Law]):
         sentence: str,
         source: str,
         item: Sequence[int],
-        rules: Sequence[str],
+        rules: Sequence[str] | Trait,
         *,
         partners: Sequence[str] = (),
         dtypes: tuple[str, ...] = DTYPES,
         modes: tuple[str, ...] = MODES,
         late: bool = True,
     ) -> Callable[[Callable[[Lab, Case], None]], Callable[[Lab, Case], None]]:
-        """Declares the decorated function a law."""
+        """Declares the decorated function a law: of the rules that have a trait, or of those whose formula it knows."""
+        names = tuple(name for name, rule in RULES.items() if rules.of(rule)) if isinstance(rules, Trait) else tuple(rules)
+        trait = rules.name if isinstance(rules, Trait) else ""
 
         def declare(function: Callable[[Lab, Case], None]) -> Callable[[Lab, Case], None]:
             self.append(
-                Law(name, kind, sentence, source, function, tuple(item), tuple(rules), tuple(partners), dtypes, modes, late)
+                Law(name, kind, sentence, source, function, tuple(item), names, tuple(partners), dtypes, modes, late, trait)
             )
             return function
 

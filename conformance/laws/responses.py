@@ -14,23 +14,15 @@ import numpy as np
 
 from xopt.conformance.bounded import Bounded, Namespace
 from xopt.conformance.laws.lab import STEPS, Case, Hyper, Kind, Lab, Laws, given, nearest, number, rows, stacked
-from xopt.conformance.laws.symmetries import LINEAR
+from xopt.conformance.laws.traits import AVERAGING, SHRINKING, averages, degrees
 from xopt.conformance.numbers import multiprecision
 
 LAWS = Laws()
 
-ADAPTIVE = ("adam", "adamw", "nadam", "qhadam", "ademamix")
-DECAYED = ("sgd", "momentum", "nesterov", "qhm", "aggmo", "adamw", "nadam", "qhadam", "ademamix", "lion")
-AVERAGES = {
-    "qhm": [("m", "beta")],
-    "adam": [("m", "beta1"), ("v", "beta2")],
-    "adamw": [("m", "beta1"), ("v", "beta2")],
-    "nadam": [("m", "beta1"), ("v", "beta2")],
-    "qhadam": [("m", "beta1"), ("v", "beta2")],
-    "lion": [("m", "beta2")],
-    "ademamix": [("m1", "beta1"), ("v", "beta2")],
-}
-"""Slots that are averages, with their decays; AdEMAMix's m2 is one whose decay may change."""
+LINEAR_RULES = ("sgd", "momentum", "nesterov", "qhm", "aggmo")
+"""Linear rules whose weights by age are known."""
+ADAPTIVE_RULES = ("adam", "adamw", "nadam", "qhadam", "ademamix")
+"""Rules that divide by a root, whose weights by age are known."""
 
 _N = multiprecision(50)
 Weights = list[Any]
@@ -123,7 +115,7 @@ def steps(rule: str, hyper: Hyper, grads: Sequence[Any], taken: int = 0) -> list
     for t in range(1, len(grads) + 1):
         recent = [given(g) for g in grads[t - 1 :: -1]]
         u = _total([nearest(w) * g for w, g in zip(weights(rule, hyper, t, taken), recent, strict=True)])
-        if rule in ADAPTIVE:
+        if rule in ADAPTIVE_RULES:
             of_squares = square_weights(rule, hyper, t, taken)
             squares = _total([nearest(w) * (g * g) for w, g in zip(of_squares, recent, strict=True)])
             u = u / (Namespace.sqrt(squares) + number(hyper["eps"]))
@@ -148,7 +140,7 @@ def _follows(lab: Lab, case: Case, grads: Sequence[Any], hyper: dict[str, Any]) 
     "After a single gradient the steps decay as the weights by age say: beta^k and its like.",
     "the papers of the rules, unrolled",
     [44],
-    [*LINEAR, *ADAPTIVE],
+    [*LINEAR_RULES, *ADAPTIVE_RULES],
 )
 def impulse(lab: Lab, case: Case) -> None:
     silent = [np.zeros_like(case.params)] * (STEPS - 1)
@@ -161,7 +153,7 @@ def impulse(lab: Lab, case: Case) -> None:
     "A step is the sum of all gradients so far, each with the weight of its age, over the root of such a sum of their squares.",
     "the papers of the rules, unrolled",
     [44],
-    [*LINEAR, *ADAPTIVE],
+    [*LINEAR_RULES, *ADAPTIVE_RULES],
 )
 def convolution(lab: Lab, case: Case) -> None:
     _follows(lab, case, case.nonzero, lab.hyper(case))
@@ -173,16 +165,16 @@ def convolution(lab: Lab, case: Case) -> None:
     "After a single gradient g an average of gradients is (1 - beta) * beta^k * g, one of squares the same of g * g.",
     "the papers of the rules, unrolled",
     [44],
-    list(AVERAGES),
+    AVERAGING,
 )
 def impulse_of_an_average(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case)
     grad = given(case.nonzero[0])
     run = lab.run(case.params, [case.nonzero[0], *[np.zeros_like(case.params)] * (STEPS - 1)], hyper)
-    for slot, decay in AVERAGES[lab.rule.name]:
+    for slot, decay in averages(lab.right).items():
         if slot in run:
             beta = _N.number(hyper[decay])
-            g = grad * grad if slot == "v" else grad
+            g = grad * grad if (degrees(lab.right) or {}).get(slot) == 2 else grad
             lab.close(run[slot][1:].bounded, stacked([nearest((1 - beta) * beta**k) * g for k in range(STEPS)]))
 
 
@@ -192,13 +184,13 @@ def impulse_of_an_average(lab: Lab, case: Case) -> None:
     "The weights of an average, cut after T steps, have the sum, the mean age and the sum of squares of a geometric series.",
     "Ma and Yarats 2019, appendix A; geometric series",
     [45, 46, 47],
-    list(AVERAGES),
+    AVERAGING,
 )
 def moments_of_an_average(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case)
     ones = np.ones_like(case.params)
     run = lab.run(case.params, [ones, *[0 * ones] * (STEPS - 1)], hyper)
-    for slot, decay in AVERAGES[lab.rule.name]:
+    for slot, decay in averages(lab.right).items():
         if slot in run:
             _geometric(lab, rows(run[slot][1:].bounded), hyper[decay], 1, 0)
 
@@ -266,7 +258,7 @@ def _on_constants(rule: str, hyper: Hyper, taken: int) -> list[tuple[Any, Any]]:
     }
 
     def squares(t: int) -> Any:
-        if rule not in ADAPTIVE:
+        if rule not in ADAPTIVE_RULES:
             return _N.number(1)
         return 1 - h["nu2"] + h["nu2"] * mass(h["beta2"], t) if rule == "qhadam" else mass(h["beta2"], t)
 
@@ -288,7 +280,7 @@ def _geometric_sum(beta: Any, t: int) -> Any:
     "a run that begins at a later count has corrections as small as that count says.",
     "Kingma and Ba 2015, section 2.1, and the papers of the other rules",
     [48],
-    [*LINEAR, "adam", "adamw", "qhadam", "ademamix", "lion"],
+    [*LINEAR_RULES, "adam", "adamw", "qhadam", "ademamix", "lion"],
 )
 def constant_gradient(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case)
@@ -299,7 +291,7 @@ def constant_gradient(lab: Lab, case: Case) -> None:
     params = [given(np.zeros_like(case.params))]
     for length, squares in _on_constants(lab.rule.name, hyper, lab.taken):
         u = nearest(length) * grad
-        if lab.rule.name in ADAPTIVE:
+        if lab.rule.name in ADAPTIVE_RULES:
             u = u / (nearest(_N.sqrt(squares)) * abs(grad) + number(hyper["eps"]))
         params.append(params[-1] - number(hyper["lr"]) * u)
     run = lab.run(np.zeros_like(case.params), [case.nonzero[0]] * STEPS, hyper)
@@ -313,7 +305,7 @@ def constant_gradient(lab: Lab, case: Case) -> None:
     "lr * g / (|g| + eps).",
     "the papers of the rules at t = 1",
     [49],
-    [*LINEAR, *ADAPTIVE, "lion"],
+    [*LINEAR_RULES, *ADAPTIVE_RULES, "lion"],
 )
 def first_step(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case)
@@ -322,7 +314,7 @@ def first_step(lab: Lab, case: Case) -> None:
         u = given(np.sign(case.nonzero[0]))
     else:
         length, squares = _first(lab.rule.name, hyper, lab.taken + 1)
-        scale = nearest(_N.sqrt(squares)) * abs(grad) + number(hyper["eps"]) if lab.rule.name in ADAPTIVE else number(1.0)
+        scale = nearest(_N.sqrt(squares)) * abs(grad) + number(hyper["eps"]) if lab.rule.name in ADAPTIVE_RULES else number(1.0)
         u = nearest(length) * grad / scale
     decay = number(hyper.get("weight_decay", 0.0))
     run = lab.run(case.params, case.nonzero[:1], hyper)
@@ -332,7 +324,7 @@ def first_step(lab: Lab, case: Case) -> None:
 def _first(rule: str, hyper: Hyper, t: int) -> tuple[Any, Any]:
     """The weight of the only gradient of a run whose first step has the number t, and of its square."""
     h = {name: _N.number(value) for name, value in hyper.items() if isinstance(value, float)}
-    if rule in LINEAR:
+    if rule in LINEAR_RULES:
         of_linear = {"nesterov": lambda: 1 + h["beta"], "qhm": lambda: 1 - h["nu"] * h["beta"]}
         return of_linear.get(rule, lambda: _N.number(1))(), _N.number(1)
     fast, squares = ((1 - h[beta]) / (1 - h[beta] ** t) for beta in ("beta1", "beta2"))
@@ -352,7 +344,7 @@ def _first(rule: str, hyper: Hyper, t: int) -> tuple[Any, Any]:
     "Without gradients the parameters shrink by the factor 1 - lr * weight_decay at each step.",
     "Loshchilov and Hutter 2019, section 2",
     [42],
-    DECAYED,
+    SHRINKING,
 )
 def decay_alone(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case)
@@ -367,7 +359,7 @@ def decay_alone(lab: Lab, case: Case) -> None:
     "Without gradients and with eps=0 the Adam family divides 0 by 0, which is NaN.",
     "IEEE 754",
     [42],
-    ADAPTIVE,
+    ADAPTIVE_RULES,
 )
 def nothing_over_nothing(lab: Lab, case: Case) -> None:
     run = lab.run(case.params, [np.zeros_like(case.params)] * STEPS, lab.hyper(case, eps=0.0))

@@ -5,22 +5,33 @@ from typing import Any
 import numpy as np
 
 from xopt.conformance.laws.lab import NOT_TRACED, SIZE, Case, Kind, Lab, Laws, Run, Series, fit, rows
+from xopt.conformance.laws.traits import (
+    ADAPTIVE,
+    COUNTING,
+    EVERY,
+    GRADIENT_MEMORY,
+    LINEAR,
+    ODD,
+    OF_SIGNS,
+    SCALE_FREE,
+    TIMELESS,
+    TRANSLATED,
+    degrees,
+    parities,
+)
 
 LAWS = Laws()
 
-LINEAR = ("sgd", "momentum", "nesterov", "qhm", "aggmo")
-ADAPTIVE = ("adam", "adamw", "nadam", "qhadam", "ademamix")
-RULES = (*LINEAR, *ADAPTIVE, "lion")
 ROUNDS_ODD = "IEEE 754: rounding to nearest commutes with the sign and with powers of two"
 
 
 @LAWS.add(
     "lion forgets the scale of gradients",
     Kind.BITS,
-    "Multiplying the gradients of each element by a power of two of its own changes no step of Lion.",
+    "Multiplying the gradients of each element by a power of two of its own changes no step of Lion, or of another rule of signs.",
     ROUNDS_ODD,
     [28],
-    ["lion"],
+    OF_SIGNS,
 )
 def lion_scale(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case)
@@ -28,7 +39,7 @@ def lion_scale(lab: Lab, case: Case) -> None:
     other = lab.run(case.params, [g * case.powers for g in case.grads], hyper)
     lab.same(one.params, other.params)
     for slot in one.slots:
-        lab.same(one[slot] * case.powers, other[slot])
+        lab.same(one[slot] * case.powers ** _of(degrees(lab.right), slot), other[slot])
 
 
 @LAWS.add(
@@ -52,7 +63,7 @@ def adaptive_scale(lab: Lab, case: Case) -> None:
     "Lion, and the Adam family with eps=0, take the same steps on three times the gradients, up to rounding.",
     "Kingma and Ba 2015, section 2.1; Chen et al. 2023",
     [28, 29],
-    [*ADAPTIVE, "lion"],
+    SCALE_FREE,
 )
 def scale_by_three(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case, eps=0.0) if lab.has("eps") else lab.hyper(case)
@@ -138,15 +149,21 @@ def linear_scale(lab: Lab, case: Case) -> None:
     "Negated parameters and gradients give negated parameters, and averages of gradients; averages of squares stay.",
     ROUNDS_ODD,
     [34],
-    RULES,
+    ODD,
 )
 def negation(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case)
     one = lab.run(case.params, case.nonzero, hyper)
     other = lab.run(-case.params, [-g for g in case.nonzero], hyper)
     for name in one.columns:
-        even = name in lab.rule.carried or (lab.rule.name in ADAPTIVE and name == "v")
+        even = name in lab.rule.carried or _of(parities(lab.right), name) == 1
         lab.same(one[name] if even else -one[name], other[name])
+
+
+def _of(found: dict[str, int] | None, column: str) -> int:
+    """What is known of a column, or of all places of a tuple."""
+    places = found or {}
+    return places.get(column.replace("[", "_").removesuffix("]"), -1)
 
 
 @LAWS.add(
@@ -155,7 +172,7 @@ def negation(lab: Lab, case: Case) -> None:
     "Elements in another order give the same numbers in that order.",
     "design: every rule is elementwise",
     [35],
-    RULES,
+    EVERY,
 )
 def permutation(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case)
@@ -171,7 +188,7 @@ def permutation(lab: Lab, case: Case) -> None:
     "The two parts of a vector step as the vector does, and so does a part that is a matrix.",
     "design: every rule is elementwise",
     [35],
-    RULES,
+    EVERY,
     modes=NOT_TRACED,  # compilers compile anew for each shape
 )
 def shape(lab: Lab, case: Case) -> None:
@@ -190,7 +207,7 @@ def shape(lab: Lab, case: Case) -> None:
     "The memory depends on the gradients alone: from other parameters the slots are the same.",
     "design: no rule reads its parameters but to decay them",
     [36],
-    [rule for rule in RULES if rule != "sgd"],
+    GRADIENT_MEMORY,
 )
 def slots_without_params(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case)
@@ -206,7 +223,7 @@ def slots_without_params(lab: Lab, case: Case) -> None:
     "Without weight decay, from other parameters the steps are the same, up to rounding.",
     "design: no rule reads its parameters but to decay them",
     [36],
-    RULES,
+    TRANSLATED,
 )
 def translation(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case, weight_decay=0.0) if lab.has("weight_decay") else lab.hyper(case)
@@ -236,7 +253,7 @@ def additivity(lab: Lab, case: Case) -> None:
     "The way of the Adam family or of Lion on a sum of gradients is not the sum of its ways.",
     "Kingma and Ba 2015, section 2.1; Chen et al. 2023",
     [37],
-    [*ADAPTIVE, "lion"],
+    SCALE_FREE,
 )
 def no_additivity(lab: Lab, case: Case) -> None:
     one, other, both = _added(lab, case, lab.rule.defaults | {"lr": 0.25})
@@ -259,10 +276,10 @@ def _added(lab: Lab, case: Case, hyper: dict[str, Any]) -> tuple[Run, Run, Run]:
     "Without weight decay, gradients of 0 at first only delay a linear rule and Lion.",
     "design: these rules do not count steps",
     [38],
-    [*LINEAR, "lion"],
+    TIMELESS,
 )
 def delay(lab: Lab, case: Case) -> None:
-    hyper = lab.hyper(case, weight_decay=0.0)
+    hyper = lab.hyper(case, weight_decay=0.0) if lab.has("weight_decay") else lab.hyper(case)
     one, other = _delayed(lab, case, hyper)
     for name in one.columns:
         lab.same(one[name][:-2], other[name][2:])
@@ -274,7 +291,7 @@ def delay(lab: Lab, case: Case) -> None:
     "Bias correction counts steps: gradients of 0 at first do change the later steps of the Adam family.",
     "Kingma and Ba 2015, section 3",
     [38],
-    ADAPTIVE,
+    COUNTING,
     late=False,
 )
 def no_delay(lab: Lab, case: Case) -> None:
@@ -295,7 +312,7 @@ def _delayed(lab: Lab, case: Case, hyper: dict[str, float]) -> tuple[Run, Run]:
     "With lr=0 the parameters stay, and the memory goes on as ever.",
     "design",
     [41],
-    RULES,
+    EVERY,
 )
 def lr_of_zero(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case)
@@ -312,7 +329,7 @@ def lr_of_zero(lab: Lab, case: Case) -> None:
     "Another gradient of one element, finite, infinite or NaN, changes that element alone.",
     "design: every rule is elementwise",
     [43],
-    RULES,
+    EVERY,
 )
 def each_element_for_itself(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case)
@@ -333,7 +350,7 @@ def each_element_for_itself(lab: Lab, case: Case) -> None:
     "The gradient of an element does change that element.",
     "design",
     [43],
-    RULES,
+    EVERY,
 )
 def each_element_feels_its_gradient(lab: Lab, case: Case) -> None:
     hyper = lab.rule.defaults | {"lr": 0.25}

@@ -11,12 +11,11 @@ import optree
 from xopt.conformance.generate import BORDERS
 from xopt.conformance.golden import start
 from xopt.conformance.laws.lab import EAGER, NOT_TRACED, SIZE, Case, Kind, Lab, Laws
+from xopt.conformance.laws.traits import EVERY
 from xopt.conformance.numbers import FLOAT
 from xopt.conformance.structures.parts import tree_of as tree_of_leaves
 
 LAWS = Laws()
-
-RULES = ("sgd", "momentum", "nesterov", "qhm", "aggmo", "adam", "adamw", "nadam", "qhadam", "lion", "ademamix")
 
 
 @LAWS.add(
@@ -25,7 +24,7 @@ RULES = ("sgd", "momentum", "nesterov", "qhm", "aggmo", "adam", "adamw", "nadam"
     "Before the first step the parameters are those given, slots and step count 0, and carried numbers those of the golden.",
     "the papers of the rules: initialisation",
     [],
-    RULES,
+    EVERY,
     modes=EAGER,
 )
 def starts(lab: Lab, case: Case) -> None:
@@ -48,7 +47,7 @@ def starts(lab: Lab, case: Case) -> None:
     "A run without hyperparameters is a run with the defaults that the golden knows.",
     "the papers and the authors' code, as the golden cites them",
     [],
-    RULES,
+    EVERY,
     modes=NOT_TRACED,  # given names are part of what is compiled
 )
 def defaults(lab: Lab, case: Case) -> None:
@@ -63,7 +62,7 @@ def defaults(lab: Lab, case: Case) -> None:
     "Parameters, gradient and every slot have the same bytes after a step as before; read-only memory does.",
     "design",
     [39],
-    RULES,
+    EVERY,
     modes=NOT_TRACED,
 )
 def inputs_stay(lab: Lab, case: Case) -> None:
@@ -85,7 +84,7 @@ def inputs_stay(lab: Lab, case: Case) -> None:
     "No result of a step shares memory with an input, and no two slots of a state with each other.",
     "design",
     [39],
-    RULES,
+    EVERY,
     modes=NOT_TRACED,
 )
 def memory_is_its_own(lab: Lab, case: Case) -> None:
@@ -115,7 +114,7 @@ def memory_is_its_own(lab: Lab, case: Case) -> None:
     "Dtypes, shapes, devices and tree of a state stay, slots are in the dtype of the arithmetic, and the step count goes up by 1.",
     "design",
     [60],
-    RULES,
+    EVERY,
     modes=NOT_TRACED,
 )
 def form_stays(lab: Lab, case: Case) -> None:
@@ -138,7 +137,7 @@ def form_stays(lab: Lab, case: Case) -> None:
     "The step count is the number of steps taken, compiled or not, and exact beyond 2**32 where it is a Python int.",
     "design",
     [],
-    RULES,
+    EVERY,
 )
 def steps_are_counted(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case)
@@ -158,7 +157,7 @@ def steps_are_counted(lab: Lab, case: Case) -> None:
     "Another shape or dtype, integers, an unknown hyperparameter, another rule's state or half of one are refused in whole.",
     "design",
     [],
-    RULES,
+    EVERY,
     modes=NOT_TRACED,
 )
 def odd_input_is_refused(lab: Lab, case: Case) -> None:
@@ -206,7 +205,7 @@ def still_steps(lab: Lab, case: Case, state: Any) -> None:
     "A state that was pickled as NumPy arrays and read again goes on with the same bits.",
     "design",
     [39],
-    RULES,
+    EVERY,
     modes=NOT_TRACED,
     dtypes=("float16", "float32", "float64"),  # NumPy has no bfloat16 to save it in
 )
@@ -234,7 +233,7 @@ def saved_state_continues(lab: Lab, case: Case) -> None:
     "The same call gives the same bits again, and two runs that take turns give those that each gives alone.",
     "design",
     [39],
-    RULES,
+    EVERY,
     modes=NOT_TRACED,
 )
 def no_hidden_state(lab: Lab, case: Case) -> None:
@@ -253,7 +252,7 @@ def no_hidden_state(lab: Lab, case: Case) -> None:
     "The leaves of a tree, an empty one, one without axes and a strided one too, step as each does alone, in any order.",
     "design",
     [35],
-    RULES,
+    EVERY,
     modes=NOT_TRACED,
 )
 def each_leaf_for_itself(lab: Lab, case: Case) -> None:

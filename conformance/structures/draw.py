@@ -693,7 +693,7 @@ class Draft:
         if kind == "other numbers":
             self.note("other hyperparameters before")
             p, g = (self._gradient_text(lambda i, k=k: self._plain_gradient(i, k + i), k) for k in (80, 84))  # type: ignore[misc]
-            return [f"step({init}({p}, **hyper), {g}, **hyper | dict(lr=0.0625))"]
+            return [f"step(xopt.{self.rule.name}.bind(**hyper).init({p}), {g}, **hyper | dict(lr=0.0625))"]
         if kind == "another order" and self.tree[0] in MAPPINGS:
             self.note("another order before")
             p, g = (self._gradient_text(lambda i, k=k: self._plain_gradient(i, k + i), k) for k in (80, 84))  # type: ignore[misc]
