@@ -3,7 +3,6 @@
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,6 +55,7 @@ class Work:
         self.shared = type(hyper[0]) is not Group  # whether all leaves have the same hyperparameters
         self.kept = kept  # what a fuser keeps from one step of a function to the next, by fuser
         self._coefficients: dict[Any, tuple[Any, bool]] = {}
+        self._token_at, self.token = _token(rule, self.params, self.slots)  # the array by which the state is known
         for at, _, interval in rule.carried_at:
             low, high = interval.usable(DOUBLE)
             column = self.slots[at]
@@ -77,30 +77,13 @@ class Work:
         """The arrays of leaf ``i`` that a donating step writes over: its params and what its slots hold."""
         return self.rule.schema.arrays([self.params[i], *(column[i] for column in self.slots)])
 
-    @cached_property
-    def _known_by(self) -> tuple[int, Any]:
-        """Where the array is by which the state is known, and that array: in the first slot that the first leaf has, or its params.
-
-        Params may be of several states, one after the other, as those of a module are; slots are of one.
-        """
-        for at, (slot, column) in enumerate(zip(self.rule.schema, self.slots, strict=True), 1):
-            x = column[0]
-            if isinstance(x, tuple):
-                x = next((one for one in x if one is not None), None)
-            if x is not None and slot.number is None:
-                return at, x
-        return 0, self.params[0]
-
-    @property
-    def token(self) -> Any:
-        """The array by which the state is known."""
-        return self._known_by[1]
-
-    def renewed(self, new: Sequence[Sequence[Any]], alias: Callable[[Any], Any]) -> Sequence[Sequence[Any]]:
+    def renewed(self, new: list[Sequence[Any]], alias: Callable[[Any], Any]) -> list[Sequence[Any]]:
         """The columns of a state that was written over, with another object in place of the array that it was known by."""
-        at, token = self._known_by
-        first, *rest = new[at]
-        return [*new[:at], [each(lambda x: alias(x) if x is token else x, first), *rest], *new[at + 1 :]]
+        column = new[self._token_at]
+        first = column[0]
+        own = tuple([alias(x) if x is self.token else x for x in first]) if isinstance(first, tuple) else alias(first)
+        new[self._token_at] = [own, *column[1:]]
+        return new
 
     def loose(self) -> list[Any]:
         """The arrays among the hyperparameters, the step count and what is carried."""
@@ -132,6 +115,20 @@ class Work:
 
     def leaves(self) -> Iterator[Leaf]:
         return map(self.leaf, range(len(self.params)))
+
+
+def _token(rule: Rule[Any, Any], params: Sequence[Any], slots: Sequence[Sequence[Any]]) -> tuple[int, Any]:
+    """The array by which a state is known, and its column: of the first slot that the first leaf has, or its params.
+
+    Params may be of several states, one after the other, as those of a module are; slots are of one.
+    """
+    for at, slot in enumerate(rule.schema, 1):
+        x = slots[at - 1][0]
+        if isinstance(x, tuple):
+            x = next((one for one in x if one is not None), None)
+        if x is not None and slot.number is None:
+            return at, x
+    return 0, params[0]
 
 
 def _floats(column: Sequence[Any]) -> bool:

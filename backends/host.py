@@ -129,7 +129,7 @@ class HostFuser:
         self._kernels = Compiled(rule, Kernel)
         self._several = any(slot.several for slot in rule.schema)
 
-    def __call__(self, work: Work) -> Sequence[Sequence[Any]]:
+    def __call__(self, work: Work) -> list[Sequence[Any]]:
         refuse_donated(work)
         self.memory.check(work)
         kept: list[Tables] = work.kept.setdefault(self, [])  # of steps that have ended; another thread takes others
@@ -142,7 +142,7 @@ class HostFuser:
         finally:
             kept.append(tables)
 
-    def _step(self, work: Work, tables: Tables) -> Sequence[Sequence[Any]]:
+    def _step(self, work: Work, tables: Tables) -> list[Sequence[Any]]:
         if self._several:
             work.leaf(0)  # refuses what is no such tuple; the others must be like it
         table = tables.old = self._look(tables.old, work.params, work.slots, work.grads, work.donate)
@@ -155,7 +155,7 @@ class HostFuser:
         cells = self._cells(work, layout)
         calls = self._calls(work, table, cells)
         kernels, fresh, views = self._odd(work, odd) if odd else ({}, {}, {})
-        new: list[list[Any]] = [work.params, *work.slots]
+        new: list[Any] = [work.params, *work.slots]
         target = table
         if work.donate:
             if odd or not table.apart:
@@ -226,10 +226,12 @@ class HostFuser:
         shared = [] if layout.alike else [layout.forms]
         if not work.shared:
             shared.append(list(map(id, work.hyper)))
-        carried = [[x if type(x) is float else id(x) for x in work.slots[at]] for at, *_ in self.rule.carried_at]
-        shared += [column for column in carried if len(set(column)) > 1]
+        for at, *_ in self.rule.carried_at:
+            column = [x if type(x) is float else id(x) for x in work.slots[at]]
+            if len(set(column)) > 1:
+                shared.append(column)
         cells = []
-        for indices in _alike(layout.regular, shared):
+        for indices in _alike(layout.regular, shared) if shared else [layout.regular][: layout.regular.size]:
             first = int(indices[0])
             if first in layout.lacking:
                 work.leaf(first)  # refuses a None that the hyperparameters do not mean
@@ -293,8 +295,8 @@ class HostFuser:
 
 def _alike(leaves: Any, columns: Sequence[Any]) -> list[Any]:
     """The leaves in groups that have the same in each column, by their first leaf."""
-    if not columns or not leaves.size:
-        return [leaves] if leaves.size else []
+    if not leaves.size:
+        return []
     code = np.zeros(leaves.size, np.int64)
     for column in columns:
         found, place = np.unique(np.asarray(column)[leaves], return_inverse=True)

@@ -132,7 +132,9 @@ IN_CACHES = (
         "",
     ),
     CacheFault("the coefficients forget the group", Work, "coefficients", "id(self.hyper[i]), ", ""),
-    CacheFault("the cells forget what leaves carry", host.HostFuser, "_cells", "at, *_ in self.rule.carried_at", "at, *_ in ()"),
+    CacheFault(
+        "the cells forget what leaves carry", host.HostFuser, "_cells", "for at, *_ in self.rule.carried_at:", "for at, *_ in ():"
+    ),
     CacheFault("the cells forget the group", host.HostFuser, "_cells", "shared.append(list(map(id, work.hyper)))", "pass"),
     CacheFault(
         "the carried numbers of the first leaf go on",

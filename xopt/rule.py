@@ -317,12 +317,14 @@ def _init_function(rule: Rule[Any, Any]) -> Any:
 def _step_function(rule: Rule[Any, Any]) -> Any:
     function = f"{rule.name}_step"
     state_type: Any = rule.state
+    typed_rules = rule._typed
 
     def step(state: Any, grad: Tree, **hyper: Any) -> Any:
         params, slots, t = rule.unpack(state)
         if is_known_array(params):  # a tree of one leaf; not asking optree saves a tenth of a small step
-            call = Call(function, t)
-            new = rule.typed(call, 0, params).step(call, params, grad, slots, hyper)
+            call = Call(function, t, None, None)
+            typed = typed_rules.get((type(params), params.dtype)) or rule.typed(call, 0, params)
+            new = typed.step(call, params, grad, slots, hyper)
         else:
             new = rule._step_tree(params, grad, slots, t, hyper)
         return state_type(*new, t)

@@ -321,7 +321,7 @@ NUMBERS = (
     _fault(
         "fused: one product for all",
         "Leaves are grouped without what they carry.",
-        (_HOST, "for x in work.slots[at]] for at, *_ in self.rule.carried_at]", "for x in work.slots[at]] for at, *_ in ()]"),
+        (_HOST, "            if len(set(column)) > 1:\n", "            if False:\n"),
         rules=("nadam",),
     ),
     _fault(
