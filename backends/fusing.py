@@ -77,7 +77,7 @@ class Work:
         """The arrays of leaf ``i`` that a donating step writes over: its params and what its slots hold."""
         return self.rule.schema.arrays([self.params[i], *(column[i] for column in self.slots)])
 
-    def renewed(self, new: list[Sequence[Any]], alias: Callable[[Any], Any]) -> list[Sequence[Any]]:
+    def renewed(self, new: list[Any], alias: Callable[[Any], Any]) -> list[Any]:
         """The columns of a state that was written over, with another object in place of the array that it was known by."""
         column = new[self._token_at]
         first = column[0]

@@ -223,7 +223,7 @@ class HostFuser:
 
     def _cells(self, work: Work, layout: Layout) -> list[Cell]:
         """The leaves for the kernels, by what they share. Evaluates, and so checks, their hyperparameters."""
-        shared = [] if layout.alike else [layout.forms]
+        shared: list[Any] = [] if layout.alike else [layout.forms]
         if not work.shared:
             shared.append(list(map(id, work.hyper)))
         for at, *_ in self.rule.carried_at:

@@ -192,4 +192,6 @@ def _places(x: Array) -> list[Any]:
     """
     if not x.size:
         return [id(x)]
+    if len(x.sharding.device_set) == 1:
+        return [(*x.sharding.device_set, x.unsafe_buffer_pointer())]
     return [(shard.device, shard.data.unsafe_buffer_pointer()) for shard in x.addressable_shards if shard.data.size]

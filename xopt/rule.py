@@ -102,7 +102,8 @@ class Rule(Generic[S, P]):
         self.of_init = [hyper for hyper in self.defaults if hyper.removesuffix("_warmup") in decays]
         self.compiled: dict[Any, Any] = {}  # what backends have made of the rule
         self._typed: dict[Any, TypedRule] = {}
-        self.program = record(self, self.schema.full(self.defaults), coefficients(1, *self.carried.values(), **self.defaults))
+        first: Any = coefficients(1, *self.carried.values(), **self.defaults)  # type: ignore[arg-type]
+        self.program = record(self, self.schema.full(self.defaults), first)
         self.init: Callable[Concatenate[Tree, P], S] = _init_function(self)
         self.step: Callable[Concatenate[S, Tree, P], S] = _step_function(self)
 

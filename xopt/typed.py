@@ -24,7 +24,7 @@ class Call(NamedTuple):
 
     function: str  # such as "lion_step"
     t: Any = None  # the step that is taken: 1, 2, ...
-    spec: optree.PyTreeSpec | None = None  # the tree of params; None where it is one array
+    spec: Any = None  # the tree of params, as optree has it; None where it is one array
     known: dict[Any, Any] | None = None  # coefficients of the leaves before, by what they depend on
 
     def where(self, name: str, i: int) -> str:
@@ -118,7 +118,7 @@ class TypedRule:
         if ordinary:
             return new
         if self.shards:
-            new = [each(placed, *pair) for pair in zip((params, *slots), new, strict=True)]
+            new = tuple([each(placed, *pair) for pair in zip((params, *slots), new, strict=True)])
         scalars = not params.ndim and self.numbers is not None  # NumPy makes them of arrays without dimensions
         kept = self._array if scalars else _new
         pairs = zip(self.rule.schema, slots, new[1:], strict=True)
