@@ -153,7 +153,7 @@ class Report:
     def _lawless(self) -> list[str]:
         """Rules of which nothing but their golden says what they are."""
         lawful = {law.rule for law in self.laws if law.law in NAMES}
-        ran = "profile" in self.about and self.laws
+        ran = "profile" in self.about and self.laws and not self.failures
         rules = dict.fromkeys(cell.rule for cell in self.cells if cell.verdict != NOT_RUN) if ran else ()
         return [f"No law chose {rule}: see its traits in xopt.conformance.laws.traits." for rule in rules if rule not in lawful]
 

@@ -1,19 +1,25 @@
 """The checks see every fault of the catalogue, and raise no alarm at what is right."""
 
+import functools
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
 
 import xopt
+from xopt.conformance.bounded import FORMATS
+from xopt.conformance.cells import check_rule
 from xopt.conformance.faults.catalogue import FAULTS
 from xopt.conformance.faults.fault import Edit, Fault
-from xopt.conformance.faults.matrix import EXAMPLES, FaultReport, judge
+from xopt.conformance.faults.matrix import EXAMPLES, POOL, FaultReport, judge
 from xopt.conformance.faults.orders import NAMES, ORDERS, run_order
 from xopt.conformance.faults.planting import effect, plant
 from xopt.conformance.faults.refusals import outcome, refusals
 from xopt.conformance.faults.styles import STYLES, caught, comparable, comparison_table
 from xopt.conformance.golden import GOLDENS
+from xopt.conformance.results import IDENTICAL, WRONG
+from xopt.rule import Rule
 
 BY_NAME = {fault.name: fault for fault in FAULTS}
 NOTHING = Fault(
@@ -23,7 +29,7 @@ NOTHING = Fault(
 
 def test_names_are_unique_and_every_rule_has_faults() -> None:
     assert len(BY_NAME) == len(FAULTS) >= 100
-    for rule in xopt.RULES:
+    for rule in {fault.rule for fault in FAULTS}:
         assert sum(fault.rule == rule for fault in FAULTS) >= 5
     kinds = [fault.kind for fault in FAULTS]
     assert kinds.count("twin") >= 20
@@ -40,6 +46,37 @@ def test_a_fault_has_an_effect_and_is_seen(name: str) -> None:
     assert judgement.effect is not None, "it changes nothing, and there is no proof"
     assert judgement.killed_by, "no check sees it"
     assert judgement.examples <= EXAMPLES
+
+
+def off(rule: Rule[Any, Any], coefficient: str) -> Rule[Any, Any]:
+    """The rule with one coefficient that is half as large again."""
+
+    @functools.wraps(rule.coefficients)
+    def coefficients(*given: Any, **hyper: Any) -> Any:
+        c = rule.coefficients(*given, **hyper)
+        value = getattr(c, coefficient)
+        more = tuple([x * 1.5 for x in value]) if isinstance(value, tuple) else value * 1.5
+        return c._replace(**{coefficient: more})
+
+    return Rule(rule.name, rule.state, coefficients, rule.update, memory=rule.memory, carried=rule.carried)
+
+
+WITHOUT = [name for name in xopt.RULES if name not in {fault.rule for fault in FAULTS}]
+"""Rules that the catalogue does not know."""
+
+
+@pytest.mark.parametrize(
+    ("name", "coefficient"),
+    [(name, one) for name in (*WITHOUT, "lion") for one in xopt.RULES[name].coefficients(1)._fields],
+)
+def test_a_wrong_coefficient_is_seen_of_every_rule(name: str, coefficient: str) -> None:
+    rules = xopt.RULES | {name: off(xopt.RULES[name], coefficient)}
+    formats = {("numpy", "cpu", "float32", "eager"): FORMATS["float32"]}
+    targets = [("numpy", "cpu", "eager")]
+    (cell,) = check_rule(name, "float32", targets, formats, EXAMPLES, POOL, 0, rules, shrink=False)
+    assert cell.verdict == WRONG
+    (right,) = check_rule(name, "float32", targets, formats, EXAMPLES, POOL, 0, shrink=False)
+    assert right.verdict == IDENTICAL
 
 
 def test_an_edit_that_does_not_apply_is_an_error() -> None:

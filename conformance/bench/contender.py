@@ -37,10 +37,10 @@ class Contender(NamedTuple):
 
 
 def program_of(rule: str) -> Program:
-    """What a rule does, with its default hyperparameters."""
+    """What a rule does, with its default hyperparameters: a decay of 0, as one of AggMo's is, keeps nothing."""
     found = RULES[rule]
     _, *slots, _ = found.init(np.zeros(1, np.float32))
-    return record(found, slots, found.coefficients(1, *found.carried.values()))
+    return record(found, slots, found.coefficients(1, *found.carried.values(), **found.defaults))
 
 
 def numbers(shapes: Sequence[Shape], seed: int) -> tuple[list[Any], list[Any]]:

@@ -21,7 +21,8 @@ def contenders(rule: str, peers: bool = False) -> list[Contender]:
     """All that step a rule, or show what limits it; where there is no room for all, the first go first."""
     fused, eager = ([ours(rule, *place, mode) for place in PLACES] for mode in (FUSED, EAGER))
     copies = [copy(), *(copy_on(*place) for place in PLACES if place[1] == "cuda:0")]
-    return [*fused, touch(rule), *copies, *(peers_of(rule) if peers else ()), by_hand(rule), *eager]
+    hand = [by_hand(rule)] if rule in BY_HAND else []  # a new rule may have none
+    return [*fused, touch(rule), *copies, *(peers_of(rule) if peers else ()), *hand, *eager]
 
 
 def ours(rule: str, name: str, device: str, mode: str) -> Contender:
