@@ -371,7 +371,7 @@ def test_figures_are_those_of_the_limits() -> None:
     words = {check["asked"]: finding(check) for check in rows}
     assert words["numpy fused / touch, 10^7"] == "1.05"
     rule, _, seconds = words["jax cpu fused, first call, the slowest rule"].partition(": ")
-    assert rule in RULES
+    assert rule in xopt.RULES
     assert seconds == "2.00 s"
 
 

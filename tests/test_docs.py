@@ -152,7 +152,7 @@ def test_readme_has_the_table_of_rules():
     assert hooks().rules_table("docs/rules/") in (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"])
 def test_relative_links_lead_somewhere(name):
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", (ROOT / name).read_text()):
         assert (ROOT / target).exists(), target

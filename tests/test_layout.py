@@ -21,6 +21,7 @@ TOP = {
     *(
         "CHANGELOG.md",
         "CITATION.cff",
+        "CONTRIBUTING.md",
         "LICENSE",
         "README.md",
         "constraints-lowest.txt",
