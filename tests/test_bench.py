@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import xopt
 from xopt.conformance.__main__ import _app
 from xopt.conformance.bench import BY_HAND, bench, overhead
+from xopt.conformance.bench import leaf_costs as leaf_costs_of
 from xopt.conformance.bench.checks import FIGURES, checks
 from xopt.conformance.bench.contender import FUSED, LIMIT, PEER, Contender, Running, numbers, program_of
 from xopt.conformance.bench.contenders import contenders
@@ -610,3 +611,14 @@ def test_command_shows_and_writes_what_it_found(tmp_path: Path) -> None:
     stands_alone(page.read_text(encoding="utf-8"))
     for words in ("a small eager step", "sgd, 12, float32", "peak memory of a step", "first call of a fused step", "not run"):
         assert words in done.stdout
+
+
+def test_leaves_cost_alike_in_every_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, few in (("MANY", 20), ("FEW", 5), ("MOST", 50), ("ROUNDS", 2)):
+        monkeypatch.setattr(leaf_costs_of, name, few)
+    for rule, forms in (("sgd", 1), ("aggmo", 2), ("nadam", 2)):
+        found = leaf_costs_of.leaf_costs(rule)
+        assert [(cost.form, cost.mode) for cost in found] == [
+            (form, mode) for form in ("defaults", "decays of 0")[:forms] for mode in ("eager", "fused")
+        ]
+        assert all(min(cost.microseconds, cost.ratio, cost.growth) > 0 for cost in found)

@@ -13,7 +13,7 @@ import sys
 import numpy as np
 import optree
 import pytest
-from libraries import LIBRARIES, busy, leaves, normal, run, to_numpy
+from libraries import LIBRARIES, assert_same_bits, busy, leaves, normal, run, to_numpy
 
 import xopt
 
@@ -241,6 +241,25 @@ def test_torch_compile_of_a_tree(name, dynamo):
         got, expected = (f(state, tree(library, t), beta1=0.0) for f in (step, rule.step))
         assert_close(state[:-1], got[:-1], expected[:-1])
         state = got
+
+
+@pytest_torch
+@pytest.mark.parametrize("name", ["lion", "nadam", "aggmo"])
+def test_torch_compiles_a_tree_in_one_piece(name, dynamo):
+    """One graph for all leaves, and a few in all steps: as many as there are leaves would run into torch's limit."""
+    import torch
+    from torch._dynamo.testing import CompileCounter
+
+    rule, counter = xopt.RULES[name], CompileCounter()
+    hyper = busy(rule)
+    step = torch.compile(rule.step, backend=counter)
+    params = {"w": [torch.full((3,), float(i)) for i in range(20)], "b": torch.ones(())}
+    got = expected = rule.init(params)
+    for i in range(6):
+        grad = {"w": [torch.full((3,), float(i - j)) for j in range(20)], "b": torch.ones(())}
+        got, expected = (f(state, grad, **hyper | {"lr": 0.5 / (1 + i)}) for f, state in ((step, got), (rule.step, expected)))
+        assert counter.frame_count <= 3
+    assert_same_bits(got, expected)
 
 
 @pytest_torch

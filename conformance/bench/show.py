@@ -116,6 +116,13 @@ class Shown(Events):
             table.add_row(row["rule"], f"{row['step']:.1f}", f"{row['by_hand']:.1f}", f"{row['ratio']:.2f}")
         self._print("a small eager step in NumPy: float32, 10 numbers, microseconds, medians", table)
 
+    def leaves(self, found: Sequence[Json]) -> None:
+        table = _table("rule", "state", "step", "us/leaf", "/ ademamix", "10,000 / 100")
+        for row in found:
+            texts = (f"{row[name]:.2f}" for name in ("microseconds", "ratio", "growth"))
+            table.add_row(row["rule"], row["form"], row["mode"], *texts)
+        self._print("a leaf of 10 numbers in a tree of 1,000, NumPy, float32; and how that grows with the leaves, medians", table)
+
     def run(self, found: Json) -> None:
         several = len({entry["size"] for entry in found["entries"]}) > 1
         title = f"{found['rule']}, {found['name']}, float32"

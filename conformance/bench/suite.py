@@ -20,10 +20,12 @@ from xopt.conformance.bench.by_hand import BY_HAND, overhead
 from xopt.conformance.bench.checks import checks
 from xopt.conformance.bench.contender import EAGER, FUSED, LIMIT, Contender, Running
 from xopt.conformance.bench.contenders import contenders
+from xopt.conformance.bench.leaf_costs import leaf_costs
 from xopt.conformance.bench.limits import cores
 from xopt.conformance.bench.measure import Turns, interleave, ratio, spread
 from xopt.conformance.bench.processes import first_call, memory
 from xopt.conformance.bench.shapes import LADDER, Size, one_leaf
+from xopt.rules import RULES
 
 Json = dict[str, Any]
 
@@ -83,6 +85,7 @@ class Events:
     def began(self, what: str) -> None: ...
     def passed(self, seconds: float) -> None: ...
     def overheads(self, found: Sequence[Json]) -> None: ...
+    def leaves(self, found: Sequence[Json]) -> None: ...
     def run(self, found: Json) -> None: ...
     def memory(self, found: Sequence[Json]) -> None: ...
     def first_calls(self, found: Sequence[Json]) -> None: ...
@@ -97,6 +100,7 @@ def bench(
     seconds: float = 8.0,
     seed: int = 0,
     processes: bool = True,
+    leaves: bool = False,
     events: Events | None = None,
 ) -> Json:
     """Times steps, and looks at their memory and first calls.
@@ -117,6 +121,8 @@ def bench(
         Of the numbers and of the order in a round.
     processes
         Whether to look at memory and first calls too, which takes a fresh process for each contender.
+    leaves
+        Whether to time trees of many small leaves as well, of all rules unless some are named.
     events
         Told what happens, for a progress bar.
 
@@ -147,6 +153,7 @@ def bench(
         "peers": peers,
         "contenders": [_described(rule, one, reasons[rule, one.name]) for rule in chosen for one in found[rule]],
         "overhead": [],
+        "leaves": [],
         "runs": [],
         "memory": [],
         "first_calls": [],
@@ -156,6 +163,11 @@ def bench(
         report["overhead"].append(overhead(rule)._asdict())
         events.passed(1)
     events.overheads(report["overhead"])
+    for rule in (rules or RULES) if leaves else ():
+        events.began(f"{rule}, many leaves")
+        report["leaves"] += [cost._asdict() for cost in leaf_costs(rule)]
+    if leaves:
+        events.leaves(report["leaves"])
     for run in runs:
         events.began(f"{run.rule}, {run.name}")
         report["runs"].append(_timed(run, seconds, seed, events))
