@@ -232,7 +232,7 @@ class TorchMemory(Memory):
         refuse_graph(work)
 
     def wrote(self, arrays: Iterable[Any]) -> None:
-        self.lib.autograd.graph.increment_version(arrays)  # so that a backward pass that needs the old numbers fails
+        self.lib.autograd.graph.increment_version(list(arrays))  # so that a backward pass that needs the old numbers fails
 
 
 def refuse_graph(work: Work) -> None:

@@ -597,3 +597,16 @@ def test_arrays_without_dimensions_are_read_and_written(dtype: str) -> None:
         assert (float(one[0]), float(other[0])) == (3.0, 0.5)
         one[...] = 2.0 * other
     assert x == 1.0
+
+
+def test_an_interrupt_while_versions_are_counted_comes_through() -> None:
+    """Torch walks through what it is given in C, where an exception of a generator became a SystemError."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from xopt.backends._torch import TorchMemory
+
+    def interrupted() -> Any:
+        yield torch.ones(1)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        TorchMemory().wrote(interrupted())
