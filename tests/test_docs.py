@@ -300,3 +300,10 @@ def test_adding_a_rule_works_as_the_page_says(tmp_path):
         assert tool("-c", block.text) == (block.output or "")
     tool("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", "-k", "signum or (test_layout and not wheel)")
     assert "signum" not in xopt.RULES
+
+    rule = tmp_path / "site" / "xopt" / "rules" / "signum.py"  # with another decay the suite does not let it pass
+    right = rule.read_text()
+    assert right.count("1.0 - beta") == 1
+    rule.write_text(right.replace("1.0 - beta", "0.5 - 0.5 * beta"))
+    look = 'from xopt.conformance import conform; print(len({type(x).__name__ for x in conform(["numpy"], ["signum"]).wrong}))'
+    assert int(tool("-c", look)) >= 2  # cells and laws alike
