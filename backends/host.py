@@ -94,7 +94,9 @@ class Layout:
         absent[self.odd] = False  # what is there of them was not looked at to its end
         self.present = ~absent
         self.lacking = frozenset(np.flatnonzero(absent.any(axis=1)).tolist())
-        self.forms = np.unique(np.column_stack([table.formats, absent]), axis=0, return_inverse=True)[1]  # equal for those alike
+        self.forms = np.unique(np.column_stack([table.formats, absent]), axis=0, return_inverse=True)[
+            1
+        ].ravel()  # equal for those alike
         self.alike = len(set(self.forms[self.regular].tolist())) <= 1
         self.starts = starts_of(table.sizes)
         self.rows = np.zeros(table.sizes.size, np.int64)
