@@ -94,9 +94,8 @@ class Layout:
         absent[self.odd] = False  # what is there of them was not looked at to its end
         self.present = ~absent
         self.lacking = frozenset(np.flatnonzero(absent.any(axis=1)).tolist())
-        self.forms = np.unique(np.column_stack([table.formats, absent]), axis=0, return_inverse=True)[
-            1
-        ].ravel()  # equal for those alike
+        forms = np.unique(np.column_stack([table.formats, absent]), axis=0, return_inverse=True)[1]
+        self.forms = forms.ravel()  # equal for leaves that are alike; NumPy 2.0 gives a column
         self.alike = len(set(self.forms[self.regular].tolist())) <= 1
         self.starts = starts_of(table.sizes)
         self.rows = np.zeros(table.sizes.size, np.int64)
