@@ -232,7 +232,7 @@ class HostFuser:
             if len(set(column)) > 1:
                 shared.append(column)
         cells = []
-        for indices in _alike(layout.regular, shared) if shared else [layout.regular][: layout.regular.size]:
+        for indices in _alike(layout.regular, shared):
             first = int(indices[0])
             if first in layout.lacking:
                 work.leaf(first)  # refuses a None that the hyperparameters do not mean
@@ -298,6 +298,8 @@ def _alike(leaves: Any, columns: Sequence[Any]) -> list[Any]:
     """The leaves in groups that have the same in each column, by their first leaf."""
     if not leaves.size:
         return []
+    if not columns:
+        return [leaves]
     code = np.zeros(leaves.size, np.int64)
     for column in columns:
         found, place = np.unique(np.asarray(column)[leaves], return_inverse=True)

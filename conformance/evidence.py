@@ -61,10 +61,10 @@ def source_hashes() -> dict[str, str]:
     """SHA-256 of the normal form of each part of the source that decides a verdict, by name.
 
     ``rule:NAME`` is its file and what it computes with, ``golden:NAME`` is its file, ``backend:NAME`` its file, the probes and
-    the program that kernels are made from,
-    ``cells`` is what draws the inputs of a cell and judges it: each with all modules of its own package that it imports. ``digest``
-    is what the digests are computed by. What pairs and checks the arrays of a step is no part: the digests show what becomes of the
-    numbers. The laws are none, as no table shows them; nor is the ledger: it says what is accepted, not what was found.
+    the program that kernels are made from, ``cells`` is what draws the inputs of a cell and judges it: each with all modules of
+    its own package that it imports. ``digest`` is what the digests are computed by. What pairs and checks the arrays of a step is
+    no part: the digests show what becomes of the numbers. The laws are none, as no table shows them; nor is the ledger: it says
+    what is accepted, not what was found.
     """
     hashes = {f"rule:{name}": _hash(f"xopt.rules.{name}", *ARITHMETIC, within="xopt.rules") for name in RULES}
     hashes |= {f"golden:{name}": _hash(f"xopt.conformance.golden.{name}", within="xopt.conformance.golden") for name in RULES}
