@@ -439,10 +439,11 @@ def test_a_donated_step_that_is_interrupted(tmp_path: Path) -> None:
     code = """if True:
         import signal, sys, time, threading, os, numpy as np, xopt
         from xopt.backends import fuse
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which a process in the background ignores
         n = 300_000
         step = fuse(xopt.ademamix, donate=True)
         step(xopt.ademamix_init(np.ones(n)), np.ones(n))
-        went_on = refused = 0
+        refused = 0
         for trial in range(12):
             params = [np.ones(n) for _ in range(8)]
             state, grad = xopt.ademamix_init(params), [np.ones(n) for _ in range(8)]
@@ -454,6 +455,8 @@ def test_a_donated_step_that_is_interrupted(tmp_path: Path) -> None:
                 time.sleep(5)
             except KeyboardInterrupt:
                 pass
+            else:
+                raise AssertionError("no signal came")
             try:
                 new = step(state, grad)
             except ValueError as error:
@@ -464,8 +467,7 @@ def test_a_donated_step_that_is_interrupted(tmp_path: Path) -> None:
                 for _ in range(new.step):
                     fresh = xopt.ademamix_step(fresh, grad)
                 assert all(np.array_equal(a, b) for a, b in zip(new.params, fresh.params)), "half written, and accepted"
-                went_on += 1
-        print(went_on, refused)
+        assert refused, "no step was interrupted"
         """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
@@ -822,17 +824,21 @@ def test_a_random_key_among_params_is_named() -> None:
         xopt.adam_init({"w": jax.numpy.ones(2), "key": jax.random.key(0)})
 
 
-@pytest.mark.parametrize("count", [60, 61, 62, 63, 64, 65, 100])
-@pytest.mark.parametrize("donate", [False, True])
+@pytest.mark.parametrize("count", [61, 64, 100])
 @pytest.mark.parametrize("way", COMPILERS)
-def test_any_number_of_betas(count: int, donate: bool, way: str) -> None:
+def test_any_number_of_betas(count: int, way: str) -> None:
+    """Numba gives up at 61 where each array is an argument of its own."""
     betas = tuple(0.0 if i % 7 == 3 else i / (count + 1) for i in range(count))
     params = [normal(0, 5), normal(1, 6, 2)[:, 1]]
-    expected = xopt.aggmo_init(params, betas=betas)
-    state, step = copy.deepcopy(expected), fuse(xopt.aggmo, compiler=way, donate=donate)
+    begin = xopt.aggmo_init(params, betas=betas)
+    expected = [begin]
     for _ in range(2):
-        expected, state = xopt.aggmo_step(expected, params, betas=betas), step(state, params, betas=betas)
-    assert_same_bits(state, expected)
+        expected.append(xopt.aggmo_step(expected[-1], params, betas=betas))
+    for donate in (False, True):
+        state, step = copy.deepcopy(begin), fuse(xopt.aggmo, compiler=way, donate=donate)
+        for _ in range(2):
+            state = step(state, params, betas=betas)
+        assert_same_bits(state, expected[-1])
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -282,7 +282,7 @@ TREES = (
         "fused: a donated slot keeps its own container",
         "A slot that is written over comes back in the tree that it came in.",
         ("backends/fusing.py", "if n is o and (alike or flat.fits(tree)) else", "if n is o else"),
-        rules=("momentum",),
+        rules=("adamw",),
     ),
     _fault(
         "fused: coefficients by form alone",
@@ -414,7 +414,7 @@ GIVING = (
         "donated: a gradient of another leaf",
         "That a gradient overlaps with what is written is not seen.",
         (_DONATION, "over = (last >= 0) & (end[last] > starts[grads, -1])", "over = last < -1"),
-        rules=("qhm",),
+        rules=("nesterov",),
     ),
     _fault(
         "donated: read-only",
