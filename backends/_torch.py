@@ -231,8 +231,8 @@ class TorchMemory(Memory):
     def check(self, work: Work) -> None:
         refuse_graph(work)
 
-    def wrote(self, arrays: Iterable[Any]) -> None:
-        self.lib.autograd.graph.increment_version(list(arrays))  # so that a backward pass that needs the old numbers fails
+    def wrote(self, arrays: list[Any]) -> None:
+        self.lib.autograd.graph.increment_version(arrays)  # so that a backward pass that needs the old numbers fails
 
 
 def refuse_graph(work: Work) -> None:

@@ -2,7 +2,7 @@
 
 import ctypes
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import chain
 from typing import Any, NamedTuple
@@ -69,7 +69,7 @@ class Memory(ABC):
     def refuse_unwritable(self, work: Work, i: int) -> None:  # noqa: B027
         """Raises ValueError where an array of leaf ``i`` cannot be written to through ``numpy``."""
 
-    def wrote(self, arrays: Iterable[Any]) -> None:  # noqa: B027 - most count nothing
+    def wrote(self, arrays: list[Any]) -> None:  # noqa: B027 - most count nothing
         """Told what will be written to, where the library counts that: where it is ``versioned``."""
 
 
@@ -81,7 +81,8 @@ class Table:
         self.sizes, self.formats = np.empty((2, leaves), np.int64)
         # numbers of each leaf; index of its format, or -1 if it is not dense, of one layout, a known type and plain
         self.layout: Layout | None = None  # of these sizes, formats and columns that are None
-        self.apart = False  # whether the arrays are known not to overlap
+        self.apart = False  # whether the arrays are known not to overlap, and
+        self.written = np.empty((2, 0), np.int64)  # where those that are written begin and end, in order
 
 
 class Layout:
@@ -97,6 +98,7 @@ class Layout:
         forms = np.unique(np.column_stack([table.formats, absent]), axis=0, return_inverse=True)[1]
         self.forms = forms.ravel()  # equal for leaves that are alike; NumPy 2.0 gives a column
         self.alike = len(set(self.forms[self.regular].tolist())) <= 1
+        self.kernels: dict[tuple[bool, ...], Kernel] = {}  # of leaves that are all alike, by which coefficients are 1
         self.starts = starts_of(table.sizes)
         self.rows = np.zeros(table.sizes.size, np.int64)
 
@@ -107,6 +109,7 @@ class Cell(NamedTuple):
     leaves: Any  # their indices
     c: Any
     numbers: list[float]  # the coefficients in the kernel's order
+    ones: tuple[bool, ...]  # which of them are 1; empty where there are arrays among them
 
 
 class Tables:
@@ -126,6 +129,7 @@ class HostFuser:
         self._known = np.asarray([id(None), *map(id, memory.types())], np.int64)
         self._tags = np.asarray(memory.tags(), np.int64)
         self._marks = np.asarray(memory.marks(), np.int64)
+        self._widths = np.asarray([np.dtype(one.storage).itemsize for one in memory.formats], np.int64)
         self._clear = ctypes.cast(ctypes.pythonapi.PyErr_Clear, ctypes.c_void_p).value or 0
         self._kernels = Compiled(rule, Kernel)
         self._several = any(slot.several for slot in rule.schema)
@@ -154,20 +158,20 @@ class HostFuser:
         if odd or not self._hosted(work):
             refuse_unfit(work, self.memory.unfit, layout.odd)
         cells = self._cells(work, layout)
-        calls = self._calls(work, table, cells)
+        calls = self._calls(work, table, layout, cells)
         kernels, fresh, views = self._odd(work, odd) if odd else ({}, {}, {})
         new: list[Any] = [work.params, *work.slots]
         target = table
         if work.donate:
             if odd or not table.apart:
-                self._refuse_overlap(work, table, views)
+                table.written = self._refuse_overlap(work, table, views)
                 table.apart = True
         else:
-            new = [self._fresh(name, column, odd) for name, column in zip(("params", *self.rule.slots), new, strict=True)]
+            new = [self._fresh(name, column, layout) for name, column in zip(("params", *self.rule.slots), new, strict=True)]
             target = tables.new = self._look(tables.new, new[0], new[1:], work.grads, donate=True)
         with giving(work) if work.donate else nullcontext():
             if work.donate and self.memory.versioned:
-                self.memory.wrote(self._written(work))
+                self.memory.wrote(self._written(work, layout))
             for kernel, chosen in calls.items():
                 _run(kernel, chosen, table, target, layout, copy=not work.donate)
             for i, leaf in odd.items():
@@ -194,12 +198,12 @@ class HostFuser:
         """Whether the step count and all hyperparameters are Python numbers, as mostly: nothing of them is to be looked at."""
         if type(work.call.t) is not int or not work.shared or self.rule.carried_at:
             return False
-        return not work.hyper[0] or all(type(x) is float for x in work.hyper[0].values())
+        return set(map(type, work.hyper[0].values())) <= {float}
 
-    def _written(self, work: Work) -> Iterator[Any]:
+    def _written(self, work: Work, layout: Layout) -> list[Any]:
         """All arrays that a donating step writes over."""
-        arrays = chain(work.params, *self.rule.schema.columns(work.slots))
-        return (x for x in arrays if x is not None)
+        arrays = list(chain(work.params, *self.rule.schema.columns(work.slots)))
+        return [x for x in arrays if x is not None] if layout.lacking or layout.odd else arrays
 
     def _look(
         self, table: Table, params: Sequence[Any], slots: Sequence[Sequence[Any]], grads: Sequence[Any], donate: bool
@@ -212,13 +216,14 @@ class HostFuser:
         lists = np.asarray([id(column) for column in columns], np.int64)
         header, reader = object.__basicsize__, self.memory.reader
         out = table.addresses, table.sizes, table.formats
-        given = lists, self._known, header, reader, self._clear, self._tags, self._marks, donate
+        look = lists, self._known, header, reader, self._clear, self._tags, self._marks, donate
+        given = *look, table.written, self._widths
         if self._inspect is None:
             self._inspect = compiled(inspector(), "inspect", (*given, *[x[:0] for x in out]))
-        changed, moved = self._inspect(*given, *out)
+        changed, moved, met = self._inspect(*given, *out)
         if changed:
             table.layout = None
-        if changed or moved:
+        if changed or moved or met:
             table.apart = False
         return table
 
@@ -238,26 +243,36 @@ class HostFuser:
                 work.leaf(first)  # refuses a None that the hyperparameters do not mean
             c, plain = work.coefficients(first, work.typed(first))
             numbers = numbers_of(c)
-            cells.append(Cell(indices, c, numbers if plain else list(map(float, numbers))))
+            if plain:
+                cells.append(Cell(indices, c, numbers, tuple([x == 1.0 for x in numbers])))
+            else:
+                cells.append(Cell(indices, c, list(map(float, numbers)), ()))
         return cells
 
-    def _calls(self, work: Work, table: Table, cells: list[Cell]) -> dict[Kernel, list[Cell]]:
+    def _calls(self, work: Work, table: Table, layout: Layout, cells: list[Cell]) -> dict[Kernel, list[Cell]]:
         """The cells by the kernel that steps them. Compiles those that are new."""
         calls: dict[Kernel, list[Cell]] = {}
         for cell in cells:
-            i = int(cell.leaves[0])
-            slots = [x[i] for x in work.slots]
-            for at, *_ in self.rule.carried_at:
-                slots[at] = 1.0
-            kernel = self._kernels.of(slots, cell.c, self.memory.formats[table.formats[i]])
+            kernel = layout.kernels.get(cell.ones) if layout.alike and cell.ones else None
+            if kernel is None:
+                i = int(cell.leaves[0])
+                slots = [x[i] for x in work.slots]
+                for at, *_ in self.rule.carried_at:
+                    slots[at] = 1.0
+                kernel = self._kernels.of(slots, cell.c, self.memory.formats[table.formats[i]])
+                layout.kernels[cell.ones] = kernel
             calls.setdefault(kernel, []).append(cell)
         return calls
 
-    def _fresh(self, name: str, column: Sequence[Any], odd: dict[int, Leaf]) -> list[Any]:
+    def _fresh(self, name: str, column: Sequence[Any], layout: Layout) -> list[Any]:
         """A column of the new state, still to be filled: like the old one, but that odd leaves stay what they are."""
         if name in self.rule.carried:
             return list(column)
-        return [x if i in odd else each(self.memory.empty_like, x) for i, x in enumerate(column)]
+        like = self.memory.empty_like
+        if layout.odd or layout.lacking or self._several:
+            odd = set(layout.odd)
+            return [x if i in odd else each(like, x) for i, x in enumerate(column)]
+        return list(map(like, column))
 
     def _carried(self, work: Work, name: str, cells: list[Cell], odd: dict[int, Leaf]) -> list[Any]:
         """The next values of a slot that holds numbers, which are among the coefficients."""
@@ -282,7 +297,8 @@ class HostFuser:
         msg = f"{work.where(i)} is {name}, which numba has no arithmetic for; it has {known}. {self.rule.name}_step takes it"
         raise TypeError(msg)
 
-    def _refuse_overlap(self, work: Work, table: Table, odd: dict[int, list[Any]]) -> None:
+    def _refuse_overlap(self, work: Work, table: Table, odd: dict[int, list[Any]]) -> Any:
+        """Returns where what is written begins and ends, in order."""
         formats = [self.memory.formats[f] for f in table.formats]
         wide = np.asarray([np.dtype(f.compute).itemsize for f in formats], np.int64)[:, None] * np.ones_like(table.addresses)
         wide[:, 0] = wide[:, -1] = [np.dtype(f.storage).itemsize for f in formats]
@@ -292,6 +308,9 @@ class HostFuser:
             self.memory.refuse_unwritable(work, i)
             places.put(work, i, arrays, grad, look)
         places.refuse_overlap(work)
+        pieces = np.stack([places.starts[:, :-1].ravel(), places.stops[:, :-1].ravel()])
+        pieces = pieces[:, pieces[1] > pieces[0]]
+        return pieces[:, np.argsort(pieces[0])]
 
 
 def _alike(leaves: Any, columns: Sequence[Any]) -> list[Any]:

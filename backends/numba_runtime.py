@@ -236,17 +236,20 @@ def inspect(
     tags: Any,  # of each format: the dtypes of params and of slots, and the units that their strides count
     marks: Any,  # offsets of a pointer in an array and of a word behind it, and what that word must be; or nothing
     to_write: Any,  # whether all columns but the last will be written
+    written: Any,  # where what is written begins and ends, in order and apart, as it was found for these addresses; or nothing
+    widths: Any,  # of each format: the bytes of a number of params and gradients
     addresses: Any,  # in and out: [leaf, column], where the numbers are; 0 where there is None
     sizes: Any,  # in and out: numbers of each leaf
     formats: Any,  # in and out: of each leaf, or -1 where it is not for the kernels
-) -> tuple[Any, Any]:
+) -> tuple[Any, Any, Any]:
     """Where the numbers of each leaf are, if all its arrays have one shape, one dense layout and the dtypes of a known format.
 
-    Returns whether any size, format or column that is None, and whether any address is another than what was there.
+    Returns whether any size, format or column that is None, whether any address of what is written, is another than what was there,
+    and whether a gradient that is elsewhere than it was, as those of a training loop are, meets what is ``written``.
     """
     room = _room()
     leaves, columns = addresses.shape
-    changed, moved = False, False
+    changed, moved, fresh = False, False, False
     items = np.empty(columns, np.int64)  # where each list has the addresses of its objects
     for column in range(columns):
         items[column] = _word(lists[column] + header + 8)
@@ -320,10 +323,30 @@ def inspect(
                         break
                 data = max(data, 1)  # an empty array may be nowhere
             other = other or (data == 0) != (addresses[leaf, column] == 0)
-            moved = moved or data != addresses[leaf, column]
+            if data != addresses[leaf, column]:
+                fresh = fresh or column == columns - 1
+                moved = moved or column != columns - 1
             addresses[leaf, column] = data
         if not good:
             format_ = -1
         changed = changed or size != sizes[leaf] or format_ != formats[leaf] or other
         sizes[leaf], formats[leaf] = size, format_
-    return changed, moved
+    return changed, moved, fresh and not changed and not moved and _meets(written, widths, addresses, sizes, formats)
+
+
+@njit
+def _meets(written: Any, widths: Any, addresses: Any, sizes: Any, formats: Any) -> Any:
+    """Whether a gradient overlaps with what is written."""
+    for leaf in range(sizes.shape[0]):
+        start = addresses[leaf, -1]
+        stop = start + widths[formats[leaf]] * sizes[leaf]
+        low, high = 0, written.shape[1]  # the last piece that begins before the gradient ends is one before ``low``
+        while low < high:
+            middle = (low + high) // 2
+            if written[0, middle] < stop:
+                low = middle + 1
+            else:
+                high = middle
+        if stop > start and low > 0 and written[1, low - 1] > start:
+            return True
+    return False

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import optree
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from libraries import LIBRARIES, assert_same_bits, busy, leaves, normal, to_numpy
 
 import xopt
@@ -599,14 +601,43 @@ def test_arrays_without_dimensions_are_read_and_written(dtype: str) -> None:
     assert x == 1.0
 
 
-def test_an_interrupt_while_versions_are_counted_comes_through() -> None:
-    """Torch walks through what it is given in C, where an exception of a generator became a SystemError."""
+def test_versions_are_counted_of_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch walks through what it is given in C, where an interrupt within a generator became a SystemError."""
     torch = pytest.importorskip("torch", reason="torch is not installed")
+    pytest.importorskip("numba", reason="numba is not installed")
     from xopt.backends._torch import TorchMemory
 
-    def interrupted() -> Any:
-        yield torch.ones(1)
-        raise KeyboardInterrupt
+    seen: list[type] = []
+    monkeypatch.setattr(TorchMemory, "wrote", lambda _, arrays: seen.append(type(arrays)))
+    fuse(xopt.sgd, donate=True)(xopt.sgd_init(torch.ones(3)), torch.ones(3))
+    assert seen == [list]
 
-    with pytest.raises(KeyboardInterrupt):
-        TorchMemory().wrote(interrupted())
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+@given(place=st.integers(0, 40), sizes=st.lists(st.integers(0, 7), min_size=1, max_size=4), at=st.randoms(use_true_random=False))
+@settings(max_examples=60)
+def test_a_fresh_gradient_that_meets_the_state_is_refused(name: str, dtype: str, place: int, sizes: list[int], at: Any) -> None:
+    """From the second step on, only what changed is looked at: gradients anywhere in the memory in which the params are, too."""
+    library = pytest.importorskip(name, reason=f"{name} is not installed")
+    memory = library.ones(48, dtype=getattr(library, dtype))
+    free, starts = at.randint(0, 8), []
+    for size in sizes:
+        starts.append(free)
+        free += size + at.randint(0, 3)
+    params = [memory[start : start + size] for start, size in zip(starts, sizes, strict=True)]
+    step, calm = fuse(xopt.sgd, donate=True, compiler="numba"), [library.ones_like(x) for x in params]
+    state = step(xopt.sgd_init(params), calm, lr=0.5)
+    which = at.randrange(len(sizes))
+    size, stop = sizes[which], min(place + sizes[which], 48)
+    grads = [*calm[:which], memory[stop - size : stop], *calm[which + 1 :]]
+    own = stop - size == starts[which]
+    meets = size and not own and any(i < stop and stop - size < i + n for i, n in zip(starts, sizes, strict=True) if n)
+    before, expected = memory + 0, [x - 0.5 * g for x, g in zip(params, grads, strict=True)]
+    if meets:
+        with pytest.raises(ValueError, match="shares memory with"):
+            step(state, grads, lr=0.5)
+        assert bool((memory == before).all())
+    else:
+        for x, y in zip(step(state, grads, lr=0.5).params, expected, strict=True):
+            assert bool((x == y).all())

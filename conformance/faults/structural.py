@@ -66,7 +66,7 @@ def planted(fault: Structural) -> Iterator[Product]:
     ours = _modules()
     finder = Edited(texts, {name: str(files("xopt.backends").joinpath(f"{name.rpartition('.')[2]}.py")) for name in texts})
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        if any(name.endswith(("numba_kernels", "program")) for name in texts):  # whose kernels are no one else's
+        if any(name.endswith(("numba_kernels", "numba_runtime", "program")) for name in texts):  # whose kernels are no one else's
             stack.enter_context(_variable("XOPT_CACHE_DIR", folder))
         for name in ours:
             if name != KEPT or KEPT in texts:
@@ -187,7 +187,7 @@ def _fault(name: str, sentence: str, *edits: tuple[str, str, str], **more: Any) 
 _BLOCKS, _DONATION, _FUSING, _HOST, _TORCH, _TREES, _XLA = (
     f"backends/{name}.py" for name in ("blocks", "donation", "fusing", "host", "_torch", "trees", "xla")
 )
-_KERNELS, _FORMS, _INDUCTOR = (f"backends/{name}.py" for name in ("numba_kernels", "forms", "inductor"))
+_KERNELS, _RUNTIME, _FORMS, _INDUCTOR = (f"backends/{name}.py" for name in ("numba_kernels", "numba_runtime", "forms", "inductor"))
 
 TREES = (
     _fault(
@@ -415,6 +415,12 @@ GIVING = (
         "That a gradient overlaps with what is written is not seen.",
         (_DONATION, "over = (last >= 0) & (end[last] > starts[grads, -1])", "over = last < -1"),
         rules=("nesterov",),
+    ),
+    _fault(
+        "donated: a fresh gradient of another leaf",
+        "That a gradient of the second step overlaps with what is written is not seen.",
+        (_RUNTIME, "if stop > start and low > 0 and written[1, low - 1] > start:", "if stop < start:"),
+        rules=("qhm",),
     ),
     _fault(
         "donated: read-only",

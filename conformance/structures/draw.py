@@ -637,10 +637,10 @@ class Draft:
         if kind == "spiked" and self.views:
             self.note("gradient with NaN")
             return f"spiked({self._make(leaf.shape, k, leaf.dtype)})"
-        if kind == "own" and stage == 0 and self.library in ("numpy", "torch", "jax") and leaf.layout != "scalar":
+        if kind == "own" and (stage == 0 or self.views) and self.library in ("numpy", "torch", "jax") and leaf.layout != "scalar":
             self.note("gradient that is the leaf")
             return f"w{i}"
-        if kind == "of another leaf" and stage == 0 and self.views:
+        if kind == "of another leaf" and self.views:
             like = [j for j, other in enumerate(self.leaves) if j != i and (other.shape, other.dtype) == (leaf.shape, leaf.dtype)]
             if like and "byte-swapped" not in (leaf.layout, self.leaves[like[0]].layout):
                 self.note("gradient that is another leaf")
