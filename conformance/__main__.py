@@ -245,6 +245,9 @@ def _app() -> Any:
         seconds: Annotated[float, typer.Option(help="For the rounds of each rule and size.", min=0)] = 8.0,
         times_only: Annotated[bool, typer.Option("--times-only", help="Leave out memory and first calls.")] = False,
         leaves: Annotated[bool, typer.Option("--leaves", help="Trees of 100 to 10,000 small leaves too.")] = False,
+        loop: Annotated[
+            bool, typer.Option("--loop", help="Steps in a training loop too, beside torch.optim's and optax's AdamW.")
+        ] = False,
         seed: Annotated[int, typer.Option(help="Of the numbers, and of the order in a round.")] = 0,
         json: Annotated[Path | None, typer.Option(help="Write all that was found here, as JSON.", dir_okay=False)] = None,
         table: Annotated[Path | None, typer.Option(help="Put the figures in this Markdown file, between its markers.")] = None,
@@ -282,6 +285,7 @@ def _app() -> Any:
                 seed=seed,
                 processes=not times_only,
                 leaves=leaves,
+                loop=loop,
                 events=shown,
             )
         shown.checks(report)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import xopt
 from xopt.conformance.__main__ import _app
-from xopt.conformance.bench import BY_HAND, bench, overhead
+from xopt.conformance.bench import BY_HAND, bench, loop, overhead
 from xopt.conformance.bench import leaf_costs as leaf_costs_of
 from xopt.conformance.bench.checks import FIGURES, checks
 from xopt.conformance.bench.contender import FUSED, LIMIT, PEER, Contender, Running, numbers, program_of
@@ -84,9 +84,26 @@ def test_sizes_by_name(text: str, numbers: int, name: str) -> None:
     assert size_of(name) == size
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "ten", "1e99", "resnet", "1e6 "])
+def test_leaves_by_shape() -> None:
+    assert size_of("8x64x32") == ("8x64x32", ((64, 32),) * 8)
+    assert size_of("3x5").shapes == ((5,),) * 3
+
+
+def test_steps_in_a_loop_are_compared() -> None:
+    for library in ("torch", "jax", "optax", "numba"):
+        pytest.importorskip(library, reason=f"{library} is not installed")
+    found = loop.in_loop(size_of("2x3x4"), 0, rounds=3)
+    assert [(row.rule, row.contender, row.beside) for row in found] == list(loop.BESIDE)
+    for row in found:
+        assert 0 < row.ratio.low <= row.ratio.median <= row.ratio.high
+        bytes_of = {"adamw": 28, "ademamix": 36}
+        other = 28 if "AdamW" in row.beside else bytes_of[row.rule]
+        assert row.per_byte.median == pytest.approx(row.ratio.median * other / bytes_of[row.rule])
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "ten", "1e99", "resnet", "1e6 ", "0x3", "3x", "3x0"])
 def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"unknown size .* resnet50, 1000x1000"):
+    with pytest.raises(ValueError, match=r"unknown size .* 8x64x64, or resnet50"):
         size_of(text)
 
 
@@ -109,6 +126,8 @@ def test_each_contender_takes_the_step_that_it_stands_for(rule: str) -> None:
         params, grads = numbers(SHAPES, 3)
         for _ in range(2):
             running.step()
+            if running.between is not None:  # which brings the same numbers in other arrays
+                running.between()
         running.wait()
         got = running.params()
         assert [x.shape for x in got] == list(SHAPES) or one.name == "copy"

@@ -22,6 +22,7 @@ class Running(NamedTuple):
     step: Callable[[], object]
     wait: Callable[[], object]  # until what was stepped is computed
     params: Callable[[], list[Any]]  # as they are now, as NumPy arrays
+    between: Callable[[], object] | None = None  # what a training loop does between two steps: see ``loop_of``
 
 
 class Contender(NamedTuple):
@@ -63,6 +64,27 @@ def tree(arrays: list[Any]) -> Any:
 
 def leaves(params: Any) -> list[Any]:
     return params if isinstance(params, list) else [params]
+
+
+MOST = 1 << 25
+"""Numbers of the array that ``loop_of`` goes through at most: with its result they take 256 MB."""
+
+
+def loop_of(backend: Any, grads: Sequence[Any], take: Callable[[list[Any]], object]) -> Callable[[], object]:
+    """What a training loop does between two steps: its library goes through other memory, eight times that of the gradients as long
+    as that is not too much, and then there are new gradients, which ``take`` is given."""
+    given = list(grads)
+    other = backend.asarray(np.zeros(min(8 * sum(math.prod(x.shape) for x in given), MOST)), "float32")
+
+    def between() -> None:
+        nonlocal other
+        other = backend.xp.negative(other)
+        fresh = [backend.xp.asarray(x, copy=True) for x in given]
+        for x in (other, *fresh):
+            backend.synchronise(x)
+        take(fresh)
+
+    return between
 
 
 def missing(module: str) -> str | None:

@@ -7,7 +7,19 @@ from typing import Any
 from xopt import backends
 from xopt.backends import BACKENDS, fuse
 from xopt.conformance.bench.by_hand import BY_HAND
-from xopt.conformance.bench.contender import EAGER, FUSED, HAND, Contender, Running, leaves, no_device, numbers, program_of, tree
+from xopt.conformance.bench.contender import (
+    EAGER,
+    FUSED,
+    HAND,
+    Contender,
+    Running,
+    leaves,
+    loop_of,
+    no_device,
+    numbers,
+    program_of,
+    tree,
+)
 from xopt.conformance.bench.limits import copy, copy_on, touch
 from xopt.conformance.bench.peers import peers as peers_of
 from xopt.conformance.bench.shapes import Shape
@@ -42,7 +54,16 @@ def ours(rule: str, name: str, device: str, mode: str) -> Contender:
             with quiet():
                 state = take(state, grads)
 
-        return Running(step, lambda: backend.synchronise(state.params), lambda: [backend.to_numpy(x) for x in leaves(state.params)])
+        def renew(fresh: list[Any]) -> None:
+            nonlocal grads
+            grads = tree(fresh)
+
+        return Running(
+            step,
+            lambda: backend.synchronise(state.params),
+            lambda: [backend.to_numpy(x) for x in leaves(state.params)],
+            loop_of(backend, leaves(grads), renew),
+        )
 
     def why_not() -> str | None:
         if mode == FUSED and not BACKENDS[name].compilers:

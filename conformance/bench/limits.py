@@ -3,13 +3,14 @@
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
 from xopt import backends
 from xopt.backends.numba_kernels import FORMATS, Kernel, starts_of
 from xopt.backends.threads import PARALLEL
-from xopt.conformance.bench.contender import LIMIT, Contender, Running, missing, no_device, numbers, program_of
+from xopt.conformance.bench.contender import LIMIT, Contender, Running, loop_of, missing, no_device, numbers, program_of
 from xopt.conformance.bench.shapes import Shape
 from xopt.program import Operation, Program
 
@@ -35,7 +36,16 @@ def touch(rule: str) -> Contender:
         addresses = np.array([[x.__array_interface__["data"][0] for x in arrays] for arrays in kept], np.int64)
         starts = starts_of([x.size for x in params])
         rows, scale = np.zeros(len(params), np.int64), np.array([[SCALE]], np.float32)
-        return Running(lambda: kernel(addresses, starts, scale, rows), lambda: None, lambda: [arrays[0] for arrays in kept])
+
+        def renew(fresh: list[Any]) -> None:
+            for arrays, grad in zip(kept, fresh, strict=True):
+                arrays[-1] = grad
+            addresses[:, -1] = [grad.__array_interface__["data"][0] for grad in fresh]
+
+        between = loop_of(backends.get("numpy"), grads, renew)
+        return Running(
+            lambda: kernel(addresses, starts, scale, rows), lambda: None, lambda: [arrays[0] for arrays in kept], between
+        )
 
     moved = program.bytes_per_number(4, 4)
     return Contender("touch", "numba", "cpu", LIMIT, rule, moved, len(program.arrays), lambda: missing("numba"), prepare)

@@ -5,7 +5,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from xopt import backends
-from xopt.conformance.bench.contender import PEER, Contender, Running, leaves, missing, no_device, numbers, program_of, tree
+from xopt.conformance.bench.contender import (
+    PEER,
+    Contender,
+    Running,
+    leaves,
+    loop_of,
+    missing,
+    no_device,
+    numbers,
+    program_of,
+    tree,
+)
 from xopt.conformance.bench.shapes import Shape
 from xopt.rules import RULES
 
@@ -67,8 +78,16 @@ def _torch(name: str, module: str, rule: str, device: str, make: Callable[[Any, 
         for param, grad in zip(params, grads, strict=True):
             param.grad = grad
         optimizer = make(params, RULES[rule].defaults)
+
+        def renew(fresh: list[Any]) -> None:
+            for param, grad in zip(params, fresh, strict=True):
+                param.grad = grad
+
         return Running(
-            optimizer.step, lambda: backend.synchronise(params[0]), lambda: [backend.to_numpy(param) for param in params]
+            optimizer.step,
+            lambda: backend.synchronise(params[0]),
+            lambda: [backend.to_numpy(param) for param in params],
+            loop_of(backend, grads, renew),
         )
 
     def why_not() -> str | None:
@@ -97,7 +116,16 @@ def _optax(rule: str, device: str) -> Contender:
             nonlocal params, state
             params, state = take(params, state, grads)
 
-        return Running(step, lambda: backend.synchronise(params), lambda: [backend.to_numpy(x) for x in leaves(params)])
+        def renew(fresh: list[Any]) -> None:
+            nonlocal grads
+            grads = tree(fresh)
+
+        return Running(
+            step,
+            lambda: backend.synchronise(params),
+            lambda: [backend.to_numpy(x) for x in leaves(params)],
+            loop_of(backend, leaves(grads), renew),
+        )
 
     def why_not() -> str | None:
         return missing("optax") or no_device("jax", device)

@@ -52,14 +52,21 @@ LADDER = tuple(one_leaf(10**power) for power in (1, 3, 5, 6, 7))
 
 
 def size_of(text: str) -> Size:
-    """A size by name: ``1000``, ``1e6``, ``2^28``, ``resnet50``. Raises ValueError for what is none."""
+    """A size by name: ``1000``, ``1e6``, ``2^28``, ``resnet50``, or ``8x64x64`` for eight leaves of 64 x 64.
+
+    Raises ValueError for what is none.
+    """
     if text in TREES:
         return TREES[text]
+    if re.fullmatch(r"[1-9][0-9]{0,4}(x[1-9][0-9]{0,6}){1,4}", text):
+        count, *shape = map(int, text.split("x"))
+        if count * math.prod(shape) < 1 << 40:
+            return Size(text, (tuple(shape),) * count)
     found = re.fullmatch(r"([0-9]{1,12})(?:(e|\^)([0-9]{1,2}))?", text)
     if found:
         number, how, power = found.groups()
         count = int(number) if how is None else int(number) * 10 ** int(power) if how == "e" else int(number) ** int(power)
         if 1 <= count < 1 << 40:
             return one_leaf(count)
-    msg = f"unknown size {text!r}; a size is a number from 1 on such as 1000, 1e6 or 2^28, or one of {', '.join(TREES)}"
+    msg = f"unknown size {text!r}; a size is a number from 1 on such as 1000, 1e6 or 2^28, leaves such as 8x64x64, or resnet50"
     raise ValueError(msg)

@@ -123,6 +123,12 @@ class Shown(Events):
             table.add_row(row["rule"], row["form"], row["mode"], *texts)
         self._print("a leaf of 10 numbers in a tree of 1,000, NumPy, float32; and how that grows with the leaves, medians", table)
 
+    def loop(self, found: Sequence[Json]) -> None:
+        table = _table(*LOOP.split("|"))
+        for row in found:
+            table.add_row(*_in_loop(row))
+        self._print("in a training loop: fresh gradients, other work in between, float32; medians with quartiles", table)
+
     def run(self, found: Json) -> None:
         several = len({entry["size"] for entry in found["entries"]}) > 1
         title = f"{found['rule']}, {found['name']}, float32"
@@ -190,6 +196,13 @@ def reasons(report: Json) -> dict[str, list[str]]:
 
 TABLE = "benchmark"
 
+LOOP = "size|rule|contender|a step|beside|time|time of a byte"
+
+
+def _in_loop(row: Json) -> tuple[str, ...]:
+    step, ratios = duration(row["seconds"]["median"]), (between(row["ratio"]), between(row["per_byte"]))
+    return row["size"], row["rule"], row["contender"], step, row["beside"], *ratios
+
 
 def markdown(report: Json) -> str:
     """The figures asked for and the times, for a page, with the run that they come from."""
@@ -216,6 +229,8 @@ def markdown(report: Json) -> str:
             for e in run["entries"]
         )
         lines += ["", f"### {title}", "", *_rows("contender|a step|GB/s|time of a byte / touch", rows)]
+    if report.get("loop"):
+        lines += ["", "### In a training loop", "", *_rows(LOOP, map(_in_loop, report["loop"]))]
     return "\n".join(lines)
 
 

@@ -22,7 +22,8 @@ from xopt.conformance.bench.contender import EAGER, FUSED, LIMIT, Contender, Run
 from xopt.conformance.bench.contenders import contenders
 from xopt.conformance.bench.leaf_costs import leaf_costs
 from xopt.conformance.bench.limits import cores
-from xopt.conformance.bench.measure import Turns, interleave, ratio, spread
+from xopt.conformance.bench.loop import SIZES, InLoop, in_loop
+from xopt.conformance.bench.measure import Spread, Turns, interleave, ratio, spread
 from xopt.conformance.bench.processes import first_call, memory
 from xopt.conformance.bench.shapes import LADDER, Size, one_leaf
 from xopt.rules import RULES
@@ -86,6 +87,7 @@ class Events:
     def passed(self, seconds: float) -> None: ...
     def overheads(self, found: Sequence[Json]) -> None: ...
     def leaves(self, found: Sequence[Json]) -> None: ...
+    def loop(self, found: Sequence[Json]) -> None: ...
     def run(self, found: Json) -> None: ...
     def memory(self, found: Sequence[Json]) -> None: ...
     def first_calls(self, found: Sequence[Json]) -> None: ...
@@ -101,6 +103,7 @@ def bench(
     seed: int = 0,
     processes: bool = True,
     leaves: bool = False,
+    loop: bool = False,
     events: Events | None = None,
 ) -> Json:
     """Times steps, and looks at their memory and first calls.
@@ -123,6 +126,8 @@ def bench(
         Whether to look at memory and first calls too, which takes a fresh process for each contender.
     leaves
         Whether to time trees of many small leaves as well, of all rules unless some are named.
+    loop
+        Whether to time steps in a training loop as well: AdamW and AdEMAMix beside torch's AdamW, optax's and the touch kernel.
     events
         Told what happens, for a progress bar.
 
@@ -154,6 +159,7 @@ def bench(
         "contenders": [_described(rule, one, reasons[rule, one.name]) for rule in chosen for one in found[rule]],
         "overhead": [],
         "leaves": [],
+        "loop": [],
         "runs": [],
         "memory": [],
         "first_calls": [],
@@ -168,6 +174,11 @@ def bench(
         report["leaves"] += [cost._asdict() for cost in leaf_costs(rule)]
     if leaves:
         events.leaves(report["leaves"])
+    for size in SIZES if loop else ():
+        events.began(f"a training loop, {size.name}")
+        report["loop"] += [_nested(row) for row in in_loop(size, seed)]
+    if loop:
+        events.loop(report["loop"])
     for run in runs:
         events.began(f"{run.rule}, {run.name}")
         report["runs"].append(_timed(run, seconds, seed, events))
@@ -183,6 +194,10 @@ def bench(
     report["checks"] = checks(report)
     about["seconds"] = round(time.monotonic() - began, 1)
     return report
+
+
+def _nested(row: InLoop) -> Json:
+    return {name: value._asdict() if isinstance(value, Spread) else value for name, value in row._asdict().items()}
 
 
 def _described(rule: str, one: Contender, reason: str | None) -> Json:
