@@ -504,7 +504,7 @@ def _explain(result: Cell | Replay, found: list[BackendReport]) -> None:
     backend = next(b for b in found if (b.name, b.device) == (result.backend, result.device))
     probes = Probes.from_dict(backend.probes)
     arithmetic = "float64" if result.dtype == "float64" else "float32"
-    uses_sqrt = "sqrt" in RULES[result.rule].update.__code__.co_names
+    uses_sqrt = any(operation.name == "sqrt" for operation in RULES[result.rule].program.operations)
     result.explanation += probes.explain(arithmetic, result.mode != "eager", uses_sqrt)
 
 
