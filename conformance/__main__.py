@@ -33,16 +33,16 @@ def _app() -> Any:
 
     from xopt.conformance import evidence as records
     from xopt.conformance import faults as planted
-    from xopt.conformance import report as views
     from xopt.conformance import suite
     from xopt.conformance.bench import bench as run_bench
     from xopt.conformance.bench import show as bench_views
     from xopt.conformance.bench.contenders import contenders
     from xopt.conformance.bench.page import write_html as write_bench
     from xopt.conformance.bench.shapes import LADDER, TREES, size_of
-    from xopt.conformance.html import write_html
-    from xopt.conformance.junit import write_junit
     from xopt.conformance.ledger import ACCEPTED
+    from xopt.conformance.report import text as views
+    from xopt.conformance.report.html import write_html
+    from xopt.conformance.report.junit import write_junit
     from xopt.conformance.results import BROKEN, WRONG
     from xopt.rules import RULES
 

@@ -29,8 +29,8 @@ from urllib.parse import urlsplit
 
 from xopt.backends import BACKENDS
 from xopt.conformance.laws import LAWS
-from xopt.conformance.machine import MACHINE
 from xopt.conformance.results import BROKEN, DTYPES, MODES, NOT_RUN, SUBNORMALS, WITHIN, WRONG, Cell, LawResult
+from xopt.conformance.stateful import MACHINE
 from xopt.rules import RULES
 
 LEDGER = Path(__file__).with_name("ledger.toml")

@@ -19,17 +19,18 @@ import numpy as np
 import optree
 
 from xopt.conformance import __main__ as command
-from xopt.conformance import candidate, cells, digits, generate, ledger, machine, reference, replay, suite
+from xopt.conformance import candidate, cells, generate, ledger, reference, stateful, suite, training
 from xopt.conformance.bounded import FORMATS, HOST, Bounded, Namespace, Signs, exact
 from xopt.conformance.census import FLOORS, Row, counted, take_census
 from xopt.conformance.faults.planting import copied, updating
 from xopt.conformance.golden import GOLDENS
-from xopt.conformance.html import write_html
-from xopt.conformance.junit import write_junit
 from xopt.conformance.laws import check as law_check
 from xopt.conformance.laws.lab import Case, Kind, Lab, Law, Series
-from xopt.conformance.report import symbol, tally
+from xopt.conformance.report.html import write_html
+from xopt.conformance.report.junit import write_junit
+from xopt.conformance.report.text import symbol, tally
 from xopt.conformance.results import BROKEN, HELD, IDENTICAL, NOT_RUN, SUBNORMALS, WITHIN, WRONG, Cell, LawResult
+from xopt.conformance.training import data
 from xopt.rule import Rule
 from xopt.rules import RULES
 
@@ -152,7 +153,7 @@ def stepping(change: Callable[[Any, Any, Any], Any]) -> dict[str, Rule[Any, Any]
 
 
 def programs(rules: Any, examples: int = 15, name: str = "adamw") -> LawResult:
-    (result,) = machine.check_machine(name, "float32", TARGETS[:1], FORMATS_HERE, examples, 0, rules, shrink=False)
+    (result,) = stateful.check_machine(name, "float32", TARGETS[:1], FORMATS_HERE, examples, 0, rules, shrink=False)
     return result
 
 
@@ -541,14 +542,14 @@ def the_machine_sees_what_only_an_odd_order_shows() -> None:
 @check
 def a_replay_compares_and_may_be_wrong() -> None:
     steps = 3
-    right, other = replay.replay_rule("sgd", TARGETS, FORMATS_HERE, steps)
-    size = len(digits.start())
+    right, other = training.replay_rule("sgd", TARGETS, FORMATS_HERE, steps)
+    size = len(data.start())
     for found in (right, other):
         must(found.verdict == IDENTICAL, f"what is right is {found.verdict}")
         must(found.replayed["elements"] == steps * size, f"{found.replayed['elements']} numbers of {steps * size}")
         must(len(found.losses) == len(found.distances) == steps, "nothing is trained")
     with off(2.0):
-        numpy, strict = replay.replay_rule("sgd", TARGETS, FORMATS_HERE, steps)
+        numpy, strict = training.replay_rule("sgd", TARGETS, FORMATS_HERE, steps)
     must((numpy.verdict, strict.verdict) == (IDENTICAL, WRONG), f"2 bounds in a replay are {strict.verdict}")
 
 
@@ -584,7 +585,7 @@ def _draw(name: str) -> None:
 def programs_do_what_they_can() -> None:
     counts: Counter[str] = Counter()
     for name in ("aggmo", "ademamix", "qhadam"):
-        _, seen = counted(partial(machine.check_machine, shrink=False), name, "float32", TARGETS[:1], FORMATS_HERE, 8, 0)
+        _, seen = counted(partial(stateful.check_machine, shrink=False), name, "float32", TARGETS[:1], FORMATS_HERE, 8, 0)
         counts += seen
     _reach(counts, "programs")
 
@@ -620,11 +621,11 @@ def generated_numbers_are_of_all_kinds() -> None:
 
 def report_of(results: Sequence[Any] = (), rows: Sequence[ledger.Row] = (), census: Sequence[Row] = ()) -> suite.Report:
     """A report of one right cell and of what is given."""
-    kept: dict[type, list[Any]] = {Cell: [right_cell()], LawResult: [], replay.Replay: []}
+    kept: dict[type, list[Any]] = {Cell: [right_cell()], LawResult: [], training.Replay: []}
     for result in results:
         kept[type(result)].append(result)
     judgement = ledger.judge(kept[Cell], kept[LawResult], rows, datetime.date(2026, 11, 24), "x86_64")
-    return suite.Report({}, [], kept[Cell], kept[replay.Replay], kept[LawResult], judgement, census=list(census))
+    return suite.Report({}, [], kept[Cell], kept[training.Replay], kept[LawResult], judgement, census=list(census))
 
 
 def right_cell(rule: str = "sgd", **more: Any) -> Cell:
@@ -654,7 +655,7 @@ def verdicts_follow_from_what_was_found() -> None:
 def what_is_wrong_fails_the_run() -> None:
     must(report_of().problems == [], "a right run fails")
     wrong = right_cell("lion", wrong={"step": 1, "again": None})
-    replayed = replay.Replay("lion", "numpy", "cpu", "eager", wrong.to_dict())
+    replayed = training.Replay("lion", "numpy", "cpu", "eager", wrong.to_dict())
     day = datetime.date(2027, 1, 1)
     row = ledger.Row(("lion",), "torch", "cpu", ("eager",), ("float32",), ("negation",), "r", "https://example.org", day)
     flushed = replace(row, backend="numpy", checks=("bits",), only="subnormals")

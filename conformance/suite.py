@@ -25,11 +25,11 @@ from xopt.conformance.census import Row, counted, take_census
 from xopt.conformance.digests import check_digest
 from xopt.conformance.laws import LAWS, check_laws
 from xopt.conformance.ledger import Judgement
-from xopt.conformance.machine import MACHINE, check_machine
 from xopt.conformance.papers import check_papers
-from xopt.conformance.replay import Replay, replay_rule
 from xopt.conformance.results import BROKEN, DTYPES, MODES, NOT_RUN, WITHIN, WRONG, Cell, LawResult
+from xopt.conformance.stateful import MACHINE, check_machine
 from xopt.conformance.structures import check_structures
+from xopt.conformance.training import Replay, replay_rule
 from xopt.rules import RULES
 
 Result = Cell | LawResult | Replay

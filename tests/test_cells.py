@@ -18,7 +18,7 @@ from xopt.conformance.cells import check_rule
 from xopt.conformance.faults.planting import updating
 from xopt.conformance.generate import PRECISIONS, ROWS, SHAPES, SIZE, Choices, count, decode, drawn, rounded, settings
 from xopt.conformance.golden import GOLDENS
-from xopt.conformance.report import script
+from xopt.conformance.report.text import script
 from xopt.conformance.results import IDENTICAL, SUBNORMALS, WITHIN, WRONG, Cell
 from xopt.operations import average, sqrt
 

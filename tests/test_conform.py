@@ -17,7 +17,7 @@ import xopt
 from xopt.conformance import PROFILES, Report, conform, ledger
 from xopt.conformance.__main__ import _app, main
 from xopt.conformance.evidence import Evidence
-from xopt.conformance.report import TABLE, mark, markdown, read_json, write_json, write_table
+from xopt.conformance.report.text import TABLE, mark, markdown, read_json, write_json, write_table
 from xopt.conformance.results import NOT_RUN, WRONG, Cell
 
 SCHEMA = json.loads((files("xopt.conformance") / "schema.json").read_text())

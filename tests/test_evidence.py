@@ -25,8 +25,8 @@ from xopt.conformance.bounded import FORMATS, Bounded, exact
 from xopt.conformance.candidate import Candidate
 from xopt.conformance.cells import check_rule
 from xopt.conformance.faults.planting import updating
-from xopt.conformance.replay import replay_rule
 from xopt.conformance.results import IDENTICAL, WITHIN, WRONG, Cell, LawResult
+from xopt.conformance.training.replay import replay_rule
 from xopt.rules import RULES
 
 TODAY = datetime.date(2026, 11, 24)

@@ -11,7 +11,7 @@ import pytest
 
 from xopt.conformance.faults import FAULTS, FaultReport
 from xopt.conformance.faults.matrix import Judgement
-from xopt.conformance.html import write_html
+from xopt.conformance.report.html import write_html
 from xopt.conformance.results import BINS, HELD, IDENTICAL, NOT_RUN, SUBNORMALS, WITHIN, WRONG, Cell, LawResult
 from xopt.rules import RULES
 

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from xopt.conformance.junit import write_junit
+from xopt.conformance.report.junit import write_junit
 from xopt.conformance.results import Cell, LawResult
 
 NASTY = "a<b & \"c\" 'd' \x00\x1b ]]> é"

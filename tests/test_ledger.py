@@ -9,8 +9,8 @@ import pytest
 
 import xopt
 from xopt.conformance.ledger import MANY, Row, judge, read
-from xopt.conformance.machine import MACHINE
 from xopt.conformance.results import BROKEN, WRONG, Cell, LawResult
+from xopt.conformance.stateful import MACHINE
 
 TODAY = datetime.date(2026, 11, 24)
 ROW = Row(

@@ -25,7 +25,7 @@ from xopt.backends.fallback import CompileError, OrElse
 from xopt.backends.launches import Arrays, Cell
 from xopt.conformance.bounded import FORMATS
 from xopt.conformance.cells import check_rule
-from xopt.conformance.report import script
+from xopt.conformance.report.text import script
 from xopt.conformance.results import IDENTICAL, WRONG
 from xopt.conformance.structures import check_structures
 from xopt.program import Operation, Program, record

@@ -18,16 +18,16 @@ from test_conform import SCHEMA, xopt_command
 
 import xopt
 from xopt import backends
-from xopt.conformance import conform, digits, ledger, suite
+from xopt.conformance import conform, ledger, suite
 from xopt.conformance.bounded import FORMATS
 from xopt.conformance.cells import check_rule
 from xopt.conformance.faults.planting import updating
-from xopt.conformance.html import write_html
 from xopt.conformance.laws import check_laws
-from xopt.conformance.machine import check_machine
-from xopt.conformance.replay import replay_rule
-from xopt.conformance.report import script
+from xopt.conformance.report.html import write_html
+from xopt.conformance.report.text import script
 from xopt.conformance.results import HELD, IDENTICAL, WRONG, Cell
+from xopt.conformance.stateful import check_machine
+from xopt.conformance.training import data, replay_rule
 from xopt.rule import Rule
 
 PLAIN = {(name, "cpu", "float32", "eager"): FORMATS["float32"] for name in ("numpy", "array_api_strict")}
@@ -148,7 +148,7 @@ def test_a_replay_that_is_wrong_or_fails_leaves_the_others_alone(monkeypatch: py
 
 
 def test_a_training_that_wants_a_library_that_is_not_there_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    train = digits.train
+    train = data.train
 
     def without_products(rule: Any, backend: Any, steps: int) -> Any:
         if backend.name != "numpy":
@@ -156,7 +156,7 @@ def test_a_training_that_wants_a_library_that_is_not_there_is_left_out(monkeypat
             raise ImportError(msg)
         return train(rule, backend, steps)
 
-    monkeypatch.setattr(digits, "train", without_products)
+    monkeypatch.setattr(data, "train", without_products)
     right, without = replay_rule("sgd", TARGETS, PLAIN, 3)
     assert (right.verdict, without.verdict) == (IDENTICAL, IDENTICAL)
     assert (len(right.losses), without.losses, without.divergence) == (3, [], None)

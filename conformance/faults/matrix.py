@@ -16,8 +16,8 @@ from xopt.conformance.faults.planting import Planted, effect, plant
 from xopt.conformance.faults.styles import caught, comparable, comparison_table
 from xopt.conformance.golden import GOLDENS
 from xopt.conformance.laws import LAWS, check_laws, hyper, invariants, reductions, responses, symmetries, use
-from xopt.conformance.machine import MACHINE, check_machine
 from xopt.conformance.results import BROKEN, WITHIN, WRONG, LawResult
+from xopt.conformance.stateful import MACHINE, check_machine
 from xopt.conformance.suite import PROFILES
 from xopt.rules import RULES
 

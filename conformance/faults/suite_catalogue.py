@@ -282,7 +282,7 @@ SUITE_FAULTS: list[SuiteFault] = [
     ),
     # The state machine.
     *_in(
-        "machine.py",
+        "stateful.py",
         "the_machine_sees_two_bounds",
         ("a hundred bounds for the machine", "if ratio[at] > 1:", "if ratio[at] > 100:"),
         ("the machine does not ask the golden", "        self._follows(grad, after)\n", ""),
@@ -293,7 +293,7 @@ SUITE_FAULTS: list[SuiteFault] = [
         ),
     ),
     *_in(
-        "machine.py",
+        "stateful.py",
         "the_machine_sees_what_only_an_odd_order_shows",
         (
             "the machine never loads",
@@ -309,7 +309,7 @@ SUITE_FAULTS: list[SuiteFault] = [
         ("the machine does not count", "if int(self.main.state.step) != self.t:", "if False:"),
     ),
     *_in(
-        "machine.py",
+        "stateful.py",
         "programs_do_what_they_can",
         (
             "the machine never moves",
@@ -327,14 +327,14 @@ SUITE_FAULTS: list[SuiteFault] = [
     ),
     # The replay.
     *_in(
-        "replay.py",
+        "training/replay.py",
         "a_replay_compares_and_may_be_wrong",
         ("wrong replays are no problem", "cell.wrong = error.details", "cell.worst = error.details"),
-        ("the replay compares nothing", '[subject], digits.SHAPES, "digits")', '[], digits.SHAPES, "digits")'),
+        ("the replay compares nothing", '[subject], data.SHAPES, "digits")', '[], data.SHAPES, "digits")'),
         (
             "the replay has one gradient",
-            "digits.start(), recorded.grads, [np.False_] * steps)",
-            "digits.start(), recorded.grads[:1], [np.False_])",
+            "data.start(), recorded.grads, [np.False_] * steps)",
+            "data.start(), recorded.grads[:1], [np.False_])",
         ),
         ("a replay's verdict is that it is right", 'return str(self.replayed["verdict"])', 'return "bit-identical"'),
     ),
@@ -404,19 +404,19 @@ SUITE_FAULTS: list[SuiteFault] = [
         ),
     ),
     *_in(
-        "report.py",
+        "report/text.py",
         "what_fails_the_run_is_shown",
         ("a table shows what is wrong as right", 'WRONG: "WRONG", NOT_RUN: "-"}', 'WRONG: "bits", NOT_RUN: "-"}'),
         ("a table rounds the ratio", "math.floor(100 * ratio) / 100", "round(ratio, 2)"),
         ("broken laws are not counted", "    if counts[BROKEN]:\n", "    if False:\n"),
     ),
     *_in(
-        "html.py",
+        "report/html.py",
         "what_fails_the_run_is_shown",
         ("the page passes over problems", '    if report.get("problems"):\n', "    if False:\n"),
     ),
     *_in(
-        "junit.py",
+        "report/junit.py",
         "what_fails_the_run_is_shown",
         ("the XML passes over problems", '    if report["problems"]:\n', "    if False:\n"),
     ),

@@ -13,8 +13,8 @@ import xopt
 from xopt.conformance.bounded import FORMATS
 from xopt.conformance.faults.planting import copied
 from xopt.conformance.golden import GOLDENS
-from xopt.conformance.machine import MACHINE, check_machine
 from xopt.conformance.results import BROKEN, HELD, NOT_RUN, LawResult
+from xopt.conformance.stateful import MACHINE, check_machine
 from xopt.rule import Rule
 
 PLAIN = {

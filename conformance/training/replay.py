@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xopt import backends
-from xopt.conformance import digits
 from xopt.conformance.bounded import Format
 from xopt.conformance.cells import Check, Subject, WrongError, brief, pieces_of, raised
 from xopt.conformance.generate import Trajectory
 from xopt.conformance.golden import GOLDENS
 from xopt.conformance.results import Cell
+from xopt.conformance.training import data
 from xopt.rule import Rule
 from xopt.rules import RULES
 
@@ -48,23 +48,23 @@ class Replay:
 def replay_rule(rule_name: str, targets: list[tuple[str, str, str]], formats: dict[Any, Format], steps: int) -> list[Replay]:
     """Trains on NumPy for ``steps`` batches, replays its gradients on each target, and trains there too."""
     rule = RULES[rule_name]
-    recorded = digits.train(rule, backends.get("numpy"), steps)
-    case = Trajectory(0, {}, digits.start(), recorded.grads, [np.False_] * steps)
+    recorded = data.train(rule, backends.get("numpy"), steps)
+    case = Trajectory(0, {}, data.start(), recorded.grads, [np.False_] * steps)
     replays = []
     for name, device, mode in targets:
         cell = Cell(rule_name, name, device, "float32", mode)
         native = _Native([], [], [])
         try:
             backend = backends.get(name, device)
-            subject = Subject(rule, backend, "float32", mode, digits.SHAPES, formats[name, device, "float32", mode])
+            subject = Subject(rule, backend, "float32", mode, data.SHAPES, formats[name, device, "float32", mode])
             cell = subject.cell
-            Check(rule, GOLDENS[rule_name], "float32", [subject], digits.SHAPES, "digits").example(case)
+            Check(rule, GOLDENS[rule_name], "float32", [subject], data.SHAPES, "digits").example(case)
             if mode == "eager":
                 native = _train(rule, backend, steps, recorded)
         except WrongError as error:
             cell.wrong = error.details
         except Exception as error:  # noqa: BLE001 - whatever a backend raises
-            cell.wrong = raised(error, digits.SHAPES, pieces_of(case, digits.SHAPES))
+            cell.wrong = raised(error, data.SHAPES, pieces_of(case, data.SHAPES))
         replays.append(
             Replay(rule_name, name, device, mode, cell.to_dict(), native.losses, native.distances, explanation=native.notes)
         )
@@ -79,9 +79,9 @@ class _Native(NamedTuple):
     notes: list[str]  # why there is none
 
 
-def _train(rule: Rule[Any, Any], backend: Any, steps: int, recorded: digits.Training) -> _Native:
+def _train(rule: Rule[Any, Any], backend: Any, steps: int, recorded: data.Training) -> _Native:
     try:
-        native = digits.train(rule, backend, steps)
+        native = data.train(rule, backend, steps)
     except ImportError as error:  # matrix products may want a library of their own, which steps do without
         return _Native([], [], [f"not trained here: {brief(error)}"])
     pairs = zip(native.params, recorded.params, strict=True)

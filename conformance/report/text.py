@@ -13,7 +13,6 @@ from rich.text import Text
 
 from xopt.backends import BACKENDS
 from xopt.backends._torch import INTERPRETED
-from xopt.conformance.replay import Replay
 from xopt.conformance.results import (
     BROKEN,
     DTYPES,
@@ -28,6 +27,7 @@ from xopt.conformance.results import (
     LawResult,
 )
 from xopt.conformance.suite import SCHEMA, BackendReport, Report, Result
+from xopt.conformance.training import Replay
 from xopt.rules import RULES
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
-from xopt.conformance.report import script
+from xopt.conformance.report.text import script
 from xopt.conformance.results import BROKEN, NOT_RUN, WRONG
 
 _CONTROL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

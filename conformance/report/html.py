@@ -7,7 +7,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from xopt.conformance.report import heading, script
+from xopt.conformance.report.text import heading, script
 from xopt.conformance.results import BINS, BROKEN, DTYPES, HELD, IDENTICAL, MODES, NOT_RUN, SUBNORMALS, WITHIN, WORDS, WRONG
 
 Json = dict[str, Any]
@@ -31,7 +31,7 @@ def write_html(report: Json, path: Path) -> None:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("xopt.conformance", "."),
+        loader=jinja2.PackageLoader("xopt.conformance.report", "."),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
