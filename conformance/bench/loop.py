@@ -2,6 +2,7 @@
 
 import gc
 import random
+import statistics
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,11 +16,16 @@ SIZES = tuple(map(size_of, ("1e3", "8x64x64", "44x64x64", "10x1024x1024", "resne
 ROUNDS = 40
 WARM = 3
 """Rounds before those that count."""
+TURN = 20
+"""Steps of a turn at most: a loop finds its code in the cache. The first of them does not count."""
+LARGE = 1 << 20
+"""Numbers from which on a turn is one step."""
 
 BESIDE = (
     ("adamw", "torch cpu fused", "torch AdamW fused"),
     ("ademamix", "torch cpu fused", "torch AdamW fused"),
     ("ademamix", "torch cpu fused", "touch"),
+    ("ademamix", "numpy fused", "touch"),
     ("adamw", "numpy fused", "torch AdamW fused"),
     ("adamw", "jax cpu fused", "optax"),
 )
@@ -44,7 +50,8 @@ def in_loop(size: Size, seed: int, rounds: int = ROUNDS) -> list[InLoop]:
     pairs = [((rule, name), _beside(rule, other)) for rule, name, other in BESIDE]
     wanted = dict.fromkeys(key for pair in pairs for key in pair)
     here = {key: known[key] for key in wanted if key in known and known[key].why_not() is None}
-    times = _times({key: one.prepare(size.shapes, seed) for key, one in here.items()}, seed, rounds)
+    turn = max(1, min(TURN, LARGE // size.numbers))
+    times = _times({key: one.prepare(size.shapes, seed) for key, one in here.items()}, seed, rounds, turn)
     found = []
     for key, other in pairs:
         if key in times and other in times:
@@ -64,7 +71,7 @@ def _bytes(one: Contender) -> int:
     return one.bytes_per_number
 
 
-def _times(running: dict[tuple[str, str], Running], seed: int, rounds: int) -> dict[tuple[str, str], Sequence[float]]:
+def _times(running: dict[tuple[str, str], Running], seed: int, rounds: int, turn: int) -> dict[tuple[str, str], Sequence[float]]:
     draw = random.Random(seed)
     times: dict[tuple[str, str], list[float]] = {key: [] for key in running}
     enabled = gc.isenabled()
@@ -72,15 +79,20 @@ def _times(running: dict[tuple[str, str], Running], seed: int, rounds: int) -> d
     try:
         for number in range(WARM + rounds):
             for key in draw.sample(list(running), len(running)):
-                one = running[key]
-                if one.between is not None:
-                    one.between()
-                began = time.perf_counter()
-                one.step()
-                one.wait()
+                steps = [_step(running[key]) for _ in range(turn)]
                 if number >= WARM:
-                    times[key].append(time.perf_counter() - began)
+                    times[key].append(statistics.median(steps[1:] or steps))
     finally:
         if enabled:
             gc.enable()
     return {key: column for key, column in times.items() if column}
+
+
+def _step(one: Running) -> float:
+    """Seconds of a step, after what a loop does between two."""
+    if one.between is not None:
+        one.between()
+    began = time.perf_counter()
+    one.step()
+    one.wait()
+    return time.perf_counter() - began
