@@ -402,6 +402,17 @@ def test_without_laws_faults_and_evidence(tmp_path: Path) -> None:
     assert "wrong" not in page.classes
 
 
+def test_says_what_was_asked_for(tmp_path: Path) -> None:
+    page, report = tmp_path / "page.html", bare()
+    report["backends"] = [one | {"reason": None} for one in report["backends"]]
+    write_html(report, page)
+    assert "Every known backend ran" in page.read_text()
+    report["about"] |= {"asked": {"rule": ["lion"]}, "command": "xopt conform --rule lion --profile ci --seed 7"}
+    write_html(report, page)
+    assert "Every known backend ran" not in page.read_text()
+    assert "Only what was asked for ran: <code>xopt conform --rule lion --profile ci --seed 7</code>" in page.read_text()
+
+
 def test_where_nothing_ran(tmp_path: Path) -> None:
     report = bare()
     report["cells"] = [c for c in report["cells"] if c["verdict"] == NOT_RUN]
