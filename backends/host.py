@@ -109,7 +109,7 @@ class Cell(NamedTuple):
     leaves: Any  # their indices
     c: Any
     numbers: list[float]  # the coefficients in the kernel's order
-    ones: tuple[bool, ...]  # which of them are 1; empty where there are arrays among them
+    ones: tuple[bool, ...]  # which of them are a Python 1, on which it depends what is compiled
 
 
 class Tables:
@@ -243,24 +243,23 @@ class HostFuser:
                 work.leaf(first)  # refuses a None that the hyperparameters do not mean
             c, plain = work.coefficients(first, work.typed(first))
             numbers = numbers_of(c)
-            if plain:
-                cells.append(Cell(indices, c, numbers, tuple([x == 1.0 for x in numbers])))
-            else:
-                cells.append(Cell(indices, c, list(map(float, numbers)), ()))
+            ones = tuple([type(x) is float and x == 1.0 for x in numbers])
+            cells.append(Cell(indices, c, numbers if plain else list(map(float, numbers)), ones))
         return cells
 
     def _calls(self, work: Work, table: Table, layout: Layout, cells: list[Cell]) -> dict[Kernel, list[Cell]]:
         """The cells by the kernel that steps them. Compiles those that are new."""
         calls: dict[Kernel, list[Cell]] = {}
         for cell in cells:
-            kernel = layout.kernels.get(cell.ones) if layout.alike and cell.ones else None
+            kernel = layout.kernels.get(cell.ones) if layout.alike else None
             if kernel is None:
                 i = int(cell.leaves[0])
                 slots = [x[i] for x in work.slots]
                 for at, *_ in self.rule.carried_at:
                     slots[at] = 1.0
                 kernel = self._kernels.of(slots, cell.c, self.memory.formats[table.formats[i]])
-                layout.kernels[cell.ones] = kernel
+                if layout.alike:
+                    layout.kernels[cell.ones] = kernel
             calls.setdefault(kernel, []).append(cell)
         return calls
 

@@ -38,7 +38,7 @@ def _app() -> Any:
     from xopt.conformance.bench import show as bench_views
     from xopt.conformance.bench.contenders import contenders
     from xopt.conformance.bench.page import write_html as write_bench
-    from xopt.conformance.bench.shapes import LADDER, TREES, size_of
+    from xopt.conformance.bench.shapes import LADDER, size_of
     from xopt.conformance.ledger import ACCEPTED
     from xopt.conformance.report import text as views
     from xopt.conformance.report.html import write_html
@@ -235,7 +235,7 @@ def _app() -> Any:
             typer.Option(
                 "--sizes",
                 "--size",
-                help=f"Numbers in one leaf, such as 1e6 or 2^28, or {' or '.join(TREES)}. May be repeated. Default: 10 to 10^7.",
+                help="Numbers of a leaf (1e6, 2^28), leaves (8x64x64), or resnet50. May be repeated. Default: 10 to 10^7.",
             ),
         ] = None,
         peers: Annotated[bool, typer.Option("--peers", help="Beside torch.optim, optax and pytorch_optimizer.")] = False,

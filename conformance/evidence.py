@@ -80,7 +80,7 @@ def source_hashes() -> dict[str, str]:
 ARITHMETIC = "xopt.operations", "xopt.scalars"
 """Modules that all rules compute with."""
 
-SHOWS = ("evidence", "faults", "html", "report")
+SHOWS = ("evidence", "faults", "report")
 """Modules of the suite that decide no verdict: they show verdicts, or plant faults to show that the suite finds them."""
 
 

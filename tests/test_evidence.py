@@ -26,7 +26,7 @@ from xopt.conformance.candidate import Candidate
 from xopt.conformance.cells import check_rule
 from xopt.conformance.faults.planting import updating
 from xopt.conformance.results import IDENTICAL, WITHIN, WRONG, Cell, LawResult
-from xopt.conformance.training.replay import replay_rule
+from xopt.conformance.training import replay_rule
 from xopt.rules import RULES
 
 TODAY = datetime.date(2026, 11, 24)

@@ -824,7 +824,7 @@ def test_a_random_key_among_params_is_named() -> None:
         xopt.adam_init({"w": jax.numpy.ones(2), "key": jax.random.key(0)})
 
 
-@pytest.mark.parametrize("count", [61, 64, 100])
+@pytest.mark.parametrize("count", [60, 61, 62, 63, 64, 65, 100])
 @pytest.mark.parametrize("way", COMPILERS)
 def test_any_number_of_betas(count: int, way: str) -> None:
     """Numba gives up at 61 where each array is an argument of its own."""

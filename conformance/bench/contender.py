@@ -74,10 +74,12 @@ def loop_of(backend: Any, grads: Sequence[Any], take: Callable[[list[Any]], obje
     """What a training loop does between two steps: its library goes through other memory, eight times that of the gradients as long
     as that is not too much, and then there are new gradients, which ``take`` is given."""
     given = list(grads)
-    other = backend.asarray(np.zeros(min(8 * sum(math.prod(x.shape) for x in given), MOST)), "float32")
+    other: Any = None
 
     def between() -> None:
         nonlocal other
+        if other is None:  # who takes no part in a loop needs no memory for it
+            other = backend.asarray(np.zeros(min(8 * sum(math.prod(x.shape) for x in given), MOST), np.float32), "float32")
         other = backend.xp.negative(other)
         fresh = [backend.xp.asarray(x, copy=True) for x in given]
         for x in (other, *fresh):

@@ -1,15 +1,12 @@
 """Steps in a training loop: fresh gradients each time, other work in between, arrays found in memory; beside other optimizers."""
 
-import gc
 import random
 import statistics
-import time
-from collections.abc import Sequence
 from typing import NamedTuple
 
-from xopt.conformance.bench.contender import Contender, Running
+from xopt.conformance.bench.contender import Running
 from xopt.conformance.bench.contenders import contenders
-from xopt.conformance.bench.measure import Spread, ratio, spread
+from xopt.conformance.bench.measure import Spread, ratio, spread, turn, uncollected
 from xopt.conformance.bench.shapes import Size, size_of
 
 SIZES = tuple(map(size_of, ("1e3", "8x64x64", "44x64x64", "10x1024x1024", "resnet50", "1e7")))
@@ -45,54 +42,37 @@ class InLoop(NamedTuple):
 
 
 def in_loop(size: Size, seed: int, rounds: int = ROUNDS) -> list[InLoop]:
-    """Times all that is compared, each with arrays of its own, for one step a round."""
+    """Times all that is compared, each with arrays of its own, in turns of a few steps."""
     known = {(rule, one.name): one for rule in ("adamw", "ademamix") for one in contenders(rule, peers=True)}
-    pairs = [((rule, name), _beside(rule, other)) for rule, name, other in BESIDE]
+    pairs = [((rule, name), (known[rule, other].steps, other)) for rule, name, other in BESIDE]
     wanted = dict.fromkeys(key for pair in pairs for key in pair)
-    here = {key: known[key] for key in wanted if key in known and known[key].why_not() is None}
-    turn = max(1, min(TURN, LARGE // size.numbers))
-    times = _times({key: one.prepare(size.shapes, seed) for key, one in here.items()}, seed, rounds, turn)
+    here = {key: known[key] for key in wanted if known[key].why_not() is None}
+    steps = max(1, min(TURN, LARGE // size.numbers))
+    times = _times({key: one.prepare(size.shapes, seed) for key, one in here.items()}, seed, rounds, steps)
     found = []
     for key, other in pairs:
         if key in times and other in times:
             plain = ratio(times[key], times[other])
-            per_byte = ratio(times[key], times[other], _bytes(here[other]) / _bytes(here[key]))
+            per_byte = ratio(times[key], times[other], here[other].bytes_per_number / here[key].bytes_per_number)
             if plain and per_byte:
                 found.append(InLoop(size.name, *key, other[1], spread(times[key]), plain, per_byte))
     return found
 
 
-def _beside(rule: str, name: str) -> tuple[str, str]:
-    """Torch's AdamW steps one rule, whatever it is compared with."""
-    return ("adamw" if name.startswith("torch AdamW") else rule), name
-
-
-def _bytes(one: Contender) -> int:
-    return one.bytes_per_number
-
-
-def _times(running: dict[tuple[str, str], Running], seed: int, rounds: int, turn: int) -> dict[tuple[str, str], Sequence[float]]:
+def _times(running: dict[tuple[str, str], Running], seed: int, rounds: int, steps: int) -> dict[tuple[str, str], list[float]]:
     draw = random.Random(seed)
     times: dict[tuple[str, str], list[float]] = {key: [] for key in running}
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
+    with uncollected():
         for number in range(WARM + rounds):
             for key in draw.sample(list(running), len(running)):
-                steps = [_step(running[key]) for _ in range(turn)]
+                took = [_step(running[key]) for _ in range(steps)]
                 if number >= WARM:
-                    times[key].append(statistics.median(steps[1:] or steps))
-    finally:
-        if enabled:
-            gc.enable()
-    return {key: column for key, column in times.items() if column}
+                    times[key].append(statistics.median(took[1:] or took))
+    return times
 
 
 def _step(one: Running) -> float:
     """Seconds of a step, after what a loop does between two."""
     if one.between is not None:
         one.between()
-    began = time.perf_counter()
-    one.step()
-    one.wait()
-    return time.perf_counter() - began
+    return turn(one, 1, warm_up=False)

@@ -5,7 +5,8 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from xopt.conformance.bench.contender import Running
@@ -63,13 +64,11 @@ def interleave(
     rounds: list[list[float | None]] = [[] for _ in running]
     every = [1] * len(running)
     draw = random.Random(seed)
-    enabled = gc.isenabled()
-    gc.disable()
     began = last = time.perf_counter()
-    try:
+    with uncollected():
         while len(rounds[0]) < LEAST or last - began < seconds:
             order = draw.sample(range(len(running)), len(running))
-            taken = {i: _turn(running[i], steps[i], warm_up[i]) for i in order if len(rounds[0]) % every[i] == 0}
+            taken = {i: turn(running[i], steps[i], warm_up[i]) for i in order if len(rounds[0]) % every[i] == 0}
             for i, column in enumerate(rounds):
                 column.append(taken.get(i))
             if len(rounds[0]) == 1:
@@ -77,9 +76,6 @@ def interleave(
             now = time.perf_counter()
             told(now - last)
             last = now
-    finally:
-        if enabled:
-            gc.enable()
     return [Turns(n, column) for n, column in zip(steps, rounds, strict=True)]
 
 
@@ -98,12 +94,24 @@ def _planned(running: Sequence[Running]) -> list[tuple[int, bool]]:
 def _estimate(one: Running) -> float:
     """Roughly the seconds of a step. The first may compile once more, or fetch memory."""
     steps = 1
-    while (took := steps * min(_turn(one, steps, warm_up=False) for _ in range(2))) < TURN / 2:
+    while (took := steps * min(turn(one, steps, warm_up=False) for _ in range(2))) < TURN / 2:
         steps *= 2
     return took / steps
 
 
-def _turn(one: Running, steps: int, warm_up: bool) -> float:
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """A block in which Python does not look for garbage."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def turn(one: Running, steps: int, warm_up: bool) -> float:
     """Seconds of a step."""
     if warm_up:
         one.step()

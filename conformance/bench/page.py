@@ -22,24 +22,16 @@ from xopt.conformance.bench.show import (
     three_digits,
     verdict,
 )
+from xopt.conformance.report.templates import template
 
 Json = dict[str, Any]
 
 
 def write_html(report: Json, path: Path) -> None:
     """Writes what ``bench`` returned as a page that stands alone. Without matplotlib it has tables but no diagrams."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("xopt.conformance.bench", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     words = (amount, between, duration, finding, limit, raised, rounds, speed, three_digits, verdict)
-    environment.filters |= {one.__name__: one for one in words}
-    path.write_text(environment.get_template("bench.html.jinja").render(_page(report)), encoding="utf-8")
+    page = template("xopt.conformance.bench", "bench.html.jinja", {one.__name__: one for one in words})
+    path.write_text(page.render(_page(report)), encoding="utf-8")
 
 
 def raised(text: str) -> str:

@@ -7,6 +7,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from xopt.conformance.report.templates import template
 from xopt.conformance.report.text import heading, script
 from xopt.conformance.results import BINS, BROKEN, DTYPES, HELD, IDENTICAL, MODES, NOT_RUN, SUBNORMALS, WITHIN, WORDS, WRONG
 
@@ -28,17 +29,9 @@ KINDS = {
 
 def write_html(report: Json, path: Path) -> None:
     """Writes ``Report.to_dict()`` as a page that stands alone."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("xopt.conformance.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"n": "{:,}".format, "ratio": ratio, "brief": brief, "listed": listed, "web": web}
-    path.write_text(environment.get_template("report.html.jinja").render(_page(report)), encoding="utf-8")
+    filters = {"n": "{:,}".format, "ratio": ratio, "brief": brief, "listed": listed, "web": web}
+    page = template("xopt.conformance.report", "report.html.jinja", filters)
+    path.write_text(page.render(_page(report)), encoding="utf-8")
 
 
 def ratio(value: float) -> str:

@@ -1,0 +1,19 @@
+"""Pages are made of templates, each beside the module that fills it in."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def template(package: str, name: str, filters: Mapping[str, Callable[..., Any]]) -> Any:
+    """A template of jinja2's in a package, with filters of its own. It escapes, and a name that is not there is an error."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(package, "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= filters
+    return environment.get_template(name)
