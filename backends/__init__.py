@@ -9,7 +9,7 @@ from xopt.backends._jax import JAXBackend
 from xopt.backends._numpy import NumPyBackend
 from xopt.backends._torch import TorchBackend
 from xopt.backends.base import Availability, Backend
-from xopt.backends.fusing import fuse
+from xopt.backends.fused.step import fuse
 from xopt.program import LawError
 
 __all__ = ["BACKENDS", "Availability", "Backend", "LawError", "available", "fuse", "get"]

@@ -7,8 +7,8 @@ from typing import Any
 from array_api_compat import is_cupy_array
 
 from xopt.backends.base import Backend, cuda_version, rounded, variables
-from xopt.backends.cupy_kernels import CuPyFuser
-from xopt.backends.fusing import Fuser
+from xopt.backends.compilers.elementwise_kernel import CuPyFuser
+from xopt.backends.fused.work import TakesStep
 from xopt.operations import Array
 from xopt.rule import Rule
 
@@ -28,7 +28,7 @@ class CuPyBackend(Backend):
         return is_cupy_array(x)
 
     @classmethod
-    def fuser(cls, rule: Rule[Any, Any], compiler: str | None, example: Array) -> Fuser:  # noqa: ARG003 - there is one compiler
+    def fuser(cls, rule: Rule[Any, Any], compiler: str | None, example: Array) -> TakesStep:  # noqa: ARG003 - there is one compiler
         return CuPyFuser(rule)
 
     @classmethod

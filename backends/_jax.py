@@ -12,7 +12,7 @@ import numpy as np
 from array_api_compat import is_jax_array
 
 from xopt.backends.base import Backend, rounded, to_bfloat16_bits, variables
-from xopt.backends.fusing import Fuser
+from xopt.backends.fused.work import TakesStep
 from xopt.operations import Array
 from xopt.rule import Rule
 
@@ -34,10 +34,10 @@ class JAXBackend(Backend):
         return isinstance(x, sys.modules["jax"].core.Tracer)
 
     @classmethod
-    def fuser(cls, rule: Rule[Any, Any], compiler: str | None, example: Array) -> Fuser:  # noqa: ARG003 - there is one
-        from xopt.backends.xla import fuser
+    def fuser(cls, rule: Rule[Any, Any], compiler: str | None, example: Array) -> TakesStep:  # noqa: ARG003 - there is one
+        from xopt.backends.compilers.jax_jit import JaxJitFuser
 
-        return fuser(rule, example)
+        return JaxJitFuser(rule, example)
 
     @classmethod
     def devices(cls) -> tuple[str, ...]:

@@ -1,19 +1,20 @@
 """NumPy: the default backend, and the one that the others' bits are compared with."""
 
-from functools import partial
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
 from array_api_compat import is_numpy_array
 
 from xopt.backends.base import Backend, rounded, say_once
-from xopt.backends.blocks import step_in_blocks, unfit
-from xopt.backends.donation import refuse_unwritable
-from xopt.backends.fallback import OrElse
-from xopt.backends.fusing import Fuser, Work
-from xopt.backends.host import HostFuser, Memory
-from xopt.backends.numba_kernels import FORMATS, numba_or_reason
-from xopt.operations import Array
+from xopt.backends.compilers.blocks import BlocksFuser, look
+from xopt.backends.compilers.host import HostFuser, HostMemory
+from xopt.backends.compilers.numba_kernels import FORMATS, numba_or_reason
+from xopt.backends.fused.donation import WAY_OUT
+from xopt.backends.fused.fallback import OrElse
+from xopt.backends.fused.memory import anything
+from xopt.backends.fused.work import TakesStep, Work
+from xopt.operations import Array, is_subclass
 from xopt.rule import Rule
 
 
@@ -33,8 +34,8 @@ class NumPyBackend(Backend):
         return ("cpu",)
 
     @classmethod
-    def fuser(cls, rule: Rule[Any, Any], compiler: str | None, example: Array) -> Fuser:  # noqa: ARG003 - all are on the CPU
-        missing, in_blocks = numba_or_reason(), partial(step_in_blocks, rule)
+    def fuser(cls, rule: Rule[Any, Any], compiler: str | None, example: Array) -> TakesStep:  # noqa: ARG003 - all are on the CPU
+        missing, in_blocks = numba_or_reason(), BlocksFuser(rule, NumPyMemory())
         said = "fused steps of NumPy arrays run in blocks, as {reason}"
         if missing and compiler is None:
             say_once(said.format(reason=missing))
@@ -60,7 +61,7 @@ class NumPyBackend(Backend):
         return np.asarray(x)
 
 
-class NumPyMemory(Memory):
+class NumPyMemory(HostMemory):
     formats = FORMATS[:3]
 
     def types(self) -> list[type]:
@@ -70,11 +71,24 @@ class NumPyMemory(Memory):
         dtypes = [(np.dtype(one.name), np.dtype(one.compute)) for one in self.formats]
         return [(own.num, compute.num, own.itemsize, compute.itemsize) for own, compute in dtypes]
 
+    def form(self, x: Any) -> Hashable:
+        return (x.dtype, x.shape, x.strides, x.flags.writeable) if type(x) is np.ndarray else anything()
+
+    def address(self, x: Any) -> int:
+        return int(np.asarray(x).__array_interface__["data"][0])
+
+    def look(self, x: Any) -> tuple[int, int, tuple[int, ...], int]:
+        return look(np.asarray(x))
+
     def unfit(self, x: Any) -> str | None:
-        return unfit(x)
+        return f"a {type(x).__name__}, a subclass of NumPy's arrays" if is_subclass(x) else None
 
     def refuse_unwritable(self, work: Work, i: int) -> None:
-        refuse_unwritable(work, i)
+        for x in work.written(i):
+            if not x.flags.writeable:
+                what = "a NumPy scalar, which has no memory of its own" if isinstance(x, np.generic) else "read-only"
+                msg = f"{work.where(i)} or a slot of it is {what}, so that it cannot be donated; {WAY_OUT}"
+                raise ValueError(msg)
 
     def empty_like(self, x: Any) -> Any:
         return np.empty_like(x)

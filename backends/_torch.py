@@ -6,8 +6,8 @@ import os
 import struct
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
 from itertools import chain
 from types import FunctionType
 from typing import Any, NoReturn
@@ -16,11 +16,12 @@ import numpy as np
 from array_api_compat import is_torch_array
 
 from xopt.backends.base import Backend, cuda_version, rounded, say_once, to_bfloat16_bits, variables
-from xopt.backends.donation import WAY_OUT
-from xopt.backends.fallback import OrElse, short
-from xopt.backends.fusing import Fuser, UnfitError, Work
-from xopt.backends.host import HostFuser, Memory
-from xopt.backends.numba_kernels import FORMATS, numba_or_reason
+from xopt.backends.compilers.host import HostFuser, HostMemory
+from xopt.backends.compilers.numba_kernels import FORMATS, numba_or_reason
+from xopt.backends.fused.donation import WAY_OUT
+from xopt.backends.fused.fallback import OrElse, short
+from xopt.backends.fused.memory import anything
+from xopt.backends.fused.work import TakesStep, UnfitError, Work
 from xopt.operations import Array
 from xopt.rule import Rule
 
@@ -55,11 +56,9 @@ class TorchBackend(Backend):
         return ("cpu", *(f"cuda:{i}" for i in range(count)), *interpreted)
 
     @classmethod
-    def fuser(cls, rule: Rule[Any, Any], compiler: str | None, example: Array) -> Fuser:
+    def fuser(cls, rule: Rule[Any, Any], compiler: str | None, example: Array) -> TakesStep:
         if compiler == "torch.compile":
-            from xopt.backends.inductor import fuser
-
-            return fuser(rule, example)
+            return _by_torch_compile(rule, example)
         on_cpu = example.device.type == "cpu"
         best = compiler or _BEST.get(example.device.type)
         if best is None:
@@ -158,32 +157,37 @@ def _why_no_triton(on_cpu: bool) -> str | None:
     return None
 
 
-def _compiled(rule: Rule[Any, Any], example: Array) -> Fuser:
+def _compiled(rule: Rule[Any, Any], example: Array) -> TakesStep:
     """Steps by torch.compile, which may want a compiler of C++ that is not there: by the plain step then."""
-    from xopt.backends.inductor import fuser
 
     def plain(work: Work) -> NoReturn:
         msg = f"{work.where(0)} is a tensor for which nothing compiles a step"
         raise UnfitError(msg)
 
-    return OrElse(fuser(rule, example), lambda: plain, "fused steps of torch tensors are plain steps, as {reason}")
+    return OrElse(_by_torch_compile(rule, example), lambda: plain, "fused steps of torch tensors are plain steps, as {reason}")
 
 
-def _by_numba(rule: Rule[Any, Any]) -> Fuser:
+def _by_torch_compile(rule: Rule[Any, Any], example: Array) -> TakesStep:
+    from xopt.backends.compilers.torch_compile import TorchCompileFuser
+
+    return TorchCompileFuser(rule, TorchMemory(), example)
+
+
+def _by_numba(rule: Rule[Any, Any]) -> TakesStep:
     return HostFuser(rule, TorchMemory())
 
 
-def _by_triton(rule: Rule[Any, Any]) -> Fuser:
-    from xopt.backends.triton_kernels import TritonFuser
+def _by_triton(rule: Rule[Any, Any]) -> TakesStep:
+    from xopt.backends.compilers.triton_kernel import TritonFuser
 
-    return TritonFuser(rule)
+    return TritonFuser(rule, TorchMemory())
 
 
 _BEST = {"cpu": "numba", "cuda": "triton"}  # by the type of device
 _COMPILERS = {"numba": (_why_no_numba, _by_numba), "triton": (_why_no_triton, _by_triton)}
 
 
-class TorchMemory(Memory):
+class TorchMemory(HostMemory):
     """Tensors on the CPU. DLPack's C interface says where they are, at a twentieth of the cost of asking in Python."""
 
     formats = FORMATS
@@ -211,6 +215,23 @@ class TorchMemory(Memory):
             return (4 if name == "bfloat16" else 2) | int(name.removeprefix("b").removeprefix("float")) << 8 | 1 << 16
 
         return [(tag(one.name), tag(one.compute), 1, 1) for one in self.formats]
+
+    def form(self, x: Any) -> Hashable:
+        return self._plain.form(x)
+
+    def address(self, x: Any) -> int:
+        return int(x.data_ptr())
+
+    def look(self, x: Any) -> tuple[int, int, tuple[int, ...], int]:
+        last = sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True))
+        start = x.data_ptr()
+        return start, start + (last + 1) * x.element_size() if x.numel() else start, x.stride(), 1  # strides count numbers
+
+    def numbers(self, x: Any) -> Any:
+        return x.resolve_neg()
+
+    def on(self, x: Any) -> AbstractContextManager[Any]:
+        return nullcontext() if x.device.type == "cpu" else self.lib.cuda.device(x.device)
 
     def empty_like(self, x: Any) -> Any:
         return self.lib.empty_like(x, requires_grad=False)
@@ -268,12 +289,6 @@ def refuse_negated(work: Work, i: int) -> None:
         raise ValueError(msg)
 
 
-def look(x: Any) -> tuple[int, int, tuple[int, ...], int]:
-    """The first address of a tensor and the one after its last, its strides, and 1: they count numbers."""
-    last = sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True))
-    return x.data_ptr(), x.data_ptr() + (last + 1) * x.element_size() if x.numel() else x.data_ptr(), x.stride(), 1
-
-
 class Plain:
     """Which tensors are nothing but numbers in memory of their own.
 
@@ -314,6 +329,12 @@ class Plain:
             return f"on device {x.device}"
         self._fit.add(self._key(x))
         return None
+
+    def form(self, x: Any) -> Hashable:
+        """All of a tensor but its numbers and its address, where it is fit."""
+        if type(x) not in self._types or (key := self._key(x)) not in self._fit:
+            return anything()
+        return key, x.dtype, x.shape, x.stride(), x.device
 
     def _key(self, x: Any) -> int:
         word = self._torch._C._dispatch_keys(x).raw_repr()

@@ -18,7 +18,7 @@ import numpy as np
 from xopt.operations import Array, namespace
 
 if TYPE_CHECKING:
-    from xopt.backends.fusing import Fuser
+    from xopt.backends.fused.work import TakesStep
     from xopt.rule import Rule
 
 
@@ -92,7 +92,7 @@ class Backend(ABC):
         return False
 
     @classmethod
-    def fuser(cls, rule: "Rule[Any, Any]", compiler: str | None, example: Array) -> "Fuser":
+    def fuser(cls, rule: "Rule[Any, Any]", compiler: str | None, example: Array) -> "TakesStep":
         """What takes steps of ``rule`` in one pass over memory, for arrays on the device of ``example``; one of ``compilers``."""
         raise NotImplementedError
 

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 
 import xopt
-from xopt.backends import _numpy, _torch, fuse, numba_kernels
-from xopt.backends import threads as sharing
+from xopt.backends import _numpy, _torch, fuse
 from xopt.backends.base import say_once
-from xopt.backends.fallback import CompileError
-from xopt.backends.numba_kernels import cache_folder, source
+from xopt.backends.compilers import numba_kernels
+from xopt.backends.compilers import threads as sharing
+from xopt.backends.compilers.numba_kernels import cache_folder, source
+from xopt.backends.fused.fallback import CompileError
 from xopt.program import record
 
 pytest.importorskip("numba", reason="numba is not installed")
@@ -173,7 +174,7 @@ def test_a_folder_named_from_here_stays_there(monkeypatch: pytest.MonkeyPatch, t
 
 def test_the_look_at_arrays_is_kept_where_kernels_are(folder: Path) -> None:
     """Not in the package's own folder, which may be read-only."""
-    from xopt.backends import numba_runtime
+    from xopt.backends.compilers import numba_runtime
 
     assert isinstance(numba_runtime.inspect._cache, sys.modules["numba"].core.caching.NullCache)
 
@@ -206,7 +207,7 @@ def said_by(process: subprocess.Popen[str]) -> str:
 
 
 def test_two_processes_at_once(folder: Path) -> None:
-    code = f"from xopt.backends import numba_kernels as k; assert k._made({TEXT!r}, 'plus_one', (1,))(1) == 2"
+    code = f"from xopt.backends.compilers import numba_kernels as k; assert k._made({TEXT!r}, 'plus_one', (1,))(1) == 2"
     said = list(map(said_by, [start(code) for _ in range(2)]))
     assert "cannot" not in "".join(said)
     assert [path.suffix for path in folder.iterdir() if path.is_file()] == [".py"]
@@ -231,7 +232,7 @@ def test_numba_that_is_told_not_to_compile() -> None:
 def test_a_process_that_forks_while_threads_start() -> None:
     code = """
 import os, sys
-from xopt.backends import threads
+from xopt.backends.compilers import threads
 threads.PARALLEL, threads.threads = 1, lambda: 3
 threads._starting.acquire()  # by another thread, which the child has not
 child = os.fork()
@@ -298,7 +299,9 @@ def test_nothing_is_written_before_all_is_compiled(monkeypatch: pytest.MonkeyPat
 def test_torch_goes_through_its_own_compiler(nothing_compiles: None, monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     x, taken = torch.ones(3), []
-    monkeypatch.setattr("xopt.backends.inductor.fuser", lambda rule, example: lambda work: taken.append(rule.name) or [work.params])
+    monkeypatch.setattr(
+        "xopt.backends.compilers.torch_compile.fuser", lambda rule, example: lambda work: taken.append(rule.name) or [work.params]
+    )
     rule = fresh(xopt.sgd)
     fused = fuse(rule)
     with pytest.warns(UserWarning, match="through torch.compile, as numba cannot compile it") as said:

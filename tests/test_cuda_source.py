@@ -3,8 +3,8 @@
 import re
 
 import xopt
-from xopt.backends.c_source import body
-from xopt.backends.cupy_kernels import text_of_dense, text_of_many, text_of_one
+from xopt.backends.compilers.c_source import body
+from xopt.backends.compilers.elementwise_kernel import text_of_dense, text_of_many, text_of_one
 from xopt.program import asked, record
 
 

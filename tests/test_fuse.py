@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from libraries import LIBRARIES, assert_same_bits, busy, leaves, normal, to_numpy
 
 import xopt
-from xopt.backends import BACKENDS, _numpy, fuse, get, numba_kernels
-from xopt.backends import threads as sharing
-from xopt.backends.blocks import blocks_of
-from xopt.backends.host import HostFuser
+from xopt.backends import BACKENDS, _numpy, fuse, get
+from xopt.backends.compilers import numba_kernels
+from xopt.backends.compilers import threads as sharing
+from xopt.backends.compilers.blocks import blocks_of
+from xopt.backends.compilers.host import HostFuser
 from xopt.conformance.bounded import FORMATS
 from xopt.conformance.cells import check_rule
 from xopt.conformance.results import IDENTICAL
@@ -50,7 +51,7 @@ def groups(rule: Any) -> dict[str, Any]:
 def compiled(fused: Any) -> int:
     """How many kernels a fused step has."""
     found = [getattr(fuser, "first", fuser) for fuser in fused.rule.compiled.values()]
-    return sum(len(fuser._kernels._made) for fuser in found if isinstance(fuser, HostFuser))
+    return sum(len(fuser.kernels._made) for fuser in found if isinstance(fuser, HostFuser))
 
 
 # The same bits.

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 import xopt
-from xopt.backends import get, host, numba_kernels, xla
-from xopt.backends.fusing import Work
+from xopt.backends import get
+from xopt.backends.compilers import host, jax_jit, numba_kernels
+from xopt.backends.compilers.tables import TableFuser
+from xopt.backends.fused.work import Work
 from xopt.conformance.bounded import FORMATS
 from xopt.conformance.cells import check_rule
 from xopt.conformance.laws import check_laws, lab
@@ -133,13 +135,13 @@ IN_CACHES = (
     ),
     CacheFault("the coefficients forget the group", Work, "coefficients", "id(self.hyper[i]), ", ""),
     CacheFault(
-        "the cells forget what leaves carry", host.HostFuser, "_cells", "for at, *_ in self.rule.carried_at:", "for at, *_ in ():"
+        "the cells forget what leaves carry", TableFuser, "cells", "for at, *_ in self.rule.carried_at:", "for at, *_ in ():"
     ),
-    CacheFault("the cells forget the group", host.HostFuser, "_cells", "shared.append(list(map(id, work.hyper)))", "pass"),
+    CacheFault("the cells forget the group", TableFuser, "cells", "shared.append(list(map(id, work.hyper)))", "pass"),
     CacheFault(
         "the carried numbers of the first leaf go on",
-        host.HostFuser,
-        "_carried",
+        TableFuser,
+        "carry",
         "getattr(cell.c, name)",
         "getattr(cells[0].c, name)",
     ),
@@ -176,12 +178,12 @@ def test_a_fault_in_blocks_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_contraction_in_jax_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("jax")
     assert checked("adam", "float32", "jax").verdict == SUBNORMALS
-    update = xla._XLAFuser._update
-    monkeypatch.setattr(xla._XLAFuser, "_update", lambda self, program: plain(update(self, program)))
+    update = jax_jit.JaxJitFuser._update
+    monkeypatch.setattr(jax_jit.JaxJitFuser, "_update", lambda self, program: plain(update(self, program)))
     forget()
     assert checked("adam", "float32", "jax").verdict == WITHIN
 
 
 def plain(update: Callable[..., Any]) -> Callable[..., Any]:
     """With a 1 that XLA knows."""
-    return lambda old, grad, c, one: update(old, grad, c, 1.0)
+    return lambda old, grad, row: update(old, grad, [*row[:-1], 1.0])

@@ -19,7 +19,8 @@ from libraries import LIBRARIES, busy, leaves, normal, to_numpy
 from test_traced import assert_close
 
 import xopt
-from xopt.backends import fuse, get, inductor, xla
+from xopt.backends import fuse, get
+from xopt.backends.compilers import jax_jit, torch_compile
 
 NUMPY, JAX, TORCH = (LIBRARIES[name] for name in ("numpy", "jax", "torch"))
 DECAY = {"w": [0.013, 0.0], "b": 0.25, "s": 0.0, "e": 0.5}
@@ -165,7 +166,7 @@ def test_jax_numbers_compile_nothing_anew(rule: Any, jax: Any) -> None:
 
 
 def test_jax_large_trees_are_stepped_by_several_calls_of_one_program(jax: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(xla, "LEAVES", 4)
+    monkeypatch.setattr(jax_jit, "LEAVES", 4)
     fused = fuse(xopt.ademamix, donate=True)
     state, expected = (xopt.ademamix_init([library.array(normal(i, 3 + i % 2)) for i in range(17)]) for library in (JAX, NUMPY))
     for t in range(3):
@@ -425,7 +426,7 @@ def test_torch_parameters(torch: Any) -> None:
 
 
 def test_torch_large_trees_and_arrays_as_hyperparameters(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inductor, "LEAVES", 2)
+    monkeypatch.setattr(torch_compile, "LEAVES", 2)
     fused, graphs = fuse(xopt.sgd, compiler="torch.compile"), torch._dynamo.utils.counters["stats"]
     state, grad, before = xopt.sgd_init([torch.ones(3)] * 5), [torch.ones(3)] * 5, graphs["unique_graphs"]
     for lr in (0.5, torch.tensor(0.25)):
@@ -465,7 +466,7 @@ def test_torch_errors_are_those_of_the_eager_step(torch: Any) -> None:
 # Both.
 
 
-@pytest.mark.parametrize(("library", "module", "compiler"), [(JAX, xla, "jax.jit"), (TORCH, inductor, "torch.compile")])
+@pytest.mark.parametrize(("library", "module", "compiler"), [(JAX, jax_jit, "jax.jit"), (TORCH, torch_compile, "torch.compile")])
 def test_a_slow_compilation_is_said(
     library: Any, module: Any, compiler: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

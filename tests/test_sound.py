@@ -22,7 +22,8 @@ import pytest
 from libraries import LIBRARIES, assert_same_bits, busy, leaves, normal, to_numpy
 
 import xopt
-from xopt.backends import blocks, fuse, host
+from xopt.backends import fuse
+from xopt.backends.compilers import blocks, host
 
 COMPILERS = ["numba", "blocks"]
 WAYS = [None, "numba", "blocks"]
@@ -431,7 +432,7 @@ def test_a_half_written_state_is_refused_ever_after(way: str, error: type[BaseEx
                 again(old, g)
     del state, rearranged, without, old
     gc.collect()
-    assert not __import__("xopt.backends.donation").backends.donation._halves
+    assert not __import__("xopt.backends.fused.donation").backends.fused.donation._halves
 
 
 def test_a_donated_step_that_is_interrupted(tmp_path: Path) -> None:
@@ -669,8 +670,8 @@ def test_a_reloaded_state_is_stepped_by_the_kernels() -> None:
     odd: list[int] = []
     original = host.Layout.__init__
 
-    def noted(self: Any, table: Any) -> None:
-        original(self, table)
+    def noted(self: Any, *given: Any) -> None:
+        original(self, *given)
         odd.extend(self.odd)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -887,10 +888,10 @@ def test_fusing_again_compiles_nothing_again() -> None:
     traces = []
     x = jax.numpy.ones(5)
     with pytest.MonkeyPatch.context() as patch:
-        from xopt.backends import xla
+        from xopt.backends.compilers.jax_jit import JaxJitFuser
 
-        step = xla._step
-        patch.setattr(xla, "_step", lambda *rest: (traces.append(1), step(*rest))[1])
+        update = JaxJitFuser._update
+        patch.setattr(JaxJitFuser, "_update", lambda *rest: (traces.append(1), update(*rest))[1])
         for _ in range(3):
             fuse(xopt.adam)(xopt.adam_init(x), x)
     assert len(traces) == 1

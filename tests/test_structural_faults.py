@@ -9,7 +9,7 @@ from xopt.conformance.faults.fault import Edit
 from xopt.conformance.faults.structural import EXAMPLES, STRUCTURAL, Structural, edited, find, planted, played
 
 BY_NAME = {fault.name: fault for fault in STRUCTURAL}
-NOTHING = Structural("nothing", (Edit("backends/blocks.py", "any strides.", "any stride."),), "What is right.")
+NOTHING = Structural("nothing", (Edit("backends/compilers/blocks.py", "any strides.", "any stride."),), "What is right.")
 
 
 def test_names_are_unique() -> None:
@@ -45,4 +45,4 @@ def test_planting_leaves_what_is_imported_alone() -> None:
 def test_an_edit_that_does_not_apply_is_an_error() -> None:
     for old in ("no such text", "import"):
         with pytest.raises(ValueError, match="exactly once"):
-            edited(NOTHING._replace(edits=(Edit("backends/blocks.py", old, "x"),)))
+            edited(NOTHING._replace(edits=(Edit("backends/compilers/blocks.py", old, "x"),)))

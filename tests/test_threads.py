@@ -12,7 +12,9 @@ import pytest
 
 import xopt
 from xopt.arrays import GIVEN_AWAY
-from xopt.backends import donation, fuse, threads
+from xopt.backends import fuse
+from xopt.backends.compilers import threads
+from xopt.backends.fused import donation
 
 HELD_BACK = 0.2
 """Seconds that the helper works on after the stepping thread has ended."""

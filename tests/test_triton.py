@@ -21,8 +21,10 @@ import xopt
 from xopt import backends
 from xopt.backends import _torch, fuse
 from xopt.backends._torch import INTERPRETED
-from xopt.backends.fallback import CompileError, OrElse
-from xopt.backends.launches import Arrays, Cell
+from xopt.backends.compilers import launches as device
+from xopt.backends.compilers.launches import Batch
+from xopt.backends.fused.fallback import CompileError, OrElse
+from xopt.backends.fused.fuser import addresses
 from xopt.conformance.bounded import FORMATS
 from xopt.conformance.cells import check_rule
 from xopt.conformance.report.text import script
@@ -32,8 +34,8 @@ from xopt.program import Operation, Program, record
 
 torch = pytest.importorskip("torch")
 triton = pytest.importorskip("triton", reason="Triton is not installed, or has nothing for this system")
-from xopt.backends import triton_kernels  # noqa: E402 - it imports torch
-from xopt.backends.triton_kernels import BLOCK, COMPUTE, OPTIONS, Layout, TritonFuser, TritonKernels, jitted  # noqa: E402
+from xopt.backends.compilers import triton_kernel  # noqa: E402 - it imports torch
+from xopt.backends.compilers.triton_kernel import BLOCK, COMPUTE, OPTIONS, Layout, TritonFuser, TritonKernels, jitted  # noqa: E402
 
 DTYPES = list(COMPUTE)
 
@@ -162,8 +164,10 @@ def test_operations_that_no_rule_uses(dtype: str) -> None:
     nan = float("nan")
     x, g = (torch.tensor(x, dtype=getattr(torch, dtype)) for x in ([1.0, nan, -3.0, nan], [2.0, 1.0, nan, nan]))
     new = torch.zeros_like(x)
-    cell = Cell([Arrays([x, g], [new])], [0.3])
-    for launch in TritonKernels(program, dtype).prepared([cell]):
+    memory, one = _torch.TorchMemory(), np.zeros(1, np.int64)
+    sources, targets = addresses(memory, [[x], [g]]), addresses(memory, [[new]])
+    batch = Batch([[x, g]], [[new]], sources, targets, one + x.numel(), False, one, [[0.3]])
+    for launch in TritonKernels(program, dtype).prepared(batch):
         launch()
     real = np.dtype(dtype).type
     assert new.tolist() == [float(real(0.1)), 2.0, float(real(0.3)), 2.0]
@@ -177,7 +181,7 @@ def test_leaves_of_more_than_2_31_numbers() -> None:
     kernels = TritonKernels(program, "float32")
     layout = Layout(program, "float32", None)
     words = dict.fromkeys(layout.words, 0)
-    (bits,) = {*kernels._bits([0.5] * len(program.coefficients))}
+    (bits,) = {*kernels._bits([0.5] * len(program.coefficients)).tolist()}
     words |= {"begin": -(beyond // BLOCK), "size": beyond + 5, **dict.fromkeys(layout.coefficients, bits)}
     words |= {name: (new if name.startswith("new") else x).data_ptr() - 4 * beyond for name in layout.arrays}
     table = torch.tensor([words[name] for name in layout.words])
@@ -223,7 +227,7 @@ def test_drawn_structures_keep_the_law(name: str) -> None:
 @pytest.mark.parametrize("name", xopt.RULES)
 def test_a_tree_is_one_launch_for_all_that_is_alike(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     launches: list[Any] = []
-    monkeypatch.setattr(triton_kernels, "_launch", lambda *arguments: launches.append(arguments))
+    monkeypatch.setattr(triton_kernel, "_launch", lambda *arguments: launches.append(arguments))
     whole, rule = torch.ones(4001), xopt.RULES[name]
     step = fuse(rule, compiler="triton")
     for params, wanted in (
@@ -302,7 +306,7 @@ def test_where_triton_does_not_compile_nothing_is_written(donate: bool, monkeypa
         kernel.warmup = warmup
         return kernel
 
-    monkeypatch.setattr(triton_kernels, "jitted", fails)
+    monkeypatch.setattr(triton_kernel, "jitted", fails)
     x = torch.ones(3)
     state = xopt.momentum_init(x)
     with pytest.raises(CompileError, match=r"Triton fails \(RuntimeError: no such instruction\)"):
@@ -411,37 +415,45 @@ def test_a_fault_in_a_kernel_is_seen(fault: Fault, monkeypatch: pytest.MonkeyPat
 
 class CodeFault(NamedTuple):
     name: str
-    where: str  # a method of TritonKernels, or a function
+    where: Any  # a class or a module
+    function: str
     old: str
     new: str
     donate: bool = False
 
 
 IN_CODE = (
-    CodeFault("arrays are swapped", "prepared", "for at in self._reads", "for at in self._reads[::-1]"),
-    CodeFault("the coefficients of the first cell", "prepared", "self._bits(c)", "self._bits(cells[0].c)"),
-    CodeFault("a dimension is left out", "prepared", "stride in x.stride()", "stride in (*x.stride()[:-1], 0)"),
-    CodeFault("what is strided is taken as dense", "_one_layout", "n > 1 and stride != expected", "False", donate=True),
-    CodeFault("arrays of other layouts are taken as alike", "_one_layout", "all(x.stride() == strides for x in arrays)", "True"),
-    CodeFault("the last block of a leaf is another one's", "_prepared", "-(-size // BLOCK)", "max(size // BLOCK, 1)"),
-    CodeFault("the last block of all is not launched", "_prepared", "kernel[(starts[-1],)]", "kernel[(starts[-1] - 1,)]"),
+    CodeFault("arrays are swapped", TritonKernels, "prepared", "sources[:, self._reads]", "sources[:, self._reads[::-1]]"),
+    CodeFault("the coefficients of the first row", TritonKernels, "prepared", "[batch.rows]", "[0 * batch.rows]"),
+    CodeFault("a dimension is left out", TritonKernels, "_strides", "stride in x.stride()", "stride in (*x.stride()[:-1], 0)"),
+    CodeFault("what is strided is taken as dense", device, "_dense", "n != 1 and stride != expected", "False", donate=True),
+    CodeFault("arrays of other layouts are taken as alike", device, "_one_layout", "for x in arrays}", "for x in arrays[:1]}"),
+    CodeFault(
+        "the last block of a leaf is another one's",
+        TritonKernels,
+        "prepared",
+        "-(-batch.sizes[leaves] // BLOCK)",
+        "np.maximum(batch.sizes[leaves] // BLOCK, 1)",
+    ),
+    CodeFault(
+        "the last block of all is not launched", TritonKernels, "_prepared", "kernel[(programs,)]", "kernel[(programs - 1,)]"
+    ),
 )
 
 
 @pytest.mark.parametrize("fault", IN_CODE, ids=lambda fault: fault.name)
 def test_a_fault_in_what_is_launched_is_seen(fault: CodeFault, monkeypatch: pytest.MonkeyPatch) -> None:
-    where = TritonKernels if hasattr(TritonKernels, fault.where) else triton_kernels
-    source = textwrap.dedent(inspect.getsource(getattr(where, fault.where)))
+    source = textwrap.dedent(inspect.getsource(getattr(fault.where, fault.function)))
     assert source.count(fault.old) == 1, source
-    names = dict(triton_kernels.__dict__)
+    names = dict((device if fault.where is device else triton_kernel).__dict__)
     exec(source.replace(fault.old, fault.new), names)
-    monkeypatch.setattr(where, fault.where, names[fault.where])
+    monkeypatch.setattr(fault.where, fault.function, names[fault.function])
     with pytest.raises(AssertionError):
         test_bits_are_numpys("sgd", "float32", fault.donate)
 
 
 def test_drawn_structures_see_faults_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton_kernels, "_one_layout", lambda _: True)
+    monkeypatch.setattr(device, "_one_layout", lambda *_: True)
     assert drawn("sgd", 40).broken is not None
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from xopt import backends
-from xopt.backends.numba_kernels import FORMATS, Kernel, starts_of
-from xopt.backends.threads import PARALLEL
+from xopt.backends.compilers.numba_kernels import FORMATS, Kernel
+from xopt.backends.compilers.tables import starts_of
+from xopt.backends.compilers.threads import PARALLEL
 from xopt.conformance.bench.contender import LIMIT, Contender, Running, loop_of, missing, no_device, numbers, program_of
 from xopt.conformance.bench.shapes import Shape
 from xopt.program import Operation, Program

@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from importlib import import_module
 from importlib.resources import files
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -44,7 +45,7 @@ class Structural(NamedTuple):
     @property
     def needs(self) -> tuple[str, ...]:
         """The packages without which it does not show."""
-        kernels = any(edit.file.startswith(("backends/host", "backends/numba")) for edit in self.edits)
+        kernels = any(edit.file in (_HOST, _TABLES, _KERNELS, _RUNTIME) for edit in self.edits)
         return (*self.libraries, *(["numba"] if kernels else []))
 
 
@@ -64,7 +65,7 @@ def planted(fault: Structural) -> Iterator[Product]:
     """A private copy of xopt and its backends with the fault in it. While it is there, what xopt imports late is the copy's too."""
     texts = edited(fault)
     ours = _modules()
-    finder = Edited(texts, {name: str(files("xopt.backends").joinpath(f"{name.rpartition('.')[2]}.py")) for name in texts})
+    finder = Edited(texts, {name: str(getattr(find_spec(name), "origin", "")) for name in texts})
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         if any(name.endswith(("numba_kernels", "numba_runtime", "program")) for name in texts):  # whose kernels are no one else's
             stack.enter_context(_variable("XOPT_CACHE_DIR", folder))
@@ -81,7 +82,7 @@ def planted(fault: Structural) -> Iterator[Product]:
             sys.modules.update(ours)
 
 
-KEPT = "xopt.backends.numba_runtime"
+KEPT = "xopt.backends.compilers.numba_runtime"
 """What takes long to import and imports nothing of xopt."""
 
 
@@ -184,10 +185,13 @@ def _fault(name: str, sentence: str, *edits: tuple[str, str, str], **more: Any) 
     return Structural(name, tuple(Edit(*edit) for edit in edits), sentence, **more)
 
 
-_BLOCKS, _DONATION, _FUSING, _HOST, _TORCH, _TREES, _XLA = (
-    f"backends/{name}.py" for name in ("blocks", "donation", "fusing", "host", "_torch", "trees", "xla")
+_NUMPY, _TORCH = "backends/_numpy.py", "backends/_torch.py"
+_DONATION, _FUSER, _STEP, _TREES, _WORK, _COMPILED = (
+    f"backends/fused/{name}.py" for name in ("donation", "fuser", "step", "trees", "work", "compiled")
 )
-_KERNELS, _RUNTIME, _FORMS, _INDUCTOR = (f"backends/{name}.py" for name in ("numba_kernels", "numba_runtime", "forms", "inductor"))
+_BLOCKS, _HOST, _TABLES, _JAX, _KERNELS, _RUNTIME = (
+    f"backends/compilers/{name}.py" for name in ("blocks", "host", "tables", "jax_jit", "numba_kernels", "numba_runtime")
+)
 
 TREES = (
     _fault(
@@ -281,18 +285,28 @@ TREES = (
     _fault(
         "fused: a donated slot keeps its own container",
         "A slot that is written over comes back in the tree that it came in.",
-        ("backends/fusing.py", "if n is o and (alike or flat.fits(tree)) else", "if n is o else"),
+        (_STEP, "if n is o and (alike or flat.fits(tree)) else", "if n is o else"),
         rules=("adamw",),
+    ),
+    _fault(
+        "fused: a plan for any dtype",
+        "Arrays are taken for those of the step before, whatever their dtypes are.",
+        (_NUMPY, "return (x.dtype, x.shape, x.strides, x.flags.writeable) if", "return (x.shape, x.strides, x.flags.writeable) if"),
+    ),
+    _fault(
+        "fused: a plan for any shape",
+        "Arrays are taken for those of the step before, whatever their shapes are.",
+        (_NUMPY, "return (x.dtype, x.shape, x.strides, x.flags.writeable) if", "return (x.dtype, x.flags.writeable) if"),
     ),
     _fault(
         "fused: coefficients by form alone",
         "Groups that share a kernel share the first one's numbers.",
-        (_HOST, "shared.append(list(map(id, work.hyper)))", "pass"),
+        (_TABLES, "shared.append(list(map(id, work.hyper)))", "pass"),
     ),
     _fault(
         "fused: a slot that is lost",
         "A slot that is None is taken for one that the hyperparameters do not want.",
-        (_HOST, "if first in layout.lacking:", "if first in ():"),
+        (_TABLES, "if first in layout.lacking:", "if first in ():"),
         crashes=True,
     ),
 )
@@ -312,7 +326,7 @@ NUMBERS = (
         "fused: carried numbers of the first leaf",
         "Coefficients are kept without what is carried.",
         (
-            _FUSING,
+            _WORK,
             "key = (id(typed), id(self.hyper[i]), *(x if type(x) is float else id(x) for x in carried))",
             "key = (id(typed), id(self.hyper[i]))",
         ),
@@ -321,7 +335,7 @@ NUMBERS = (
     _fault(
         "fused: one product for all",
         "Leaves are grouped without what they carry.",
-        (_HOST, "            if len(set(column)) > 1:\n", "            if False:\n"),
+        (_TABLES, "            if len(set(column)) > 1:\n", "            if False:\n"),
         rules=("nadam",),
     ),
     _fault(
@@ -343,7 +357,11 @@ NUMBERS = (
     _fault(
         "scalars: donated like arrays",
         "That a NumPy scalar has no memory is not asked.",
-        (_DONATION, "        if not x.flags.writeable:\n", "        if not x.flags.writeable and not isinstance(x, np.generic):\n"),
+        (
+            _NUMPY,
+            "            if not x.flags.writeable:\n",
+            "            if not x.flags.writeable and not isinstance(x, np.generic):\n",
+        ),
     ),
 )
 
@@ -351,12 +369,12 @@ MEMORY = (
     _fault(
         "subclasses: read as plain",
         "An array with a mask or a unit is stepped as its numbers.",
-        (_BLOCKS, "if is_subclass(x) else None", "if False else None"),
+        (_NUMPY, "if is_subclass(x) else None", "if False else None"),
     ),
     _fault(
         "subclasses: only masks are looked for",
         "Another subclass is stepped as its numbers.",
-        (_BLOCKS, "if is_subclass(x) else None", "if isinstance(x, np.ma.MaskedArray) else None"),
+        (_NUMPY, "if is_subclass(x) else None", "if isinstance(x, np.ma.MaskedArray) else None"),
     ),
     _fault(
         "subclasses of torch: read as plain",
@@ -425,7 +443,7 @@ GIVING = (
     _fault(
         "donated: read-only",
         "A read-only array is written to, or refused by NumPy.",
-        (_DONATION, "if not x.flags.writeable:", "if isinstance(x, np.generic):"),
+        (_NUMPY, "if not x.flags.writeable:", "if isinstance(x, np.generic):"),
     ),
     _fault(
         "donated: the kernels' guard is for odd leaves",
@@ -435,18 +453,23 @@ GIVING = (
     _fault(
         "donated: blocks without a guard",
         "Blocks write over what overlaps.",
-        (_BLOCKS, "        places.refuse_overlap(work)\n", ""),
+        (_FUSER, "        places.refuse_overlap(work, begin)\n", ""),
     ),
     _fault(
         "donated: torch.compile without a guard",
         "What torch.compile made writes over what overlaps.",
-        (_INDUCTOR, "                self._refuse_overlap(work, leaves)\n", ""),
+        (_FUSER, "        places.refuse_overlap(work, begin)\n", ""),
         libraries=("torch",),
+    ),
+    _fault(
+        "donated: apart for good",
+        "That arrays do not overlap is asked at the first step of a plan alone.",
+        (_FUSER, "if self._apart is None or not np.array_equal(begin, self._apart):", "if self._apart is None:"),
     ),
     _fault(
         "donated: XLA without a guard",
         "JAX refuses what is given away twice, in its own words.",
-        (_XLA, "            _refuse_shared(work, old, alone)\n", "            pass\n"),
+        (_JAX, "            _refuse_shared(work, old, plan.alone)\n", "            pass\n"),
         libraries=("jax",),
         rules=("aggmo",),
     ),
@@ -577,7 +600,7 @@ PLACES = (
     _fault(
         "sharding: fused results stay where they fall",
         "What XLA gives is not shared among the devices as what it replaces was.",
-        (_XLA, "return x if alone or x.sharding.is_equivalent_to(place, x.ndim) else self.jax.device_put(x, place)", "return x"),
+        (_JAX, "return x if alone or x.sharding.is_equivalent_to(place, x.ndim) else self.jax.device_put(x, place)", "return x"),
         libraries=("jax",),
         rules=("momentum",),
         devices=2,
@@ -620,7 +643,7 @@ BORDERS = (
     _fault(
         "launches: the rest is lost",
         "Leaves beyond those that all calls share are not stepped.",
-        (_FORMS, "        found[parts] += some[parts * each :]\n", "        pass\n"),
+        (_COMPILED, "        found[parts] += some[parts * each :]\n", "        pass\n"),
         libraries=("jax",),
         rules=("nadam",),
     ),

@@ -47,8 +47,8 @@ class Product:
     backends: ModuleType = field(default_factory=lambda: import_module("xopt.backends"))
 
     def module(self, name: str) -> Any:
-        """One of ``xopt.backends``."""
-        return import_module(f"xopt.backends.{name}")
+        """One of ``xopt.backends.compilers``."""
+        return import_module(f"xopt.backends.compilers.{name}")
 
 
 @dataclass

@@ -17,10 +17,10 @@ CONSTANTS: dict[str, tuple[tuple[str, str, int], ...]] = {
         ("threads", "SHARE", 16),
         ("threads", "PARALLEL", 1),
     ),
-    "small launches": (("inductor", "LEAVES", 2), ("xla", "LEAVES", 2), ("cupy_kernels", "SMALL", 4)),
-    "small pairs": (("cupy_kernels", "SMALL", 0), ("cupy_kernels", "APART", 2)),
+    "small launches": (("torch_compile", "LEAVES", 2), ("jax_jit", "LEAVES", 2), ("elementwise_kernel", "SMALL", 4)),
+    "small pairs": (("elementwise_kernel", "SMALL", 0), ("elementwise_kernel", "APART", 2)),
 }
-"""Where blocks, shares and launches end in ``xopt.backends``: as it is, and smaller, so that small arrays meet each border."""
+"""Where blocks, shares and launches end in ``xopt.backends.compilers``: as is, and smaller, so that small arrays meet each border."""
 
 COMPILED_IN = ("small kernels", "small pairs")
 """Those that kernels are compiled with."""
@@ -76,7 +76,7 @@ class Situation(NamedTuple):
         if self.library == "torch" and not self.graph:
             lines.insert(1, "torch.set_grad_enabled(False)")
         for module, name, value in CONSTANTS[self.constants]:
-            lines.append(f"import xopt.backends.{module}; xopt.backends.{module}.{name} = {value}")
+            lines.append(f"from xopt.backends.compilers import {module}; {module}.{name} = {value}")
         lines += [*self.setup, *self.changes, self.step(mode), *self.before]
         for stage in self.stages[:-1]:
             lines += [*stage, "state = step(state, grad, **hyper)"]

@@ -35,11 +35,15 @@ class Fault(NamedTuple):
 
 
 def in_kernels(name: str, by: str, old: str, new: str) -> Fault:
-    return Fault(name, by, (Edit("cupy_kernels.py", old, new),))
+    return Fault(name, by, (Edit("compilers/elementwise_kernel.py", old, new),))
 
 
 def in_launches(name: str, by: str, old: str, new: str) -> Fault:
-    return Fault(name, by, (Edit("launches.py", old, new),))
+    return Fault(name, by, (Edit("compilers/launches.py", old, new),))
+
+
+def in_fused(name: str, by: str, file: str, old: str, new: str) -> Fault:
+    return Fault(name, by, (Edit(f"fused/{file}.py", old, new),))
 
 
 def in_xopt(name: str, by: str, file: str, old: str, new: str) -> Fault:
@@ -50,83 +54,105 @@ BITS = "bits and adamw and float32"
 
 FAULTS = [
     in_kernels("a multiplication and an addition contract", BITS, '("--fmad=false",)', '("--fmad=true",)'),
-    in_kernels("small leaves share the first one's coefficients", BITS, "rows.append(row)", "rows.append(0)"),
     in_kernels(
-        "strided leaves share the first one's coefficients", BITS, "one, leaf, coefficients[row]", "one, leaf, coefficients[0]"
+        "small leaves share the first one's coefficients", BITS, "batch.rows[leaves], *places", "0 * batch.rows[leaves], *places"
     ),
     in_kernels(
-        "large leaves share the first one's coefficients", BITS, "dense, leaf, coefficients[row]", "dense, leaf, coefficients[0]"
+        "strided leaves share the first one's coefficients",
+        BITS,
+        "one, batch.old[i], batch.new[i], coefficients[row]",
+        "one, batch.old[i], batch.new[i], coefficients[0]",
+    ),
+    in_kernels(
+        "large leaves share the first one's coefficients",
+        BITS,
+        "dense, batch.old[i], batch.new[i], coefficients[row]",
+        "dense, batch.old[i], batch.new[i], coefficients[0]",
     ),
     in_kernels(
         "the last numbers of a large leaf are not stepped",
         BITS,
-        "-(-leaf.old[0].size // (2 * APART))",
-        "leaf.old[0].size // (2 * APART)",
+        "-(-old[0].size // (2 * APART))",
+        "old[0].size // (2 * APART)",
     ),
     in_kernels("a thread steps its first number twice", BITS, "old_{}[_k]", "old_{}[0]"),
     in_kernels("a large leaf has numbers beyond its last", BITS, "_at < to_params.size()", "true"),
-    in_kernels("a large leaf is taken in the order of its indices", BITS, "(x if x.flags.c_contiguous else x.T)", "x"),
-    in_kernels("a lone small leaf has the first one's coefficients", "lone and adamw", "coefficients[rows[0]]", "coefficients[0]"),
-    in_launches("leaves with other coefficients share a cell", BITS, "(kernels, id(leaves[i].c))", "(kernels, None)"),
-    in_launches("a cell has the first leaf's coefficients", BITS, "leaves[indices[0]].c", "leaves[0].c"),
-    in_launches("a cell has the first leaves' arrays", BITS, "[arrays[i] for i in indices]", "arrays[: len(indices)]"),
+    in_kernels(
+        "a large leaf is taken in the order of its indices", BITS, "self._array((x.size,), x.dtype, x.data)", "x.reshape(-1)"
+    ),
+    in_launches("rows are those of the first leaves", BITS, "                rows[chosen],", "                rows[: len(some)],"),
+    in_launches("a batch has the first leaves' arrays", BITS, "[old[i] if whole else", "[old[i - some[0]] if whole else"),
+    in_launches("a batch has the first leaves' addresses", BITS, "sources[np.ix_(some, present)]", "sources[: len(some), present]"),
     in_kernels("the rows of the table are too narrow", BITS, "width, coefficients = 2 + len", "width, coefficients = 1 + len"),
     in_kernels("the first number of a leaf goes to the one before", BITS, "{width}] <= i)", "{width}] < i)"),
     in_kernels(
         "the addresses of what is read and of what is written are swapped",
         BITS,
-        "*(leaf.old[at].data.ptr for at in self._reads), *(x.data.ptr for x in leaf.new)]",
-        "*(x.data.ptr for x in leaf.new), *(leaf.old[at].data.ptr for at in self._reads)]",
+        "batch.sources[leaves][:, self._reads], batch.targets[leaves]",
+        "batch.targets[leaves], batch.sources[leaves][:, self._reads]",
     ),
-    in_kernels("arguments are swapped", BITS, "(leaf.old[at] for at in self._reads)", "(leaf.old[at] for at in self._reads[::-1])"),
+    in_kernels("arguments are swapped", BITS, "*(old[at] for at in self._reads)", "*(old[at] for at in self._reads[::-1])"),
     in_kernels(
         "arguments of a large leaf are swapped",
         BITS,
-        "(leaf.old[at]) for at in self._reads)",
-        "(leaf.old[at]) for at in self._reads[::-1])",
+        "(old[at]) for at in self._reads)",
+        "(old[at]) for at in self._reads[::-1])",
     ),
     Fault(
         "a coefficient is not rounded to float32",
         BITS,
         (
-            Edit("cupy_kernels.py", "[self._real(float(c[i]))", "[float(c[i])"),
-            Edit("cupy_kernels.py", '[f"{COMPUTE[dtype]} {program', '[f"float64 {program'),
+            Edit("compilers/elementwise_kernel.py", "[self._real(float(c[i]))", "[float(c[i])"),
+            Edit("compilers/elementwise_kernel.py", '[f"{COMPUTE[dtype]} {program', '[f"float64 {program'),
         ),
     ),
     in_kernels("float16 is read as float32", "bits and momentum and float16", 'name in ("params", "grad")', 'name in ("params",)'),
-    in_kernels("a strided leaf is taken as dense", BITS, "return all(x.flags.c_contiguous for x in arrays) or", "return True or"),
-    in_kernels(
-        "a leaf whose arrays differ in their order is taken as dense",
+    in_launches("a strided leaf is taken as dense", BITS, "n != 1 and stride != expected", "False"),
+    in_launches(
+        "a leaf of arrays in other orders is taken as dense",
         "differ_in_layout",
-        "all(x.flags.c_contiguous for x in arrays) or all(x.flags.f_contiguous for x in arrays)",
-        "all(x.flags.c_contiguous or x.flags.f_contiguous for x in arrays)",
+        "for x in arrays}",
+        "for x in arrays[:1]}",
     ),
-    in_launches("the old state is written to", BITS, "[list(map(self.empty_like, leaf.arrays))", "[list(leaf.arrays)"),
-    in_launches("only the first launch is made", BITS, "\n                    launch()", "\n                    launch(); break"),
-    in_launches("donated memory is not marked", "donated", "giving(work) if work.donate else nullcontext()", "nullcontext()"),
-    in_launches("a donated state is known by what it was known by before", BITS, "work.renewed(columns, self.alias)", "columns"),
-    in_launches("memory that overlaps is donated", "overlap", "        places.refuse_overlap(work)\n", ""),
+    in_launches("the old state is written to", BITS, "new = self.fresh(work, plan.layout)", "new = new"),
+    in_launches("only the first launch is made", BITS, "\n                    one()", "\n                    one(); break"),
+    in_fused("donated memory is not marked", "donated", "fuser", "with giving(work):", "if True:"),
+    in_fused(
+        "a donated state is known by what it was known by before",
+        BITS,
+        "fuser",
+        "work.renewed(list(new), self.memory.alias)",
+        "new",
+    ),
+    in_fused("memory that overlaps is donated", "overlap", "fuser", "        places.refuse_overlap(work, begin)\n", ""),
+    in_fused(
+        "a plan serves for any strides",
+        BITS,
+        "fuser",
+        "if plan is None or plan.forms != forms:",
+        "if plan is None or [form and form[:2] for form in plan.forms] != [form and form[:2] for form in forms]:",
+    ),
     in_kernels("a reversed array begins at its first number", "overlap", "sum(r for r in reach if r < 0)", "0"),
     in_kernels("new params are a copy of the donated ones", "donated", "        return x.view()", "        return x.copy()"),
-    in_launches(
-        "kernels run on the current device", "stay_on_the_device and adamw", "with self.on(work.params[0]):", "with nullcontext():"
+    in_kernels(
+        "kernels run on the current device", "stay_on_the_device and adamw", "return x.device  #", "return super().on(x)  #"
     ),
-    in_launches("leaves on two devices are fused", "not_fused and adamw", "one_library(work, self.device)", "pass"),
+    in_fused("leaves on two devices are fused", "not_fused and adamw", "fuser", "one_library(work, memory.device)", "pass"),
     in_kernels(
         "the host waits for the device",
         "one_launch and adamw",
-        "launches: list[Launch] = []",
-        'launches: list[Launch] = [importlib.import_module("cupy").cuda.Device().synchronize]',
+        "launches: list[Callable[[], None]] = []",
+        'launches: list[Callable[[], None]] = [importlib.import_module("cupy").cuda.Device().synchronize]',
     ),
-    in_kernels("a leaf at the bound has its own launch", "one_launch and adamw", ".size > SMALL", ".size >= SMALL"),
-    in_kernels("a leaf beyond the bound shares a launch", "one_launch and adamw", ".size > SMALL", ".size > SMALL + 1"),
-    Fault("sign(NaN) is 0 in a fused step", "nan and lion", (Edit("c_source.py", "{0} == 0 ? 0 : {0}", "0"),)),
+    in_kernels("a leaf at the bound has its own launch", "one_launch and adamw", ".sizes[i] > SMALL", ".sizes[i] >= SMALL"),
+    in_kernels("a leaf beyond the bound shares a launch", "one_launch and adamw", ".sizes[i] > SMALL", ".sizes[i] > SMALL + 1"),
+    Fault("sign(NaN) is 0 in a fused step", "nan and lion", (Edit("compilers/c_source.py", "{0} == 0 ? 0 : {0}", "0"),)),
     Fault(
         "the larger of NaN and a number is the number",
         "operations and maximum",
-        (Edit("c_source.py", "> {1} || {0} != {0} ?", "> {1} ?"),),
+        (Edit("compilers/c_source.py", "> {1} || {0} != {0} ?", "> {1} ?"),),
     ),
-    Fault("a number of the text is a float", "rounded_once", (Edit("c_source.py", 'f"({real}){{!r}}"', '"{!r}f"'),)),
+    Fault("a number of the text is a float", "rounded_once", (Edit("compilers/c_source.py", 'f"({real}){{!r}}"', '"{!r}f"'),)),
     in_xopt(
         "new arrays are on the current device",
         "stay_on_the_device and adamw",

@@ -20,8 +20,9 @@ from libraries import variants  # noqa: E402
 from ptx import doubts  # noqa: E402
 
 import xopt  # noqa: E402
-from xopt.backends import cupy_kernels, fuse  # noqa: E402
-from xopt.backends.c_source import COMPUTE  # noqa: E402
+from xopt.backends import fuse  # noqa: E402
+from xopt.backends.compilers import elementwise_kernel  # noqa: E402
+from xopt.backends.compilers.c_source import COMPUTE  # noqa: E402
 
 EAGER = ("add", "subtract", "multiply", "true_divide", "sqrt", "sign", "where", "copy")  # what the rules launch, beside fused steps
 
@@ -68,7 +69,7 @@ def main() -> int:
     failed += [f"cupy_{name}: not compiled" for name in EAGER if not any(one.startswith(f"cupy_{name}__") for one in names)]
     failed += [f"{name}: holds no product" for name, text in kernels if name in fused and "mul.rn" not in text]
     for what, (options, operation) in BAD.items():
-        cupy_kernels.OPTIONS = options
+        elementwise_kernel.OPTIONS = options
         xopt.adamw.compiled.clear()
         x = cupy.ones(3, "f4")
         fuse(xopt.adamw)(xopt.adamw_init([x, x]), [x, x])

@@ -9,7 +9,7 @@ from libraries import assert_same_bits, variants
 
 import xopt
 from xopt.backends import fuse
-from xopt.backends.cupy_kernels import OPTIONS, text_of_one
+from xopt.backends.compilers.elementwise_kernel import OPTIONS, text_of_one
 from xopt.program import COMPARISONS, OPERATIONS, Operation, Program
 
 SPECIAL = [0.0, -0.0, np.nan, np.inf, -np.inf, 1.0, -1.0, 3.0, 0.1]

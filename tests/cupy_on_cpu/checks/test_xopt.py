@@ -12,7 +12,7 @@ from libraries import assert_same_bits, busy
 
 import xopt
 from xopt.backends import fuse
-from xopt.backends.cupy_kernels import SMALL
+from xopt.backends.compilers.elementwise_kernel import SMALL
 
 RULES = [xopt.momentum, xopt.nadam, xopt.adamw, xopt.lion, xopt.ademamix]
 DTYPES = ["float32", "float16", "float64"]

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
-from xopt.backends.fusing import Leaf
+from xopt.backends.fused.work import Leaf
 from xopt.program import asked, names_of, numbers_of, record
 from xopt.rule import Rule
 

@@ -1,15 +1,17 @@
 """Fused steps of CuPy arrays: ElementwiseKernel compiles the recorded program, for one array or for a table of small ones."""
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from xopt.backends.c_source import COMPUTE, TYPES, body
-from xopt.backends.launches import Arrays, Cell, DeviceFuser, Launch
+from xopt.backends.compilers.c_source import COMPUTE, TYPES, body
+from xopt.backends.compilers.launches import Batch, DeviceFuser
+from xopt.backends.compilers.tables import starts_of
+from xopt.backends.fused.memory import Memory, anything
 from xopt.program import Program
 from xopt.rule import Rule
 
@@ -98,6 +100,7 @@ class CuPyKernels:
         self._real = np.dtype(COMPUTE[dtype]).type
         self._used = program.used
         self._asarray = cupy.asarray
+        self._array = cupy.ndarray
         self._example = cupy.zeros(1, dtype)
         name = f"xopt_{program.rule}_{dtype}"
         kernel = partial(cupy.ElementwiseKernel, options=OPTIONS, no_return=True)
@@ -105,70 +108,57 @@ class CuPyKernels:
         self._dense = kernel(*text_of_dense(program, dtype), f"{name}_dense")
         self._many = kernel(*text_of_many(program, dtype), f"{name}_many")
 
-    def prepared(self, cells: Sequence[Cell]) -> list[Launch]:
+    def prepared(self, batch: Batch) -> list[Callable[[], None]]:
         """One for each large leaf and each strided one, and one for all others."""
-        launches: list[Launch] = []
-        small, rows, coefficients = [], [], [self._rounded(cell.c) for cell in cells]
-        for row, cell in enumerate(cells):
-            for leaf in cell.leaves:
-                if not _one_layout([*leaf.old, *leaf.new]):
-                    launches.append(partial(self._step_one, leaf, coefficients[row]))
-                elif leaf.old[0].size > SMALL:
-                    launches.append(partial(self._step_dense, leaf, coefficients[row]))
-                else:
-                    small.append(leaf)
-                    rows.append(row)
-        if len(small) == 1:
-            launches.append(partial(self._step_dense, small[0], coefficients[rows[0]]))
-        elif small:
-            launches.append(partial(self._step_many, small, rows, coefficients))
+        launches: list[Callable[[], None]] = []
+        coefficients = [self._rounded(c) for c in batch.coefficients]
+        small = []
+        for i, row in enumerate(batch.rows.tolist()):
+            if batch.strided:
+                launches.append(partial(self._step_one, batch.old[i], batch.new[i], coefficients[row]))
+            elif batch.sizes[i] > SMALL or len(batch.rows) == 1:
+                launches.append(partial(self._step_dense, batch.old[i], batch.new[i], coefficients[row]))
+            else:
+                small.append(i)
+        if small:
+            launches.append(partial(self._step_many, batch, np.asarray(small), coefficients))
         return launches
 
     def _rounded(self, c: Sequence[Any]) -> list[Any]:
         """The coefficients that the kernels use, each rounded once. Waits for those that are arrays."""
         return [self._real(float(c[i])) for i in self._used]
 
-    def _step_one(self, leaf: Arrays, c: Sequence[Any]) -> None:
-        self._one(*(leaf.old[at] for at in self._reads), *c, *leaf.new)
+    def _step_one(self, old: Sequence[Any], new: Sequence[Any], c: Sequence[Any]) -> None:
+        self._one(*(old[at] for at in self._reads), *c, *new)
 
-    def _step_dense(self, leaf: Arrays, c: Sequence[Any]) -> None:
-        threads = -(-leaf.old[0].size // (2 * APART)) * APART
-        self._dense(*(_flat(leaf.old[at]) for at in self._reads), *c, *map(_flat, leaf.new), size=threads)
+    def _step_dense(self, old: Sequence[Any], new: Sequence[Any], c: Sequence[Any]) -> None:
+        threads = -(-old[0].size // (2 * APART)) * APART
+        self._dense(*(self._flat(old[at]) for at in self._reads), *c, *map(self._flat, new), size=threads)
 
-    def _step_many(self, leaves: Sequence[Arrays], rows: Sequence[int], c: Sequence[Sequence[Any]]) -> None:
-        """Steps leaves of dense arrays, each of one layout. ``c[rows[i]]`` are the coefficients of leaf ``i``."""
-        starts = np.cumsum([0, *(leaf.old[0].size for leaf in leaves)]).tolist()
-        table = [
-            [start, row, *(leaf.old[at].data.ptr for at in self._reads), *(x.data.ptr for x in leaf.new)]
-            for start, row, leaf in zip(starts[:-1], rows, leaves, strict=True)
-        ]
-        words, numbers = np.asarray(table, np.int64).ravel(), np.asarray(c, self._real).ravel()
-        self._many(len(leaves), self._asarray(words), self._asarray(numbers), self._example, size=starts[-1])
+    def _step_many(self, batch: Batch, leaves: Any, c: Sequence[Sequence[Any]]) -> None:
+        """Steps some leaves of dense arrays, each of one layout. ``c`` are the coefficients of each row."""
+        starts = starts_of(batch.sizes[leaves])
+        places = batch.sources[leaves][:, self._reads], batch.targets[leaves]
+        table = np.column_stack([starts[:-1], batch.rows[leaves], *places])
+        numbers = np.asarray(c, self._real).ravel()
+        self._many(len(leaves), self._asarray(table.ravel()), self._asarray(numbers), self._example, size=int(starts[-1]))
 
-
-def _one_layout(arrays: Sequence[Any]) -> bool:
-    """Whether the numbers of all arrays follow one another in memory, in the same order."""
-    return all(x.flags.c_contiguous for x in arrays) or all(x.flags.f_contiguous for x in arrays)
+    def _flat(self, x: Any) -> Any:
+        """An array without gaps in the order of its memory, as a view of one dimension."""
+        return self._array((x.size,), x.dtype, x.data)
 
 
-def _flat(x: Any) -> Any:
-    """A view of one dimension on an array without gaps, in the order of its memory."""
-    return (x if x.flags.c_contiguous else x.T).reshape(-1)
+class CuPyMemory(Memory):
+    """CuPy's arrays."""
 
-
-class CuPyFuser(DeviceFuser):
-    """Steps a rule on CuPy arrays of one device."""
-
-    dtypes: Mapping[Any, str] = {np.dtype(name): name for name in COMPUTE}
-
-    def __init__(self, rule: Rule[Any, Any]) -> None:
-        super().__init__(rule, CuPyKernels)
+    def __init__(self) -> None:
         self._cupy: Any = importlib.import_module("cupy")
 
-    def unfit(self, x: Any) -> str | None:
-        cupy = self._cupy
-        fits = type(x) is cupy.ndarray or not isinstance(x, cupy.ndarray)
-        return None if fits else f"a {type(x).__name__}, a subclass of CuPy's arrays"
+    def form(self, x: Any) -> Hashable:
+        return (x.dtype, x.shape, x.strides, x.device.id) if type(x) is self._cupy.ndarray else anything()
+
+    def address(self, x: Any) -> int:
+        return int(x.data.ptr)
 
     def look(self, x: Any) -> tuple[int, int, tuple[int, ...], int]:
         start, size = x.data.ptr, x.nbytes
@@ -177,14 +167,26 @@ class CuPyFuser(DeviceFuser):
         reach = [(n - 1) * stride for n, stride in zip(x.shape, x.strides, strict=True)]
         return start + sum(r for r in reach if r < 0), start + sum(r for r in reach if r > 0) + x.itemsize, x.strides, x.itemsize
 
-    def device(self, x: Any) -> str:
-        return f"cuda:{x.device.id}"
-
-    def on(self, x: Any) -> AbstractContextManager[Any]:
-        return x.device  # type: ignore[no-any-return]
+    def unfit(self, x: Any) -> str | None:
+        cupy = self._cupy
+        fits = type(x) is cupy.ndarray or not isinstance(x, cupy.ndarray)
+        return None if fits else f"a {type(x).__name__}, a subclass of CuPy's arrays"
 
     def empty_like(self, x: Any) -> Any:
         return self._cupy.empty_like(x)
 
     def alias(self, x: Any) -> Any:
         return x.view()
+
+    def device(self, x: Any) -> str:
+        return f"cuda:{x.device.id}"
+
+    def on(self, x: Any) -> AbstractContextManager[Any]:
+        return x.device  # type: ignore[no-any-return]
+
+
+class CuPyFuser(DeviceFuser):
+    """Takes steps of CuPy arrays of one device."""
+
+    def __init__(self, rule: Rule[Any, Any]) -> None:
+        super().__init__(rule, CuPyMemory(), CuPyKernels, {np.dtype(name): name for name in COMPUTE})

@@ -2,7 +2,7 @@
 
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from xopt.arrays import GIVEN_AWAY
-from xopt.backends.fallback import CompileError
+from xopt.backends.fused.fallback import CompileError
 from xopt.trees import path_of
 
 if TYPE_CHECKING:
-    from xopt.backends.fusing import Work
+    from xopt.backends.fused.work import Work
 
 WAY_OUT = "fuse without donate takes it"
 
@@ -108,15 +108,6 @@ def _refuse_marked(work: "Work", i: int, mark: _Mark) -> NoReturn:
 # What can be written over.
 
 
-def refuse_unwritable(work: "Work", i: int) -> None:
-    """Raises ValueError where a NumPy array of leaf ``i`` cannot be written to: it is read-only, or a scalar."""
-    for x in work.written(i):
-        if not x.flags.writeable:
-            what = "a NumPy scalar, which has no memory of its own" if isinstance(x, np.generic) else "read-only"
-            msg = f"{work.where(i)} or a slot of it is {what}, so that it cannot be donated; {WAY_OUT}"
-            raise ValueError(msg)
-
-
 def refuse_folded(work: "Work", i: int, shape: Sequence[int], strides: Sequence[int], width: int) -> None:
     """Raises ValueError where numbers of an array of leaf ``i`` may share memory with each other: it is broadcast, or overlaps.
 
@@ -140,22 +131,30 @@ class Places:
         self.alike = np.ones(len(starts), bool)  # whether all arrays of a leaf have the same strides
 
     @classmethod
-    def empty(cls, leaves: int, arrays: int) -> "Places":
-        starts, stops = np.zeros((2, leaves, arrays + 1), np.int64)
+    def empty(cls, leaves: int, columns: int) -> "Places":
+        starts, stops = np.zeros((2, leaves, columns), np.int64)
         return cls(starts, stops)
 
-    def put(self, work: "Work", i: int, written: Iterable[Any], grad: Any, look: Any) -> None:
-        """Notes leaf ``i``. Raises ValueError where one of its arrays cannot be written over.
+    def put(self, work: "Work", i: int, arrays: Sequence[Any], look: Any) -> None:
+        """Notes leaf ``i``, None where there is no array. Raises ValueError where one of them cannot be written over.
 
         ``look`` tells of an array: its first address and the one behind its last, its strides, and the width of a number in them.
         """
-        *_, of_grad, _ = look(grad)
+        *_, of_grad, _ = look(arrays[-1])
         self.starts[i] = self.stops[i] = 0
-        for j, x in [*enumerate(written), (-1, grad)]:
+        for j, x in enumerate(arrays):
+            if x is None:
+                continue
             self.starts[i, j], self.stops[i, j], strides, width = look(x)
-            if j >= 0:
+            if j < len(arrays) - 1:
                 refuse_folded(work, i, x.shape, strides, width)
             self.alike[i] &= tuple(strides) == tuple(of_grad)
+
+    def moved(self, by: Any) -> "Places":
+        """Those of arrays of the same forms that are so many bytes further on."""
+        places = Places(self.starts + by, self.stops + by)
+        places.alike = self.alike
+        return places
 
     def refuse_overlap(self, work: "Work") -> None:
         """Raises ValueError where what is written overlaps with something else.

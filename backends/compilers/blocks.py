@@ -1,24 +1,17 @@
 """Fused steps without a compiler: the update runs on blocks that stay in the cache, with the same bits."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
-from xopt.backends.donation import Places, giving, refuse_donated, refuse_unwritable
-from xopt.backends.forms import filled
-from xopt.backends.fusing import Leaf, Work, one_library, refuse_unfit
-from xopt.operations import is_subclass
+from xopt.backends.fused.compiled import filled
+from xopt.backends.fused.fuser import Fuser, Launch
+from xopt.backends.fused.work import Leaf, Work
 from xopt.rule import Rule
 
 BLOCK = 16384
 """Numbers of a block: nine arrays of them in float32 take 0.6 MB of cache."""
-
-
-def unfit(x: Any) -> str | None:
-    """What an array is where it is more than its numbers in memory: of a subclass, such as one with a mask or a unit."""
-    return f"a {type(x).__name__}, a subclass of NumPy's arrays" if is_subclass(x) else None
 
 
 def look(x: Any) -> tuple[int, int, tuple[int, ...], int]:
@@ -26,24 +19,20 @@ def look(x: Any) -> tuple[int, int, tuple[int, ...], int]:
     return *np.lib.array_utils.byte_bounds(x), x.strides, x.itemsize
 
 
-def step_in_blocks(rule: Rule[Any, Any], work: Work) -> Sequence[Sequence[Any]]:
-    """One step of NumPy arrays of any strides."""
-    refuse_donated(work)
-    one_library(work, lambda _: "cpu")
-    leaves = list(work.leaves())
-    refuse_unfit(work, unfit)
-    if work.donate:
-        places = Places.empty(len(leaves), max(len(leaf.arrays) for leaf in leaves))
-        for i, leaf in enumerate(leaves):
-            refuse_unwritable(work, i)
-            places.put(work, i, leaf.arrays, leaf.grad, look)
-        places.refuse_overlap(work)
-    new = [leaf.arrays if work.donate else [np.array(x, order="K") for x in leaf.arrays] for leaf in leaves]
-    with giving(work) if work.donate else nullcontext(), np.errstate(all="ignore"):
-        for leaf, arrays in zip(leaves, new, strict=True):
-            _step(rule, leaf, arrays)
-    columns = list(zip(*[filled(leaf, arrays) for leaf, arrays in zip(leaves, new, strict=True)], strict=True))
-    return work.renewed(columns, np.ndarray.view) if work.donate else columns
+class BlocksFuser(Fuser):
+    """Steps NumPy arrays of any strides."""
+
+    def prepare(self, work: Work) -> Launch:
+        leaves = self.leaves(work)
+
+        def launch() -> list[Sequence[Any]]:
+            new = [leaf.arrays if work.donate else [np.array(x, order="K") for x in leaf.arrays] for leaf in leaves]
+            with np.errstate(all="ignore"):
+                for leaf, arrays in zip(leaves, new, strict=True):
+                    _step(self.rule, leaf, arrays)
+            return self.state(leaves, new)
+
+        return launch
 
 
 def _step(rule: Rule[Any, Any], leaf: Leaf, arrays: list[Any]) -> None:

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xopt.backends.base import say, say_once
-from xopt.backends.fallback import CompileError, short
-from xopt.backends.threads import SHARE, run
+from xopt.backends.compilers.threads import SHARE, run
+from xopt.backends.fused.fallback import CompileError, short
 from xopt.program import INFIX, Program
 
 
@@ -102,10 +102,10 @@ def source(program: Program, format_: Format) -> str:
         return f"carray({'_storage_at' if name in own else '_real_at'}({place('addresses', name, '_first')}), (_m,))"
 
     lines = [
-        f"# {program.rule!a} in {format_.name}. Made by xopt from the rule's update; see xopt/backends/numba_kernels.py.",
+        f"# {program.rule!a} in {format_.name}. Made by xopt from the rule's update; see xopt/backends/compilers/numba_kernels.py.",
         "import numba",
         f"from numpy import sqrt, {format_.compute} as real",
-        "from xopt.backends.numba_runtime import *",
+        "from xopt.backends.compilers.numba_runtime import *",
         "",
         "zero = real(0.0)",
         f"_real_at = pointer_to(numba.types.{format_.compute})",
@@ -157,14 +157,14 @@ def source(program: Program, format_: Format) -> str:
 
 def inspector() -> str:
     """The text that makes a kernel of the look at arrays, so that it is kept where the others are."""
-    from xopt.backends import numba_runtime  # which imports numba
+    from xopt.backends.compilers import numba_runtime  # which imports numba
 
     arguments = ", ".join(inspect.signature(numba_runtime.inspect.py_func).parameters)
     return "\n".join(
         (
-            "# The look at a state's arrays. Made by xopt; see xopt/backends/numba_runtime.py.",
+            "# The look at a state's arrays. Made by xopt; see xopt/backends/compilers/numba_runtime.py.",
             "import numba",
-            "from xopt.backends.numba_runtime import inspect",
+            "from xopt.backends.compilers.numba_runtime import inspect",
             "",
             "",
             "@numba.njit(cache=True)",
@@ -301,10 +301,3 @@ class Kernel:
         addresses = np.asarray([[x.__array_interface__["data"][0] for x in arrays]], np.int64)
         coefficients = np.asarray([[float(x) for x in c]], self.format.compute)
         self(addresses, np.asarray([0, arrays[0].size]), coefficients, np.zeros(1, np.int64))
-
-
-def starts_of(sizes: Any) -> Any:
-    """Where each leaf begins among all numbers, and their count."""
-    starts = np.zeros(len(sizes) + 1, np.int64)
-    np.cumsum(sizes, out=starts[1:])
-    return starts

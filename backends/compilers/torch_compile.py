@@ -3,17 +3,16 @@
 import importlib
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from itertools import chain
+from functools import partial
 from types import FunctionType
 from typing import Any
 
-from xopt.backends._torch import Plain, look, refuse_graph, refuse_negated
 from xopt.backends.base import rounded, say
-from xopt.backends.donation import Places, giving, refuse_donated
-from xopt.backends.fallback import CompileError, short
-from xopt.backends.forms import Compiled, calls, filled
-from xopt.backends.fusing import Fuser, Leaf, Work, one_library, refuse_unfit
+from xopt.backends.fused.compiled import Compiled, calls
+from xopt.backends.fused.fallback import CompileError, short
+from xopt.backends.fused.fuser import Fuser, Launch
+from xopt.backends.fused.memory import Memory
+from xopt.backends.fused.work import Leaf, Work
 from xopt.operations import Array
 from xopt.program import INFIX, Program, numbers_of
 from xopt.rule import Rule
@@ -45,17 +44,13 @@ CUDA_OPTIONS = {"combo_kernels": True}
 """Several small leaves share a launch."""
 
 
-def fuser(rule: Rule[Any, Any], example: Array) -> Fuser:
-    """Takes steps of torch tensors on the device of ``example``."""
-    return _InductorFuser(rule, example)
+class TorchCompileFuser(Fuser):
+    """Takes steps of tensors on the device of ``example``."""
 
-
-class _InductorFuser:
-    def __init__(self, rule: Rule[Any, Any], example: Array) -> None:
-        self.rule = rule
+    def __init__(self, rule: Rule[Any, Any], memory: Memory, example: Array) -> None:
+        super().__init__(rule, memory)
         self.torch: Any = importlib.import_module("torch")
         self._updates = Compiled(rule, self._update)
-        self._plain = Plain(self.torch)
         dynamo: Any = importlib.import_module("torch._dynamo")
         self._compiled = dynamo.utils.counters["stats"]
         known = importlib.import_module("torch._inductor").list_options()
@@ -67,24 +62,17 @@ class _InductorFuser:
         loud = dynamo.config.patch(recompile_limit=1000, accumulated_recompile_limit=1000, fail_on_recompile_limit_hit=True)
         self._step = loud(self.torch.compile(own, fullgraph=True, dynamic=False, options=options))
 
-    def __call__(self, work: Work) -> Sequence[Sequence[Any]]:
-        refuse_donated(work)
-        refuse_graph(work)
-        one_library(work, lambda x: x.device)
-        leaves = list(work.leaves())
-        refuse_unfit(work, self._plain.unfit)
+    def prepare(self, work: Work) -> Launch:
+        leaves = self.leaves(work)
+        return partial(self._launch, work, leaves, self._updates.each(leaves), self._rows(leaves))
+
+    def _launch(self, work: Work, leaves: Sequence[Leaf], updates: Sequence[Any], rows: Sequence[Any]) -> list[Sequence[Any]]:
         old = [leaf.arrays for leaf in leaves]
-        if work.donate:
-            places = [(x.data_ptr(), x.stride()) for x in chain(*old, work.grads)] + [x.shape for x in work.params]
-            if places != work.kept.get(self):
-                self._refuse_overlap(work, leaves)
-                work.kept[self] = places
-        updates, rows = self._updates.each(leaves), self._rows(leaves)
         new: list[Any] = list(old)
         began, compiled = time.monotonic(), self._compiled["unique_graphs"]
-        with giving(work) if work.donate else nullcontext(), self.torch.no_grad():
+        with self.torch.no_grad():
             arrays = [list(map(_at_least_1d, row)) for row in old]
-            grads = list(map(_at_least_1d, work.grads))
+            grads = [_at_least_1d(leaf.grad) for leaf in leaves]
             forms = [(update, x.shape, x.stride(), x.dtype) for update, (x, *_) in zip(updates, arrays, strict=True)]
             for at, call in enumerate(calls(forms, LEAVES)):
                 try:
@@ -101,15 +89,7 @@ class _InductorFuser:
         if self._compiled["unique_graphs"] > compiled and took > 1:
             where = "torch keeps it in TORCHINDUCTOR_CACHE_DIR"
             say(f"xopt: compiled {self.rule.name}_step for torch in {took:.1f} s; {where}")
-        columns = list(zip(*[filled(leaf, row) for leaf, row in zip(leaves, new, strict=True)], strict=True))
-        return work.renewed(columns, self.torch.Tensor.detach) if work.donate else columns
-
-    def _refuse_overlap(self, work: Work, leaves: Sequence[Leaf]) -> None:
-        places = Places.empty(len(leaves), max(len(leaf.arrays) for leaf in leaves))
-        for i, leaf in enumerate(leaves):
-            refuse_negated(work, i)
-            places.put(work, i, leaf.arrays, leaf.grad, look)
-        places.refuse_overlap(work)
+        return self.state(leaves, new)
 
     def _update(self, program: Program) -> Callable[..., Any]:
         """The function of one leaf for a program. As text it is traced without a look at the program."""

@@ -7,18 +7,17 @@ import hashlib
 import importlib
 import linecache
 import threading
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
-from xopt.backends._torch import Plain, look, refuse_graph, refuse_negated
-from xopt.backends.c_source import COMPUTE as COMPUTE_OF_C
-from xopt.backends.fallback import CompileError, short
-from xopt.backends.fusing import Work
-from xopt.backends.launches import Cell, DeviceFuser, Launch
+from xopt.backends.compilers.c_source import COMPUTE as COMPUTE_OF_C
+from xopt.backends.compilers.launches import Batch, DeviceFuser
+from xopt.backends.compilers.tables import starts_of
+from xopt.backends.fused.fallback import CompileError, short
+from xopt.backends.fused.memory import Memory
 from xopt.program import INFIX, Program
 from xopt.rule import Rule
 
@@ -182,37 +181,43 @@ class TritonKernels:
         self._texts: dict[int | None, str] = {}  # by the dimensions of arrays that are not dense
         self._compiled: set[Any] = set()
 
-    def prepared(self, cells: Sequence[Cell]) -> list[Launch]:
-        alike: dict[tuple[int | None, bool], list[tuple[list[Any], list[int]]]] = {}
-        for leaves, c in cells:
-            bits = self._bits(c)
-            for leaf in leaves:
-                arrays = [*(leaf.old[at] for at in self._reads), *leaf.new]
-                dims = None if _one_layout([*leaf.old, *leaf.new]) else arrays[0].ndim
-                addresses = [x.data_ptr() for x in arrays]
-                aligned = dims is None and not any(address % ALIGNMENT for address in addresses)
-                row = [*bits, *addresses]
-                if dims is not None:
-                    row += [*arrays[0].shape, *(stride for x in arrays for stride in x.stride())]
-                alike.setdefault((dims, aligned), []).append((arrays, row))
-        return [self._prepared(*kind, rows) for kind, rows in alike.items()]
+    def prepared(self, batch: Batch) -> list[Callable[[], None]]:
+        """One for all dense leaves whose addresses are multiples of what a GPU reads at once, one for the others; and of those
+        that are not dense one for each number of dimensions."""
+        places = np.column_stack([batch.sources[:, self._reads], batch.targets])
+        bits = np.stack([self._bits(c) for c in batch.coefficients])[batch.rows]
+        device = batch.old[0][0].device
+        if not batch.strided:
+            aligned = ~(places % ALIGNMENT).any(axis=1)
+            groups = [(None, kind, np.flatnonzero(aligned == kind)) for kind in (True, False)]
+        else:
+            dims = np.asarray([old[0].ndim for old in batch.old])
+            groups = [(int(n), False, np.flatnonzero(dims == n)) for n in np.unique(dims)]
+        launches = []
+        for number, kind, leaves in groups:
+            if leaves.size:
+                blocks = starts_of(-(-batch.sizes[leaves] // BLOCK))
+                words = [blocks[:-1], batch.sizes[leaves], bits[leaves], places[leaves]]
+                if number:
+                    words.append(np.asarray([self._strides(batch.old[i], batch.new[i]) for i in leaves.tolist()], np.int64))
+                launches.append(self._prepared(number, kind, np.column_stack(words), int(blocks[-1]), device))
+        return launches
 
-    def _bits(self, c: Sequence[Any]) -> list[int]:
+    def _bits(self, c: Sequence[Any]) -> Any:
         """The coefficients that the kernels use, each rounded once. Waits for those that are arrays."""
         numbers = np.asarray([float(c[i]) for i in self._program.used], self._real)
-        return numbers.view(np.int32 if numbers.itemsize == 4 else np.int64).tolist()  # type: ignore[no-any-return]
+        return numbers.view(np.int32 if numbers.itemsize == 4 else np.int64).astype(np.int64)
 
-    def _prepared(self, dims: int | None, aligned: bool, rows: Sequence[tuple[list[Any], list[int]]]) -> Launch:
-        device = rows[0][0][0].device
+    def _strides(self, old: Sequence[Any], new: Sequence[Any]) -> list[int]:
+        """The lengths of the dimensions of a leaf, and the strides of each array."""
+        return [*old[0].shape, *(stride for x in (*(old[at] for at in self._reads), *new) for stride in x.stride())]
+
+    def _prepared(self, dims: int | None, aligned: bool, words: Any, programs: int, device: Any) -> Callable[[], None]:
         interpreted = device.type == "cpu"
         if dims not in self._texts:
             self._texts[dims] = Layout(self._program, self._dtype, dims).text()
         kernel = jitted(self._texts[dims], f"{self._program.rule} {self._dtype}", interpreted)
-        sizes = [arrays[0].numel() for arrays, _ in rows]
-        starts = np.cumsum([0, *(-(-size // BLOCK) for size in sizes)]).tolist()
-        words = [[start, size, *row] for start, size, (_, row) in zip(starts, sizes, rows, strict=False)]
-        table = _on_device(np.asarray(words, np.int64).ravel(), device)
-        arguments, how = (table, len(rows)), {"ALIGNED": aligned, "BLOCK": BLOCK, **OPTIONS}
+        arguments, how = (_on_device(words.ravel(), device), len(words)), {"ALIGNED": aligned, "BLOCK": BLOCK, **OPTIONS}
         ready = dims, aligned, device
         if ready not in self._compiled:
             try:
@@ -221,7 +226,7 @@ class TritonKernels:
                 msg = f"Triton fails ({short(error)})"
                 raise CompileError(msg) from error
             self._compiled.add(ready)
-        return partial(_launch, kernel[(starts[-1],)], arguments, how, interpreted)
+        return partial(_launch, kernel[(programs,)], arguments, how, interpreted)
 
 
 _interpreting = threading.Lock()  # the interpreter is one for all threads
@@ -242,54 +247,9 @@ def _on_device(words: Any, device: Any) -> Any:
     return here if device.type == "cpu" else here.pin_memory().to(device, non_blocking=True)
 
 
-def _one_layout(arrays: Sequence[Any]) -> bool:
-    """Whether the numbers of all arrays follow one another in memory without gaps, in the same order."""
-    if all(x.is_contiguous() for x in arrays):
-        return True
-    shape, strides = arrays[0].shape, arrays[0].stride()
-    expected = 1
-    for stride, n in sorted(zip(strides, shape, strict=True)):
-        if n > 1 and stride != expected:
-            return False
-        expected *= n
-    return all(x.stride() == strides for x in arrays)
-
-
 class TritonFuser(DeviceFuser):
-    """Steps a rule on tensors of one GPU; or of the CPU, where Triton interprets its kernels."""
+    """Takes steps of tensors of one GPU; or of the CPU, where Triton interprets its kernels."""
 
-    def __init__(self, rule: Rule[Any, Any]) -> None:
-        super().__init__(rule, TritonKernels)
-        self._torch: Any = importlib.import_module("torch")
-        self.dtypes = {getattr(self._torch, name): name for name in COMPUTE}
-        self._plain = Plain(self._torch)
-
-    def check(self, work: Work) -> None:
-        refuse_graph(work)
-
-    def refuse_unwritable(self, work: Work, i: int) -> None:
-        refuse_negated(work, i)
-
-    def unfit(self, x: Any) -> str | None:
-        return self._plain.unfit(x)
-
-    def look(self, x: Any) -> tuple[int, int, tuple[int, ...], int]:
-        return look(x)
-
-    def device(self, x: Any) -> Any:
-        return x.device
-
-    def on(self, x: Any) -> AbstractContextManager[Any]:
-        return nullcontext() if x.device.type == "cpu" else self._torch.cuda.device(x.device)
-
-    def numbers(self, x: Any) -> Any:
-        return x.resolve_neg()
-
-    def empty_like(self, x: Any) -> Any:
-        return self._torch.empty_like(x, requires_grad=False)
-
-    def alias(self, x: Any) -> Any:
-        return x.detach()
-
-    def wrote(self, arrays: Iterable[Any]) -> None:
-        self._torch.autograd.graph.increment_version(tuple(arrays))  # so that a backward pass that needs the old numbers fails
+    def __init__(self, rule: Rule[Any, Any], memory: Memory) -> None:
+        torch: Any = importlib.import_module("torch")
+        super().__init__(rule, memory, TritonKernels, {getattr(torch, name): name for name in COMPUTE})

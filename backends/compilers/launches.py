@@ -1,0 +1,180 @@
+"""Fused steps in a device's memory: which leaves a kernel steps together, and where their arrays are."""
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from xopt.backends.compilers.tables import Cell, Layout, TableFuser
+from xopt.backends.fused.fuser import Launch, Plan, addresses
+from xopt.backends.fused.memory import Memory
+from xopt.backends.fused.work import Work
+from xopt.program import Program
+from xopt.rule import Rule
+
+
+class Batch(NamedTuple):
+    """Leaves that one kernel steps, each by its place in these lists; none of them is empty."""
+
+    old: Sequence[Sequence[Any]]  # its arrays in the order of ``Program.arrays``: params, the slots that are there, grad
+    new: Sequence[Sequence[Any]]  # and in the order of ``Program.writes``: without grad
+    sources: Any  # the addresses of the old ones
+    targets: Any  # and of the new ones
+    sizes: Any  # how many numbers it has
+    strided: bool  # whether the arrays have gaps, or several layouts
+    rows: Any  # which coefficients it has
+    coefficients: Sequence[Sequence[float]]  # in the order of ``Program.coefficients``
+
+
+class Kernels(Protocol):
+    """What is compiled of a program for one dtype of params."""
+
+    def __init__(self, program: Program, dtype: str) -> None: ...
+
+    def prepared(self, batch: Batch) -> Iterable[Callable[[], None]]:
+        """The launches that step these leaves, compiled, so that nothing that can be refused is left."""
+
+
+class DevicePlan(Plan):
+    """A plan, with what kernels must know of the arrays."""
+
+    def __init__(self, fuser: "DeviceFuser", work: Work, columns: Sequence[Sequence[Any]], forms: Sequence[Hashable]) -> None:
+        memory, names = fuser.memory, fuser.dtypes
+        super().__init__(work, memory, columns, forms)
+        for i, typed in enumerate(self.typed):
+            if typed.dtype not in names:
+                msg = f"{work.where(i)} is {typed.dtype}, which the kernels do not know; they know {', '.join(names.values())}"
+                raise TypeError(msg)
+        self.dtypes = [names[typed.dtype] for typed in self.typed]
+        arrays = [(at, i, x) for at, column in enumerate(columns) for i, x in enumerate(column) if x is not None]
+        self.copied = [(at, i) for at, i, x in arrays if memory.numbers(x) is not x]
+        self.sizes = np.asarray([math.prod(x.shape) for x in work.params], np.int64)
+        rows = zip(*self.seen(memory, columns), strict=True)
+        self.strided = np.asarray([not _one_layout(memory, [x for x in row if x is not None]) for row in rows])
+        known = list(names.values())
+        kinds = np.asarray([2 * known.index(name) for name in self.dtypes]) + self.strided
+        self.layout = Layout(self.sizes, kinds, self.absent.copy())
+
+    def seen(self, memory: Memory, columns: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
+        """What the kernels see: copies, where the memory of an array does not hold its numbers."""
+        if not self.copied:
+            return columns
+        columns = list(map(list, columns))
+        for column, i in self.copied:
+            columns[column][i] = memory.numbers(columns[column][i])
+        return columns
+
+
+def _one_layout(memory: Memory, arrays: Sequence[Any]) -> bool:
+    """Whether the numbers of all arrays follow one another in memory without gaps, in the same order, as those of new ones will."""
+    layouts = {_strides(memory, x) for x in arrays}
+    if len(layouts) > 1:
+        return False
+    (strides,) = layouts
+    shape = arrays[0].shape
+    if strides is None or not _dense(shape, strides):
+        return False
+    in_order = all(n == 1 or stride >= after for n, stride, after in zip(shape[:-1], strides[:-1], strides[1:], strict=True))
+    return in_order or all(_strides(memory, memory.empty_like(x)) == strides for x in arrays)
+
+
+def _strides(memory: Memory, x: Any) -> tuple[int, ...] | None:
+    """The strides of an array in numbers, 0 where there is one number only; None where they are no whole ones."""
+    *_, strides, width = memory.look(x)
+    if any(stride % width for stride in strides):
+        return None
+    return tuple([stride // width if n != 1 else 0 for stride, n in zip(strides, x.shape, strict=True)])
+
+
+def _dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    expected = 1
+    for stride, n in sorted(zip(strides, shape, strict=True)):
+        if n != 1 and stride != expected:
+            return False
+        expected *= n
+    return True
+
+
+class DeviceFuser(TableFuser):
+    """Steps a rule on arrays of one device by kernels that are launched there.
+
+    Parameters
+    ----------
+    rule
+        Any rule.
+    memory
+        The arrays of the library.
+    kernels
+        What is compiled.
+    dtypes
+        The dtypes of params that there are kernels for, with their names.
+    """
+
+    def __init__(self, rule: Rule[Any, Any], memory: Memory, kernels: type[Kernels], dtypes: Mapping[Any, str]) -> None:
+        super().__init__(rule, memory, kernels)
+        self.dtypes = dtypes
+
+    def planned(self, work: Work, columns: Sequence[Sequence[Any]], forms: Sequence[Hashable]) -> Plan:
+        return DevicePlan(self, work, columns, forms)
+
+    def prepare(self, work: Work) -> Launch:
+        columns = work.columns()
+        plan = self.plan(work, columns)
+        assert isinstance(plan, DevicePlan)
+        cells = self.cells(work, plan.layout)
+        calls = self.calls(work, plan.layout, cells, lambda i: plan.dtypes[i])
+        places = addresses(self.memory, columns)
+        if work.donate:
+            self.refuse_overlap(work, plan, columns, places)
+        with self.memory.on(work.params[0]):
+            old = plan.seen(self.memory, columns)
+            sources = addresses(self.memory, old) if plan.copied else places
+            new: list[Any] = [work.params, *work.slots]
+            targets = sources
+            if not work.donate:
+                new = self.fresh(work, plan.layout)
+            written = [new[0], *self.rule.schema.columns(new[1:])]
+            if not work.donate:
+                targets = addresses(self.memory, written)
+            arrays = list(zip(*old, strict=True)), list(zip(*written, strict=True))
+            launches = [
+                launch
+                for kernels, chosen in calls.items()
+                for batch in _batches(plan, chosen, arrays, (sources, targets))
+                for launch in kernels.prepared(batch)
+            ]
+
+        def launch(_: Any = old) -> list[Any]:  # copies live until they are read
+            if work.donate:
+                self.memory.wrote([x for column in written for x in column if x is not None])
+            with self.memory.on(work.params[0]):
+                for one in launches:
+                    one()
+            self.carry(work, new, cells, {})
+            return new
+
+        return launch
+
+
+def _batches(plan: DevicePlan, cells: Sequence[Cell], arrays: Sequence[Any], places: Sequence[Any]) -> Iterable[Batch]:
+    """The leaves of a kernel: those that are dense, and those that are not. Empty ones need none."""
+    leaves = np.concatenate([cell.leaves for cell in cells])
+    rows = np.repeat(np.arange(len(cells)), [cell.leaves.size for cell in cells])
+    present = np.flatnonzero(plan.layout.present[leaves[0]])
+    whole = present.size == plan.layout.present.shape[1]
+    (old, new), (sources, targets) = arrays, places
+    for strided in (False, True):
+        chosen = (plan.sizes[leaves] > 0) & (plan.strided[leaves] == strided)
+        some: list[int] = leaves[chosen].tolist()
+        if some:
+            yield Batch(
+                [old[i] if whole else [old[i][j] for j in present] for i in some],
+                [new[i] if whole else [new[i][j] for j in present[:-1]] for i in some],
+                sources[np.ix_(some, present)],
+                targets[np.ix_(some, present[:-1])],
+                plan.sizes[some],
+                strided,
+                rows[chosen],
+                [cell.numbers for cell in cells],
+            )

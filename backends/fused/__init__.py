@@ -1,0 +1,1 @@
+"""What a fused step is, whatever compiles it."""

@@ -1,0 +1,127 @@
+"""How every compiler steps a tree: what can be refused is refused, what is given away is marked, and then it is written."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from xopt.backends.fused.compiled import filled
+from xopt.backends.fused.donation import Places, giving, refuse_donated
+from xopt.backends.fused.memory import Memory
+from xopt.backends.fused.work import Leaf, Work, one_library, refuse_unfit
+from xopt.rule import Rule
+
+Launch = Callable[[], Sequence[Sequence[Any]]]
+"""Writes the new state. Returns its columns."""
+
+
+class Plan:
+    """What follows of the forms of a tree's arrays alone: mostly the same step after step, and then checked once.
+
+    Raises what the eager step does where they do not fit, and UnfitError where they are more than numbers in memory.
+    """
+
+    def __init__(self, work: Work, memory: Memory, columns: Sequence[Sequence[Any]], forms: Sequence[Any]) -> None:
+        self.forms = forms  # of the arrays, column by column
+        one_library(work, memory.device)
+        leaves = [work.leaf(i) for i in range(len(work.params))]
+        refuse_unfit(work, memory.unfit)
+        self.typed = [leaf.typed for leaf in leaves]
+        self.absent = np.asarray([[x is None for x in column] for column in columns]).T  # of each leaf, of each column
+        self.lacking: list[int] = np.flatnonzero(self.absent.any(axis=1)).tolist()
+        self.rows = list(map(tuple, self.absent.tolist())) if self.lacking else []
+        self.places: _Places | None = None  # where they are donated
+
+
+class _Places:
+    """Where the arrays of a plan may be written over.
+
+    Raises ValueError where one of them cannot be.
+    """
+
+    def __init__(self, work: Work, memory: Memory, columns: Sequence[Sequence[Any]]) -> None:
+        self._begin = addresses(memory, columns)
+        self._places = Places.empty(*self._begin.shape)
+        for i, row in enumerate(zip(*columns, strict=True)):
+            memory.refuse_unwritable(work, i)
+            self._places.put(work, i, row, memory.look)
+        self._apart: Any = None  # addresses of arrays that were found not to overlap
+
+    def refuse_overlap(self, work: Work, begin: Any) -> None:
+        """Raises ValueError where what is written overlaps with something else, given the addresses of all arrays."""
+        if self._apart is None or not np.array_equal(begin, self._apart):
+            self._places.moved(begin - self._begin).refuse_overlap(work)
+            self._apart = begin
+
+
+def addresses(memory: Memory, columns: Sequence[Sequence[Any]]) -> Any:
+    """Of each leaf, of each column; 0 where there is None."""
+    address = memory.address
+    return np.asarray([[0 if x is None else address(x) for x in column] for column in columns], np.int64).T
+
+
+class Fuser(ABC):
+    """Steps a rule on trees of one library's arrays, on devices of one kind.
+
+    Parameters
+    ----------
+    rule
+        Any rule.
+    memory
+        The arrays of the library.
+    """
+
+    def __init__(self, rule: Rule[Any, Any], memory: Memory) -> None:
+        self.rule = rule
+        self.memory = memory
+
+    def __call__(self, work: Work) -> Sequence[Sequence[Any]]:
+        refuse_donated(work)
+        self.memory.check(work)
+        launch = self.prepare(work)
+        if not work.donate:
+            return launch()
+        with giving(work):
+            new = launch()
+        return work.renewed(list(new), self.memory.alias)
+
+    @abstractmethod
+    def prepare(self, work: Work) -> Launch:
+        """Checks and compiles all that is needed. Writes nothing."""
+
+    def plan(self, work: Work, columns: Sequence[Sequence[Any]]) -> Plan:
+        """That of the step before, where all arrays have the same forms."""
+        form = self.memory.form
+        forms = [None if x is None else form(x) for x in chain.from_iterable(columns)]
+        plan: Plan | None = work.kept.get(self)
+        if plan is None or plan.forms != forms:
+            plan = work.kept[self] = self.planned(work, columns, forms)
+        else:
+            work.refuse_none(plan.lacking, plan.rows)
+            if not work.hosted():
+                refuse_unfit(work, self.memory.unfit, ())
+        return plan
+
+    def planned(self, work: Work, columns: Sequence[Sequence[Any]], forms: Sequence[Any]) -> Plan:
+        return Plan(work, self.memory, columns, forms)
+
+    def refuse_overlap(self, work: Work, plan: Plan, columns: Sequence[Sequence[Any]], begin: Any) -> None:
+        """Raises ValueError where the arrays, which begin at these addresses, cannot be written over."""
+        places = plan.places
+        if places is None:
+            places = plan.places = _Places(work, self.memory, columns)
+        places.refuse_overlap(work, begin)
+
+    def leaves(self, work: Work) -> list[Leaf]:
+        """All leaves, checked, and apart in memory where they are donated."""
+        columns = work.columns()
+        plan = self.plan(work, columns)
+        if work.donate:
+            self.refuse_overlap(work, plan, columns, addresses(self.memory, columns))
+        return [work.assembled(i, typed, *work.coefficients(i, typed)) for i, typed in enumerate(plan.typed)]
+
+    def state(self, leaves: Sequence[Leaf], new: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
+        """The columns of the new state, from the new arrays of each leaf."""
+        return list(zip(*[filled(leaf, arrays) for leaf, arrays in zip(leaves, new, strict=True)], strict=True))

@@ -1,0 +1,173 @@
+"""fuse: a rule's step as one pass over memory, made from the same ``update`` by each library's own compiler."""
+
+import inspect
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from xopt.arrays import devices
+from xopt.backends.fused.donation import WAY_OUT
+from xopt.backends.fused.trees import Flat, Trees
+from xopt.backends.fused.work import TakesStep, TracedError, UnfitError, Work
+from xopt.bound import Bound
+from xopt.operations import Array, is_known_array
+from xopt.rule import Rule
+from xopt.trees import Tree
+from xopt.typed import Call
+
+
+class FusedStep:
+    """What ``fuse`` returns: the step of a rule, as one pass over memory."""
+
+    def __init__(self, rule: Rule[Any, Any], hyper: dict[str, Any], donate: bool, compiler: str | None) -> None:
+        self.rule = rule
+        self.hyper = hyper  # that it is bound to
+        self.donate = donate
+        self.compiler = compiler
+        self.__name__ = self.__qualname__ = f"{rule.name}_step"
+        self.__module__ = rule.step.__module__
+        self.__signature__ = inspect.signature(rule.step)
+        over = ", over the state passed in" if donate else ""
+        self.__doc__ = f"``{rule.name}_step`` as one pass over memory{over}.\n\n{rule.step.__doc__}"
+        self._trees = Trees()
+        self._kept: dict[Any, Any] = {}  # of a fuser, from one step to the next
+
+    def __repr__(self) -> str:
+        given = f"{self.rule!r}{', donate=True' if self.donate else ''}{f', compiler={self.compiler!r}' if self.compiler else ''}"
+        return f"<fuse({given})>"
+
+    def __reduce__(self) -> Any:
+        """Pickled and copied without what is kept: it is made again."""
+        return FusedStep, (self.rule, self.hyper, self.donate, self.compiler)
+
+    def __call__(self, state: Any, grad: Tree, **hyper: Any) -> Any:
+        rule = self.rule
+        if self.hyper:
+            hyper = self.hyper | hyper
+        if _torch_traces():
+            return rule.step(state, grad, **hyper)
+        params, slots, t = rule.unpack(state)
+        rule.check_names(self.__name__, hyper)
+        flat: Flat | None = None
+        if is_known_array(params):
+            call, leaves = Call(self.__name__, t), [params]
+            columns = [[grad], *([slot] for slot in slots)]
+            own = [hyper]
+        else:
+            flat = self._trees.flatten(params)
+            call, leaves = Call(self.__name__, t, flat.spec), flat.leaves
+            columns = [column for tree in (grad, *slots) if (column := flat.column(tree)) is not None]
+            alike = len(columns) == 1 + len(slots)
+            if not alike:
+                columns = rule.flatten(call, grad, slots)
+            own = rule.broadcast(call, hyper)
+        if not leaves:
+            return rule.step(state, grad, **hyper)  # which refuses it
+        new = _stepped(Work(rule, call, [leaves, *columns], own, self.donate, self._kept), self.compiler)
+        if new is None:
+            return rule.step(state, grad, **hyper)
+        if flat is None:
+            return state._make([column[0] for column in new] + [t])
+        old = zip((params, *slots), (leaves, *columns[1:]), new, strict=True)
+        # a column that is written over stays the tree that it was, if that has the containers of params
+        return state._make([*[tree if n is o and (alike or flat.fits(tree)) else flat.spec.unflatten(n) for tree, o, n in old], t])
+
+
+def fuse(rule: Any, *, donate: bool = False, compiler: str | None = None) -> "FusedStep":
+    """The step of a rule as one pass over memory.
+
+    Parameters
+    ----------
+    rule
+        A rule such as ``xopt.lion``, its step, ``xopt.lion_step``, or a rule with hyperparameters, ``xopt.lion.bind(lr=1e-4)``.
+    donate
+        Whether a step may write the new state over the one passed in, which saves its memory. That state must not be used
+        again; the step raises ValueError where it sees that it is. Without it nothing passed in is written.
+    compiler
+        One of those that the documentation of a library lists for it, such as ``"blocks"`` for NumPy. Default: the best one
+        that is installed.
+
+    Returns
+    -------
+    A function like ``<rule>_step``, with the same arguments, results, checks and errors, for arrays of every library in
+    ``xopt.backends.BACKENDS`` that has a compiler. A new shape, library, dtype or form of the state compiles at the first step
+    that shows it; other numbers (hyperparameters, the step count) never do. Inside ``jax.jit`` or ``torch.compile``, which
+    fuse all that they trace, it is the plain step.
+
+    Raises
+    ------
+    TypeError
+        From ``fuse``: what is no rule. From the step: what the eager step refuses; a library that has no compiler, or leaves of
+        several libraries or devices.
+    ValueError
+        From ``fuse``: a compiler that no library has. From the step: what the eager step refuses; a state that was donated before.
+    """
+    given, rule = rule, getattr(rule, "rule", rule)
+    if not isinstance(rule, Rule) or given is rule.init:
+        msg = f"fuse: rule must be a rule or its step, such as xopt.lion or xopt.lion_step, got {given!r}"
+        raise TypeError(msg)
+    from xopt.backends import BACKENDS  # which import this module
+
+    known = sorted({name for backend in BACKENDS.values() for name in backend.compilers})
+    if compiler is not None and compiler not in known:
+        msg = f"fuse: unknown compiler {compiler!r}; there are {', '.join(known)}"
+        raise ValueError(msg)
+    return FusedStep(rule, given.hyper if isinstance(given, Bound | FusedStep) else {}, donate, compiler)
+
+
+def _device(x: Array) -> Any:
+    """Where an array is; in words, where that has no hash, as CuPy's devices have none."""
+    found = devices(x)
+    return found if found.__hash__ else str(found)
+
+
+def _torch_traces() -> bool:
+    """Whether torch.compile is tracing: its tensors do not show it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.compiler.is_compiling())
+
+
+def _stepped(work: Work, compiler: str | None) -> Sequence[Sequence[Any]] | None:
+    """The new columns, or None where the plain step must take this one."""
+    first = work.params[0]
+    key = compiler, type(first), _device(first)
+    fuser = work.rule.compiled.get(key)
+    if fuser is None:
+        fuser = work.rule.compiled[key] = _fuser(work, compiler)
+    if fuser is _eager:
+        return None
+    try:
+        return fuser(work)
+    except UnfitError as error:
+        if not work.donate or isinstance(error, TracedError):
+            return None
+        msg = f"{error}; it cannot be donated, {WAY_OUT}"
+        raise TypeError(msg) from None
+
+
+def _eager(work: Work) -> Any:
+    """Stands for the plain step, where a compiler is tracing already."""
+    raise NotImplementedError
+
+
+def _fuser(work: Work, compiler: str | None) -> TakesStep:
+    """What steps arrays like the first leaf."""
+    from xopt.backends import BACKENDS
+
+    first = work.params[0]
+    work.typed(0)  # refuses what is no array of real numbers
+    backend = next((backend for backend in BACKENDS.values() if backend.owns(first)), None)
+    if backend is None or not backend.compilers:
+        library = backend.name if backend else type(first).__module__.partition(".")[0]
+        able = ", ".join(name for name, b in BACKENDS.items() if b.compilers)
+        msg = (
+            f"{work.where(0)} is of {library}, which has no compiler; there is one for arrays of {able}. "
+            f"{work.rule.name}_step takes it"
+        )
+        raise TypeError(msg)
+    if backend.traces(first):
+        return _eager
+    if compiler is not None and compiler not in backend.compilers:
+        msg = f"{work.where(0)} is of {backend.name}, which {' or '.join(backend.compilers)} compiles, not {compiler}"
+        raise ValueError(msg)
+    return backend.fuser(work.rule, compiler, first)
