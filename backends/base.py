@@ -190,7 +190,7 @@ def variables() -> dict[str, str]:
     return {name: os.environ[name] for name in ("NVIDIA_TF32_OVERRIDE", "XLA_FLAGS") if name in os.environ}
 
 
-def rounded(values: Any, dtype: str) -> Any:
+def rounded(values: Any, dtype: Any) -> Any:
     """A new NumPy array of ``values``, each rounded once; what is too large becomes infinite without a warning."""
     with np.errstate(over="ignore"):
         return np.array(values, dtype=dtype, order="C")

@@ -92,42 +92,52 @@ class JaxJitFuser(Fuser):
         plan = self.plan(work, columns)
         assert isinstance(plan, JaxPlan)
         rows, which = self._rows(work, plan)
-        numbers = [numbers_of(c) for _, c in rows]
-        self._refuse_traced(chain.from_iterable(numbers))
-        key = which, tuple([type(x) is float and x == 1.0 for row in numbers for x in row])
+        numbers = [numbers_of(c) for _, c, _ in rows]
+        arguments = [_row(typed, own, plain) for (typed, _, plain), own in zip(rows, numbers, strict=True)]
+        key = which, tuple([type(x) is float and x == 1.0 for own in numbers for x in own])
         chosen = plan.calls.get(key)
         if chosen is None:
             chosen = plan.calls[key] = self._calls(work, plan, rows, which)
-        old = [[x for x in row if x is not None] for row in zip(*columns[:-1], strict=True)]
+        old: list[Any] = list(map(list, zip(*columns[:-1], strict=True)))
+        if plan.lacking:
+            old = [[x for x in row if x is not None] for row in old]
         if work.donate:
             _refuse_shared(work, old, plan.alone)
         grads = work.grads if plan.alone else [placed(arrays[0], grad) for arrays, grad in zip(old, work.grads, strict=True)]
-        arguments = old, grads, [_row(typed, row) for (typed, _), row in zip(rows, numbers, strict=True)]
 
         def launch() -> list[Any]:
-            new = self._stepped(chosen, *arguments)
+            new = self._stepped(chosen, old, grads, arguments)
             if not plan.alone:
                 places = [[x.sharding for x in row] for row in old]
                 new = [[self._placed(place, x) for place, x in zip(*pair, strict=True)] for pair in zip(places, new, strict=True)]
-            carried = [[typed.lifted(getattr(c, name)) for _, name, _ in self.rule.carried_at] for typed, c in rows]
-            return work.filled(new, plan.absent, [carried[at] for at in which])
+            carried = [[typed.lifted(getattr(c, name)) for _, name, _ in self.rule.carried_at] for typed, c, _ in rows]
+            return work.filled(new, plan.rows, [carried[at] for at in which])
 
         return launch
 
-    def _rows(self, work: Work, plan: JaxPlan) -> tuple[list[tuple[TypedRule, Any]], tuple[int, ...]]:
-        """The coefficients that leaves share, with the rule for them, and which of those each leaf has."""
-        if plan.alike and work.shared and not self.rule.carried_at:
-            return [(plan.typed[0], work.coefficients(0, plan.typed[0])[0])], plan.first
-        rows: dict[int, tuple[TypedRule, Any]] = {}
-        ids = []
-        for i, typed in enumerate(plan.typed):
-            c, _ = work.coefficients(i, typed)
-            rows.setdefault(id(c), (typed, c))
-            ids.append(id(c))
-        order = {key: at for at, key in enumerate(rows)}
-        return list(rows.values()), tuple([order[key] for key in ids])
+    def _rows(self, work: Work, plan: JaxPlan) -> tuple[list[tuple[TypedRule, Any, bool]], tuple[int, ...]]:
+        """The coefficients that leaves share, with the rule for them whether they are numbers, and which ones each leaf has.
 
-    def _calls(self, work: Work, plan: JaxPlan, rows: Sequence[tuple[TypedRule, Any]], which: Sequence[int]) -> list[Any]:
+        Raises TracedError where some are traced.
+        """
+        if plan.alike and work.shared and not self.rule.carried_at:
+            rows, which = [(plan.typed[0], *work.coefficients(0, plan.typed[0]))], plan.first
+        else:
+            order: dict[int, int] = {}
+            rows, found = [], []
+            for i, typed in enumerate(plan.typed):
+                c, plain = work.coefficients(i, typed)
+                if id(c) not in order:
+                    order[id(c)] = len(rows)
+                    rows.append((typed, c, plain))
+                found.append(order[id(c)])
+            which = tuple(found)
+        for _, c, plain in rows:
+            if not plain:
+                self._refuse_traced(numbers_of(c))
+        return rows, which
+
+    def _calls(self, work: Work, plan: JaxPlan, rows: Sequence[Any], which: Sequence[int]) -> list[Any]:
         """Which leaves are stepped together, and by what."""
         own = [rows[at][1] for at in which]
         leaves = [work.assembled(i, typed, c, plain=True) for i, (typed, c) in enumerate(zip(plan.typed, own, strict=True))]
@@ -203,14 +213,14 @@ class JaxJitFuser(Fuser):
         return jitted
 
 
-def _row(typed: TypedRule, numbers: Sequence[Any]) -> Any:
+def _row(typed: TypedRule, numbers: list[Any], plain: bool) -> Any:
     """Coefficients, and a 1, as an argument: so that other numbers compile nothing.
 
     Leaves with the same coefficients share a row, and others have one each, so that XLA can see that their loops are the same and
     compiles one for all; of places in one table it makes as many loops.
     """
-    if all(isinstance(x, float) for x in numbers):
-        return rounded([*numbers, 1.0], np.dtype(typed.compute).name)
+    if plain or all(isinstance(x, float) for x in numbers):
+        return rounded([*numbers, 1.0], np.dtype(typed.compute))
     return [*map(typed.lifted, numbers), 1.0]
 
 

@@ -99,6 +99,7 @@ class Fuser(ABC):
         if plan is None or plan.forms != forms:
             plan = work.kept[self] = self.planned(work, columns, forms)
         else:
+            plan.forms = forms  # equal ones; the same objects next time, to find which equal takes less
             work.refuse_none(plan.lacking, plan.rows)
             if not work.hosted():
                 refuse_unfit(work, self.memory.unfit, ())

@@ -129,11 +129,14 @@ class Work:
         columns = [self.params, *self.rule.schema.columns(self.slots), self.grads]
         return [column if type(column) is list else list(column) for column in columns]
 
-    def filled(self, new: Sequence[Sequence[Any]], absent: Any, carried: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
-        """The columns of a new state, from the new arrays of each leaf, the places where there is None, and the numbers carried."""
-        if absent.any():
+    def filled(self, new: Sequence[Sequence[Any]], absent: Sequence[Any], carried: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
+        """The columns of a new state, from the new arrays of each leaf, the places where there is None, and the numbers carried.
+
+        ``absent`` is empty where there is no None.
+        """
+        if absent:
             rests = map(iter, new)
-            new = [[None if none else next(rest) for none in row[:-1]] for rest, row in zip(rests, absent.tolist(), strict=True)]
+            new = [[None if none else next(rest) for none in row[:-1]] for rest, row in zip(rests, absent, strict=True)]
         arrays, numbers = zip(*new, strict=True), zip(*carried, strict=True)
         columns: list[Sequence[Any]] = [next(arrays)]
         for slot, column in zip(self.rule.schema, self.slots, strict=True):

@@ -20,7 +20,7 @@ CONSTANTS: dict[str, tuple[tuple[str, str, int], ...]] = {
     "small launches": (("torch_compile", "LEAVES", 2), ("jax_jit", "LEAVES", 2), ("elementwise_kernel", "SMALL", 4)),
     "small pairs": (("elementwise_kernel", "SMALL", 0), ("elementwise_kernel", "APART", 2)),
 }
-"""Where blocks, shares and launches end in ``xopt.backends.compilers``: as is, and smaller, so that small arrays meet each border."""
+"""Where blocks, shares and launches end in ``xopt.backends.compilers``: as is, and smaller, so that small arrays meet them."""
 
 COMPILED_IN = ("small kernels", "small pairs")
 """Those that kernels are compiled with."""

@@ -107,12 +107,23 @@ FAULTS = [
         ),
     ),
     in_kernels("float16 is read as float32", "bits and momentum and float16", 'name in ("params", "grad")', 'name in ("params",)'),
-    in_launches("a strided leaf is taken as dense", BITS, "n != 1 and stride != expected", "False"),
+    Fault(
+        "a strided leaf is taken as dense",
+        BITS,
+        (
+            Edit("compilers/launches.py", "    if len(layouts) > 1:\n        return False\n    (strides,) = layouts\n", ""),
+            Edit(
+                "compilers/launches.py",
+                "    if strides is None or not _dense(shape, strides):\n        return False\n",
+                "    return True\n",
+            ),
+        ),
+    ),
     in_launches(
         "a leaf of arrays in other orders is taken as dense",
         "differ_in_layout",
-        "for x in arrays}",
-        "for x in arrays[:1]}",
+        "        return False\n    (strides,)",
+        "        return True\n    (strides,)",
     ),
     in_launches("the old state is written to", BITS, "new = self.fresh(work, plan.layout)", "new = new"),
     in_launches("only the first launch is made", BITS, "\n                    one()", "\n                    one(); break"),
@@ -125,13 +136,6 @@ FAULTS = [
         "new",
     ),
     in_fused("memory that overlaps is donated", "overlap", "fuser", "        places.refuse_overlap(work, begin)\n", ""),
-    in_fused(
-        "a plan serves for any strides",
-        BITS,
-        "fuser",
-        "if plan is None or plan.forms != forms:",
-        "if plan is None or [form and form[:2] for form in plan.forms] != [form and form[:2] for form in forms]:",
-    ),
     in_kernels("a reversed array begins at its first number", "overlap", "sum(r for r in reach if r < 0)", "0"),
     in_kernels("new params are a copy of the donated ones", "donated", "        return x.view()", "        return x.copy()"),
     in_kernels(
