@@ -300,7 +300,8 @@ def test_torch_goes_through_its_own_compiler(nothing_compiles: None, monkeypatch
     torch = pytest.importorskip("torch")
     x, taken = torch.ones(3), []
     monkeypatch.setattr(
-        "xopt.backends.compilers.torch_compile.fuser", lambda rule, example: lambda work: taken.append(rule.name) or [work.params]
+        "xopt.backends.compilers.torch_compile.TorchCompileFuser.__call__",
+        lambda self, work: taken.append(self.rule.name) or [work.params],
     )
     rule = fresh(xopt.sgd)
     fused = fuse(rule)
