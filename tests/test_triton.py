@@ -22,7 +22,7 @@ from xopt import backends
 from xopt.backends import _torch, fuse
 from xopt.backends._torch import INTERPRETED
 from xopt.backends.compilers import launches as device
-from xopt.backends.compilers.launches import Batch
+from xopt.backends.compilers.launches import Batch, Chosen
 from xopt.backends.fused.fallback import CompileError, OrElse
 from xopt.backends.fused.fuser import addresses
 from xopt.conformance.bounded import FORMATS
@@ -166,7 +166,8 @@ def test_operations_that_no_rule_uses(dtype: str) -> None:
     new = torch.zeros_like(x)
     memory, one = _torch.TorchMemory(), np.zeros(1, np.int64)
     sources, targets = addresses(memory, [[x], [g]]), addresses(memory, [[new]])
-    batch = Batch([[x, g]], [[new]], sources, targets, one + x.numel(), False, one, [[0.3]])
+    chosen = Chosen([0], one, one + x.numel(), strided=False, present=[0, 1], sources=None, targets=None)
+    batch = Batch(chosen, [[x], [g]], [[new]], sources, targets, [[0.3]])
     for launch in TritonKernels(program, dtype).prepared(batch):
         launch()
     real = np.dtype(dtype).type
@@ -424,7 +425,7 @@ class CodeFault(NamedTuple):
 
 IN_CODE = (
     CodeFault("arrays are swapped", TritonKernels, "prepared", "sources[:, self._reads]", "sources[:, self._reads[::-1]]"),
-    CodeFault("the coefficients of the first row", TritonKernels, "prepared", "[batch.rows]", "[0 * batch.rows]"),
+    CodeFault("the coefficients of the first row", TritonKernels, "prepared", "[chosen.rows]", "[0 * chosen.rows]"),
     CodeFault("a dimension is left out", TritonKernels, "_strides", "stride in x.stride()", "stride in (*x.stride()[:-1], 0)"),
     CodeFault("what is strided is taken as dense", device, "_dense", "n != 1 and stride != expected", "False", donate=True),
     CodeFault("arrays of other layouts are taken as alike", device, "_one_layout", "for x in arrays}", "for x in arrays[:1]}"),
@@ -432,8 +433,8 @@ IN_CODE = (
         "the last block of a leaf is another one's",
         TritonKernels,
         "prepared",
-        "-(-batch.sizes[leaves] // BLOCK)",
-        "np.maximum(batch.sizes[leaves] // BLOCK, 1)",
+        "-(-chosen.sizes[leaves] // BLOCK)",
+        "np.maximum(chosen.sizes[leaves] // BLOCK, 1)",
     ),
     CodeFault(
         "the last block of all is not launched", TritonKernels, "_prepared", "kernel[(programs,)]", "kernel[(programs - 1,)]"

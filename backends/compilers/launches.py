@@ -13,18 +13,36 @@ from xopt.backends.fused.work import Work
 from xopt.program import Program
 from xopt.rule import Rule
 
+KEPT = 64
+"""Divisions of the leaves among coefficients that a plan keeps: mostly there is one."""
+
+
+class Chosen(NamedTuple):
+    """Leaves of a plan that one kernel steps: all dense, or all not. None of them is empty."""
+
+    leaves: list[int]
+    rows: Any  # which coefficients each has
+    sizes: Any  # how many numbers each has
+    strided: bool  # whether their arrays have gaps, or several layouts
+    present: Any  # the columns that there are: params, slots, gradients
+    sources: Any  # where their arrays are in a table of addresses
+    targets: Any  # the same of the new ones, which are without gradients
+
 
 class Batch(NamedTuple):
-    """Leaves that one kernel steps, each by its place in these lists; none of them is empty."""
+    """What one kernel steps."""
 
-    old: Sequence[Sequence[Any]]  # its arrays in the order of ``Program.arrays``: params, the slots that are there, grad
-    new: Sequence[Sequence[Any]]  # and in the order of ``Program.writes``: without grad
-    sources: Any  # the addresses of the old ones
-    targets: Any  # and of the new ones
-    sizes: Any  # how many numbers it has
-    strided: bool  # whether the arrays have gaps, or several layouts
-    rows: Any  # which coefficients it has
-    coefficients: Sequence[Sequence[float]]  # in the order of ``Program.coefficients``
+    chosen: Chosen
+    old: Sequence[Sequence[Any]]  # columns of all leaves: params, slots, gradients
+    new: Sequence[Sequence[Any]]  # and without gradients
+    sources: Any  # the addresses of the old arrays of each leaf, in the order of ``Program.arrays``
+    targets: Any  # and of the new ones, in the order of ``Program.writes``
+    coefficients: Sequence[Sequence[float]]  # of each row, in the order of ``Program.coefficients``
+
+    def arrays(self, i: int) -> tuple[list[Any], list[Any]]:
+        """The old and the new arrays of a leaf, by its place among those chosen."""
+        leaf, present = self.chosen.leaves[i], self.chosen.present
+        return [self.old[column][leaf] for column in present], [self.new[column][leaf] for column in present[:-1]]
 
 
 class Kernels(Protocol):
@@ -55,6 +73,27 @@ class DevicePlan(Plan):
         known = list(names.values())
         kinds = np.asarray([2 * known.index(name) for name in self.dtypes]) + self.strided
         self.layout = Layout(self.sizes, kinds, self.absent.copy())
+        self._chosen: dict[Any, list[Chosen]] = {}  # by the leaves of each row
+
+    def chosen(self, cells: Sequence[Cell]) -> list[Chosen]:
+        """The leaves of a kernel, those that are dense and those that are not, given those of each row of coefficients."""
+        key = tuple([cell.leaves.tobytes() for cell in cells])
+        if key not in self._chosen:
+            if len(self._chosen) >= KEPT:
+                self._chosen.clear()
+            self._chosen[key] = list(self._choose(cells))
+        return self._chosen[key]
+
+    def _choose(self, cells: Sequence[Cell]) -> Iterable[Chosen]:
+        leaves = np.concatenate([cell.leaves for cell in cells])
+        rows = np.repeat(np.arange(len(cells)), [cell.leaves.size for cell in cells])
+        present = np.flatnonzero(self.layout.present[leaves[0]])
+        for strided in (False, True):
+            at = (self.sizes[leaves] > 0) & (self.strided[leaves] == strided)
+            some: list[int] = leaves[at].tolist()
+            if some:
+                where = np.ix_(some, present), np.ix_(some, present[:-1])
+                yield Chosen(some, rows[at], self.sizes[some], strided, present.tolist(), *where)
 
     def seen(self, memory: Memory, columns: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
         """What the kernels see: copies, where the memory of an array does not hold its numbers."""
@@ -137,13 +176,12 @@ class DeviceFuser(TableFuser):
             written = [new[0], *self.rule.schema.columns(new[1:])]
             if not work.donate:
                 targets = addresses(self.memory, written)
-            arrays = list(zip(*old, strict=True)), list(zip(*written, strict=True))
-            launches = [
-                launch
-                for kernels, chosen in calls.items()
-                for batch in _batches(plan, chosen, arrays, (sources, targets))
-                for launch in kernels.prepared(batch)
+            batches = [
+                (kernels, Batch(chosen, old, written, sources[chosen.sources], targets[chosen.targets], [x.numbers for x in some]))
+                for kernels, some in calls.items()
+                for chosen in plan.chosen(some)
             ]
+            launches = [launch for kernels, batch in batches for launch in kernels.prepared(batch)]
 
         def launch(_: Any = old) -> list[Any]:  # copies live until they are read
             if work.donate:
@@ -155,26 +193,3 @@ class DeviceFuser(TableFuser):
             return new
 
         return launch
-
-
-def _batches(plan: DevicePlan, cells: Sequence[Cell], arrays: Sequence[Any], places: Sequence[Any]) -> Iterable[Batch]:
-    """The leaves of a kernel: those that are dense, and those that are not. Empty ones need none."""
-    leaves = np.concatenate([cell.leaves for cell in cells])
-    rows = np.repeat(np.arange(len(cells)), [cell.leaves.size for cell in cells])
-    present = np.flatnonzero(plan.layout.present[leaves[0]])
-    whole = present.size == plan.layout.present.shape[1]
-    (old, new), (sources, targets) = arrays, places
-    for strided in (False, True):
-        chosen = (plan.sizes[leaves] > 0) & (plan.strided[leaves] == strided)
-        some: list[int] = leaves[chosen].tolist()
-        if some:
-            yield Batch(
-                [old[i] if whole else [old[i][j] for j in present] for i in some],
-                [new[i] if whole else [new[i][j] for j in present[:-1]] for i in some],
-                sources[np.ix_(some, present)],
-                targets[np.ix_(some, present[:-1])],
-                plan.sizes[some],
-                strided,
-                rows[chosen],
-                [cell.numbers for cell in cells],
-            )

@@ -184,22 +184,23 @@ class TritonKernels:
     def prepared(self, batch: Batch) -> list[Callable[[], None]]:
         """One for all dense leaves whose addresses are multiples of what a GPU reads at once, one for the others; and of those
         that are not dense one for each number of dimensions."""
+        chosen = batch.chosen
         places = np.column_stack([batch.sources[:, self._reads], batch.targets])
-        bits = np.stack([self._bits(c) for c in batch.coefficients])[batch.rows]
-        device = batch.old[0][0].device
-        if not batch.strided:
+        bits = np.stack([self._bits(c) for c in batch.coefficients])[chosen.rows]
+        device = batch.old[0][chosen.leaves[0]].device
+        if not chosen.strided:
             aligned = ~(places % ALIGNMENT).any(axis=1)
             groups = [(None, kind, np.flatnonzero(aligned == kind)) for kind in (True, False)]
         else:
-            dims = np.asarray([old[0].ndim for old in batch.old])
+            dims = np.asarray([batch.old[0][i].ndim for i in chosen.leaves])
             groups = [(int(n), False, np.flatnonzero(dims == n)) for n in np.unique(dims)]
         launches = []
         for number, kind, leaves in groups:
             if leaves.size:
-                blocks = starts_of(-(-batch.sizes[leaves] // BLOCK))
-                words = [blocks[:-1], batch.sizes[leaves], bits[leaves], places[leaves]]
+                blocks = starts_of(-(-chosen.sizes[leaves] // BLOCK))
+                words = [blocks[:-1], chosen.sizes[leaves], bits[leaves], places[leaves]]
                 if number:
-                    words.append(np.asarray([self._strides(batch.old[i], batch.new[i]) for i in leaves.tolist()], np.int64))
+                    words.append(np.asarray([self._strides(*batch.arrays(i)) for i in leaves.tolist()], np.int64))
                 launches.append(self._prepared(number, kind, np.column_stack(words), int(blocks[-1]), device))
         return launches
 

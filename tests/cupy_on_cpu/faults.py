@@ -55,19 +55,22 @@ BITS = "bits and adamw and float32"
 FAULTS = [
     in_kernels("a multiplication and an addition contract", BITS, '("--fmad=false",)', '("--fmad=true",)'),
     in_kernels(
-        "small leaves share the first one's coefficients", BITS, "batch.rows[leaves], *places", "0 * batch.rows[leaves], *places"
+        "small leaves share the first one's coefficients",
+        BITS,
+        "batch.chosen.rows[leaves], *places",
+        "0 * batch.chosen.rows[leaves], *places",
     ),
     in_kernels(
         "strided leaves share the first one's coefficients",
         BITS,
-        "one, batch.old[i], batch.new[i], coefficients[row]",
-        "one, batch.old[i], batch.new[i], coefficients[0]",
+        "coefficients[chosen.rows[i]]",
+        "coefficients[0 if chosen.strided else chosen.rows[i]]",
     ),
     in_kernels(
         "large leaves share the first one's coefficients",
         BITS,
-        "dense, batch.old[i], batch.new[i], coefficients[row]",
-        "dense, batch.old[i], batch.new[i], coefficients[0]",
+        "coefficients[chosen.rows[i]]",
+        "coefficients[chosen.rows[i] if chosen.strided else 0]",
     ),
     in_kernels(
         "the last numbers of a large leaf are not stepped",
@@ -80,9 +83,11 @@ FAULTS = [
     in_kernels(
         "a large leaf is taken in the order of its indices", BITS, "self._array((x.size,), x.dtype, x.data)", "x.reshape(-1)"
     ),
-    in_launches("rows are those of the first leaves", BITS, "                rows[chosen],", "                rows[: len(some)],"),
-    in_launches("a batch has the first leaves' arrays", BITS, "[old[i] if whole else", "[old[i - some[0]] if whole else"),
-    in_launches("a batch has the first leaves' addresses", BITS, "sources[np.ix_(some, present)]", "sources[: len(some), present]"),
+    in_launches("rows are those of the first leaves", BITS, "yield Chosen(some, rows[at]", "yield Chosen(some, rows[: len(some)]"),
+    in_launches("a batch has the first leaves' arrays", BITS, "leaf, present = self.chosen.leaves[i]", "leaf, present = i"),
+    in_launches(
+        "a batch has the first leaves' addresses", BITS, "np.ix_(some, present), np", "np.ix_(range(len(some)), present), np"
+    ),
     in_kernels("the rows of the table are too narrow", BITS, "width, coefficients = 2 + len", "width, coefficients = 1 + len"),
     in_kernels("the first number of a leaf goes to the one before", BITS, "{width}] <= i)", "{width}] < i)"),
     in_kernels(
@@ -148,8 +153,8 @@ FAULTS = [
         "launches: list[Callable[[], None]] = []",
         'launches: list[Callable[[], None]] = [importlib.import_module("cupy").cuda.Device().synchronize]',
     ),
-    in_kernels("a leaf at the bound has its own launch", "one_launch and adamw", ".sizes[i] > SMALL", ".sizes[i] >= SMALL"),
-    in_kernels("a leaf beyond the bound shares a launch", "one_launch and adamw", ".sizes[i] > SMALL", ".sizes[i] > SMALL + 1"),
+    in_kernels("a leaf at the bound has its own launch", "one_launch and adamw", "== 1 else SMALL)", "== 1 else SMALL - 1)"),
+    in_kernels("a leaf beyond the bound shares a launch", "one_launch and adamw", "== 1 else SMALL)", "== 1 else SMALL + 1)"),
     Fault("sign(NaN) is 0 in a fused step", "nan and lion", (Edit("compilers/c_source.py", "{0} == 0 ? 0 : {0}", "0"),)),
     Fault(
         "the larger of NaN and a number is the number",
