@@ -315,6 +315,10 @@ def _init_function(rule: Rule[Any, Any]) -> Any:
     return init
 
 
+_call = tuple.__new__
+"""Of a NamedTuple without its own ``__new__``, which takes a twentieth of a small step."""
+
+
 def _step_function(rule: Rule[Any, Any]) -> Any:
     function = f"{rule.name}_step"
     state_type: Any = rule.state
@@ -323,7 +327,7 @@ def _step_function(rule: Rule[Any, Any]) -> Any:
     def step(state: Any, grad: Tree, **hyper: Any) -> Any:
         params, slots, t = rule.unpack(state)
         if is_known_array(params):  # a tree of one leaf; not asking optree saves a tenth of a small step
-            call = Call(function, t, None, None)
+            call = _call(Call, (function, t, None, None))
             typed = typed_rules.get((type(params), params.dtype)) or rule.typed(call, 0, params)
             new = typed.step(call, params, grad, slots, hyper)
         else:

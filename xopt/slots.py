@@ -18,6 +18,7 @@ class Schema:
 
     def __init__(self, slots: Iterable[Slot]) -> None:
         self._slots = tuple(slots)
+        self.several = any(slot.several for slot in self._slots)
         self._one_each = not any(slot.several or slot.number is not None for slot in self._slots)
 
     def __iter__(self) -> Iterator[Slot]:

@@ -88,7 +88,8 @@ class HostFuser(TableFuser):
             tables = kept.pop()
         except IndexError:  # there is none, or another thread was quicker
             tables = Tables()
-        table = tables.old = self._look(tables.old, work.columns(), work.donate)
+        columns = work.columns()
+        table = tables.old = self._look(tables.old, columns, work.donate)
         layout = table.layout = table.layout or Layout(table.sizes, table.formats, table.addresses == 0)
         odd = {i: work.leaf(i) for i in layout.odd}
         if odd:
@@ -106,7 +107,7 @@ class HostFuser(TableFuser):
                 table.apart = True
         else:
             new = self.fresh(work, layout)
-            columns = [new[0], *self.rule.schema.columns(new[1:]), work.grads]
+            columns = [*map(list, (new[0], *self.rule.schema.columns(new[1:]))), columns[-1]]
             target = tables.new = self._look(tables.new, columns, donate=True)
 
         def launch() -> list[Any]:
@@ -116,13 +117,13 @@ class HostFuser(TableFuser):
                 _run(kernel, chosen, table, target, layout, copy=not work.donate)
             for i, leaf in odd.items():
                 _step_odd(leaf, kernels[i], views[i])
-            columns = [list(column) for column in new] if odd else new
+            state = list(map(list, new)) if odd else new
             for i, leaf in odd.items():
-                for column, x in zip(columns, filled(leaf, fresh[i]), strict=True):
+                for column, x in zip(state, filled(leaf, fresh[i]), strict=True):
                     column[i] = x
-            self.carry(work, columns, cells, odd)
+            self.carry(work, state, cells, odd)
             kept.append(tables)
-            return columns
+            return state
 
         return launch
 
@@ -138,9 +139,8 @@ class HostFuser(TableFuser):
         arrays = list(chain(work.params, *self.rule.schema.columns(work.slots)))
         return [x for x in arrays if x is not None] if layout.lacking or layout.odd else arrays
 
-    def _look(self, table: Table, columns: Sequence[Any], donate: bool) -> Table:
-        """The table of these arrays: ``table`` itself, where there are as many."""
-        columns = [column if type(column) is list else list(column) for column in columns]  # as the C structs are read
+    def _look(self, table: Table, columns: Sequence[list[Any]], donate: bool) -> Table:
+        """The table of these arrays, given as lists, whose C structs are read: ``table`` itself, where there are as many."""
         if table.addresses.shape != (len(columns[0]), len(columns)):
             table = Table(len(columns[0]), len(columns))
         lists = np.asarray([id(column) for column in columns], np.int64)

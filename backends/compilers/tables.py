@@ -78,7 +78,7 @@ class TableFuser(Fuser):
                 shared.append(column)
         cells = []
         for indices in _alike(layout.regular, shared):
-            first = int(indices[0])
+            first = indices.item(0)
             if first in layout.lacking:
                 work.leaf(first)  # refuses a None that the hyperparameters do not mean
             c, plain = work.coefficients(first, work.typed(first))
@@ -91,8 +91,8 @@ class TableFuser(Fuser):
         """The cells by the kernel that steps them; ``how`` says of a leaf what else decides it. Compiles those that are new."""
         calls: dict[Any, list[Cell]] = {}
         for cell in cells:
-            i = int(cell.leaves[0])
-            key = layout.forms[i], cell.ones
+            i = cell.leaves.item(0)
+            key = layout.forms.item(i), cell.ones
             kernel = layout.kernels.get(key)
             if kernel is None:
                 slots = [x[i] for x in work.slots]

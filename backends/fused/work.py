@@ -51,7 +51,6 @@ class Work:
         self.donate = donate
         self.shared = type(hyper[0]) is not Group  # whether all leaves have the same hyperparameters
         self.kept = kept  # what a fuser keeps from one step of a function to the next, by fuser
-        self._several = any(slot.several for slot in rule.schema)
         self._coefficients: dict[Any, tuple[Any, bool]] = {}
         self._token_at, self.token = _token(rule, self.params, self.slots)  # the array by which the state is known
         for at, _, interval in rule.carried_at:
@@ -95,11 +94,12 @@ class Work:
         """Whether the step count and all hyperparameters are Python numbers, as mostly: nothing of them is to be looked at."""
         if type(self.call.t) is not int or not self.shared or self.rule.carried_at:
             return False
-        return set(map(type, self.hyper[0].values())) <= {float}
+        hyper = self.hyper[0]
+        return not hyper or set(map(type, hyper.values())) == {float}
 
     def coefficients(self, i: int, typed: TypedRule) -> tuple[Any, bool]:
         """Those of leaf ``i``, evaluated once for all leaves that share them; and whether they are Python numbers."""
-        carried = [self.slots[at][i] for at, *_ in self.rule.carried_at]
+        carried = [self.slots[at][i] for at, *_ in self.rule.carried_at] if self.rule.carried_at else ()
         key = (id(typed), id(self.hyper[i]), *(x if type(x) is float else id(x) for x in carried))
         found = self._coefficients.get(key)
         if found is None:
@@ -124,10 +124,10 @@ class Work:
 
     def columns(self) -> list[list[Any]]:
         """The arrays of all leaves: params, what the slots hold, gradients; None where a slot, or a place of a tuple, is."""
-        if self._several:
+        if self.rule.schema.several:
             self.leaf(0)  # refuses what is no such tuple; the others must be like it
         columns = [self.params, *self.rule.schema.columns(self.slots), self.grads]
-        return [column if type(column) is list else list(column) for column in columns]
+        return columns if all([type(column) is list for column in columns]) else list(map(list, columns))
 
     def filled(self, new: Sequence[Sequence[Any]], absent: Sequence[Any], carried: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
         """The columns of a new state, from the new arrays of each leaf, the places where there is None, and the numbers carried.
