@@ -65,8 +65,10 @@ def _app() -> Any:
             msg = f"{path} must be a file with a line {' and a line '.join(marks)}"
             raise typer.BadParameter(msg, param_hint=option)
 
-    def plant(console: Console, names: Sequence[str], jobs: int, seed: int) -> planted.FaultReport:
-        chosen = [fault for fault in planted.FAULTS if not names or fault.name in names or fault.rule in names]
+    def plant(
+        console: Console, names: Sequence[str], jobs: int, seed: int, among: Sequence[planted.Fault] = planted.FAULTS
+    ) -> planted.FaultReport:
+        chosen = [fault for fault in among if not names or fault.name in names or fault.rule in names]
         with bar(console) as progress:
             task = progress.add_task("planting faults", total=len(chosen))
             return planted.run(chosen, jobs=jobs or min(4, _cores()), seed=seed, progress=lambda _: progress.advance(task))
@@ -182,6 +184,9 @@ def _app() -> Any:
         seed: Annotated[int, typer.Option(help="Of the inputs.")] = 0,
         json: Annotated[Path | None, typer.Option(help="Write which check found which fault here.", dir_okay=False)] = None,
         table: Annotated[Path | None, typer.Option(help="Put the summary in this Markdown file, between its markers.")] = None,
+        everywhere: Annotated[
+            bool, typer.Option("--everywhere", help="Plant each convention in rule, golden and both, where tests plant it in some.")
+        ] = False,
         jobs: Jobs = 0,
     ) -> None:
         """Plant the faults of the catalogue, one at a time, and show which check finds which.
@@ -189,14 +194,15 @@ def _app() -> Any:
         Exit status: 0 all found, 1 one survived, 2 bad usage.
         """
         console = Console()
-        known = {name for one in planted.FAULTS for name in (one.name, one.rule)} | {one.name for one in planted.STRUCTURAL}
+        among = planted.FAULTS + planted.EVERYWHERE if everywhere else planted.FAULTS
+        known = {name for one in among for name in (one.name, one.rule)} | {one.name for one in planted.STRUCTURAL}
         for name in fault or ():
             if name not in known:
                 msg = f"unknown fault {name!r}; the docs list them, or name a rule"
                 raise typer.BadParameter(msg)
         must_have_a_place(json, "--json")
         must_hold(table, [views.mark(name) for name in planted.TABLES], "--table")
-        found = plant(console, fault or (), jobs, seed)
+        found = plant(console, fault or (), jobs, seed, among)
         views.show_faults(console, found)
         structural = [one for one in planted.STRUCTURAL if not fault or one.name in fault]
         places = planted.run_structural(structural, jobs or min(4, _cores()), seed) if structural else {}

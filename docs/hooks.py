@@ -1,7 +1,8 @@
 """MkDocs hook: writes what the code says of itself into the pages, so that no page can say anything else.
 
 ``<!-- rule: lion -->`` becomes the rule's own documentation, ``<!-- source: path -->`` a file of the project. ``<!-- rules -->``,
-``<!-- laws -->``, ``<!-- laws left out -->``, ``<!-- catalogue -->`` and ``<!-- ledger -->`` become tables.
+``<!-- laws -->``, ``<!-- laws left out -->``, ``<!-- conventions -->``, ``<!-- catalogue -->`` and ``<!-- ledger -->`` become
+tables.
 """
 
 import inspect
@@ -13,6 +14,7 @@ from typing import Any
 
 from xopt import RULES, Rule
 from xopt.conformance import ledger
+from xopt.conformance.conventions import CONVENTIONS, Convention
 from xopt.conformance.faults import FAULTS, STRUCTURAL
 from xopt.conformance.laws import LAWS, LEFT_OUT
 
@@ -82,9 +84,32 @@ def laws_left_out() -> str:
 
 def catalogue() -> str:
     """All planted faults."""
-    faults = [(f.kind, _escape(f.name), _escape(f"{f.sentence} {f.equivalent}".strip()), _escape(f.seen) or "-") for f in FAULTS]
-    structural = [("structure", _escape(f.name), _escape(f.sentence), "-") for f in STRUCTURAL]
-    return _rows("where | fault | what is computed instead | seen in", [*faults, *structural])
+    faults = [
+        (f.kind, _escape(f.name), _escape(f"{f.sentence} {f.equivalent}".strip()), f.status, *_sources(f.documented, f.seen))
+        for f in FAULTS
+    ]
+    structural = [("structure", _escape(f.name), _escape(f.sentence), "possible", "-", "-") for f in STRUCTURAL]
+    return _rows("where | fault | what is computed instead | status | documented by | a bug in", [*faults, *structural])
+
+
+def conventions_table() -> str:
+    """All conventions, by rule and axis."""
+    axes = list(dict.fromkeys(row.axis for row in CONVENTIONS))
+    rows = sorted(CONVENTIONS, key=lambda row: axes.index(row.axis))
+    return "\n\n".join(
+        f"## {name}\n\n" + _rows("axis | choice | what is computed instead | status | documented by | a bug in", table)
+        for name in RULES
+        if (table := [_convention(row) for row in rows if row.rule == name])
+    )
+
+
+def _convention(row: Convention) -> tuple[str, ...]:
+    said = f"{row.sentence} In exact arithmetic the same: {row.same[0].lower()}{row.same[1:]}" if row.same else row.sentence
+    return _escape(row.axis), _escape(row.choice), _escape(said), row.status, *_sources(row.documented, row.seen)
+
+
+def _sources(documented: str, seen: str) -> tuple[str, str]:
+    return _escape(documented) or "-", _escape(seen) or "-"
 
 
 def ledger_table() -> str:
@@ -109,6 +134,7 @@ _TABLES = {
     "rules": rules_table,
     "laws": laws_table,
     "laws left out": laws_left_out,
+    "conventions": conventions_table,
     "catalogue": catalogue,
     "ledger": ledger_table,
 }

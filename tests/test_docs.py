@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,9 @@ from test_layout import project_files
 
 import xopt
 from xopt import RULES
-from xopt.conformance.faults import FAULTS
+from xopt.conformance.conventions import CONVENTIONS
+from xopt.conformance.faults import EVERYWHERE, FAULTS
+from xopt.conformance.faults.tables import statuses
 from xopt.conformance.laws import LAWS
 
 ROOT = Path(__file__).parents[1]
@@ -161,7 +164,17 @@ def test_relative_links_lead_somewhere(name):
 def test_readme_counts_the_laws_and_faults():
     text = " ".join((ROOT / "README.md").read_text().split())
     assert f"{len(LAWS)} laws need no reference" in text
-    assert f"{len(FAULTS)} faults were planted, {sum(bool(fault.seen) for fault in FAULTS)} of them seen in" in text
+    count = Counter(fault.status for fault in FAULTS)
+    assert f"{len(FAULTS)} faults were planted: {count['convention']} are [conventions](docs/conventions.md) that another" in text
+    assert f"{count['defect']} were defects of published optimizers, and {count['possible']} might happen" in text
+    assert statuses(FAULTS) in (DOCS / "proof.md").read_text()
+    assert f"those {len(EVERYWHERE)} more" in (DOCS / "faults.md").read_text()
+
+
+def test_each_convention_is_in_the_documentation():
+    made = hooks().on_page_markdown((DOCS / "conventions.md").read_text())
+    lines = [line for line in made.splitlines() if re.search(r" \| (convention|defect|possible) \| ", line)]
+    assert len(lines) == len(CONVENTIONS)
 
 
 def test_readme_says_the_name_and_has_the_marks_of_the_conformance_table():

@@ -176,6 +176,7 @@ def full() -> dict[str, Any]:
                 "rule": names[i % len(names)],
                 "kind": "rule",
                 "sentence": "The bias correction uses the step count before the step.",
+                "documented": NASTY if i == 3 else "",
                 "seen": "optax#571" if i % 2 else "",
                 "effect": 1.5e-3,
                 "equivalent": "Both terms are 0 there." if i == 50 else "",

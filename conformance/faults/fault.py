@@ -2,16 +2,13 @@
 
 from typing import Literal, NamedTuple
 
+from xopt.conformance.conventions import Convention, Edit, Place, Status, status
 
-class Edit(NamedTuple):
-    """One replacement. ``file`` is relative to the package: ``rules/adam.py``, ``golden/adam.py``, ``scalars.py``."""
-
-    file: str
-    old: str  # stands in the file exactly once
-    new: str
-
+__all__ = ["KINDS", "Edit", "Fault", "Kind", "SuiteFault", "fault_of"]
 
 Kind = Literal["rule", "golden", "twin", "core", "backend"]
+KINDS: tuple[Kind, ...] = ("rule", "golden", "twin", "core", "backend")
+"""In the order in which they are listed."""
 
 
 class Fault(NamedTuple):
@@ -21,9 +18,10 @@ class Fault(NamedTuple):
     rule: str  # under which it is checked
     edits: tuple[Edit, ...]
     sentence: str  # what it computes instead
-    seen: str = ""  # an issue, a library, or a file of one where it is so
+    seen: str = ""  # an issue, a library, or a file of one where it is a bug
     equivalent: str = ""  # the proof that nothing differs
     target: str = "numpy"  # the backend on which it shows
+    documented: str = ""  # a library that does so on purpose, and says so
 
     @property
     def kind(self) -> Kind:
@@ -31,11 +29,24 @@ class Fault(NamedTuple):
         if self.target != "numpy":
             return "backend"
         places = {edit.file.partition("/")[0] for edit in self.edits}
-        if places == {"golden", "rules"}:
-            return "twin"
-        if places == {"golden"}:
-            return "golden"
+        if "golden" in places:
+            return "golden" if places == {"golden"} else "twin"
         return "rule" if places == {"rules"} else "core"
+
+    @property
+    def status(self) -> Status:
+        """Whether it is a convention of some library, a defect of one, or what might happen."""
+        return status(self.documented, self.seen)
+
+
+def fault_of(convention: Convention, place: Place) -> Fault:
+    """The fault that a convention is in the rule, in its golden, or in both."""
+    rule, what = convention.rule, convention.what
+    edits = {"rule": convention.in_rule, "golden": convention.in_golden, "both": convention.edits}[place]
+    shared = place == "rule" and any(not edit.file.startswith("rules/") for edit in edits)
+    usual = {"rule": f"{rule}, {what}", "golden": f"{rule}'s golden, {what}", "both": f"{rule} and its golden, {what}"}
+    name = convention.named.get(place, f"{what} (seen under {rule})" if shared else usual[place])
+    return Fault(name, rule, edits, convention.sentence, convention.seen, documented=convention.documented)
 
 
 class SuiteFault(NamedTuple):

@@ -90,13 +90,15 @@ class Judgement:
         return min(self.killed_by.values(), default=0)
 
     def to_dict(self) -> dict[str, Any]:
-        name, rule, _, sentence, seen, equivalent, target = self.fault
+        name, rule, _, sentence, seen, equivalent, target, documented = self.fault
         return {
             "name": name,
             "rule": rule,
             "kind": self.fault.kind,
             "target": target,
             "sentence": sentence,
+            "status": self.fault.status,
+            "documented": documented,
             "seen": seen,
             "effect": self.effect,
             "equivalent": equivalent,

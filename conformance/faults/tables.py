@@ -1,8 +1,9 @@
 """What planting the faults showed, as Markdown for the documentation."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from xopt.conformance.faults.fault import Fault
 from xopt.conformance.faults.matrix import EXAMPLES, WHY_KEPT, FaultReport
 from xopt.conformance.faults.orders import false_alarms
 
@@ -13,6 +14,15 @@ def soundness(report: FaultReport) -> str:
     return (
         f"{found['trajectories']:,} trajectories of {found['steps']:,} steps in these orders: {found['alarms']} alarms, "
         f"{found['vacuous']} vacuous numbers, largest error/bound {found['ratio']:.3f}."
+    )
+
+
+def statuses(faults: Sequence[Fault]) -> str:
+    """How many faults some library has on purpose, how many were seen as bugs, and how many might happen."""
+    count = Counter(fault.status for fault in faults)
+    return (
+        f"Of these, {count['convention']} are conventions that some library documents, {count['defect']} were defects of published "
+        f"optimizers, and {count['possible']} might happen."
     )
 
 
@@ -27,6 +37,8 @@ def summary(report: FaultReport) -> str:
             f"{len(report.survivors)} not found, {equivalent} proved to change nothing. The slowest was found after {report.worst} "
             f"examples of at most {EXAMPLES}."
         ),
+        "",
+        statuses([judgement.fault for judgement in report.judgements]),
         "",
         "| check | finds | alone | why it stays if never alone |",
         "|---|---|---|---|",
