@@ -127,7 +127,7 @@ class Work:
         if self.rule.schema.several:
             self.leaf(0)  # refuses what is no such tuple; the others must be like it
         columns = [self.params, *self.rule.schema.columns(self.slots), self.grads]
-        return columns if all([type(column) is list for column in columns]) else list(map(list, columns))
+        return columns if set(map(type, columns)) == {list} else list(map(list, columns))
 
     def filled(self, new: Sequence[Sequence[Any]], absent: Sequence[Any], carried: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
         """The columns of a new state, from the new arrays of each leaf, the places where there is None, and the numbers carried.
