@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 if TYPE_CHECKING:
-    from xopt.conformance.suite import BackendReport
+    from xopt.conformance.report.report import BackendReport
 
 
 def main() -> None:
@@ -31,7 +31,6 @@ def _app() -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from xopt.conformance import evidence as records
     from xopt.conformance import faults as planted
     from xopt.conformance import suite
     from xopt.conformance.bench import bench as run_bench
@@ -39,7 +38,10 @@ def _app() -> Any:
     from xopt.conformance.bench.contenders import contenders
     from xopt.conformance.bench.page import write_html as write_bench
     from xopt.conformance.bench.shapes import LADDER, size_of
-    from xopt.conformance.ledger import ACCEPTED
+    from xopt.conformance.evidence import examination, record, writing
+    from xopt.conformance.evidence.view import show as show_evidence
+    from xopt.conformance.ledger.judgement import ACCEPTED
+    from xopt.conformance.profiles import PROFILES
     from xopt.conformance.report import text as views
     from xopt.conformance.report.html import write_html
     from xopt.conformance.report.junit import write_junit
@@ -86,9 +88,7 @@ def _app() -> Any:
         ] = None,
         profile: Annotated[
             str | None,
-            typer.Option(
-                help=f"How much to run: {', '.join(suite.PROFILES)}. Default: quick; ci for evidence.", show_default=False
-            ),
+            typer.Option(help=f"How much to run: {', '.join(PROFILES)}. Default: quick; ci for evidence.", show_default=False),
         ] = None,
         seed: Annotated[
             int | None, typer.Option(help="Of the inputs. Default: 0; of nightly, a new one.", show_default=False)
@@ -126,7 +126,7 @@ def _app() -> Any:
             seed = secrets.randbits(32) if profile == "nightly" else 0
         if evidence is not None:
             try:
-                records.require_clean()
+                writing.require_clean()
             except ValueError as error:
                 raise typer.BadParameter(str(error), param_hint="--evidence") from None
         progress = bar(console)
@@ -152,8 +152,8 @@ def _app() -> Any:
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
         views.show(console, report)
-        current = records.current_cells(records.RECORDS)
-        report.evidence = [record.to_dict() for record in current]
+        current = examination.current_cells(record.RECORDS)
+        report.evidence = [one.to_dict() for one in current]
         if faults:
             found = plant(console, [], jobs, seed)
             views.show_faults(console, found)
@@ -169,7 +169,7 @@ def _app() -> Any:
         if evidence is not None:
             accepted = [row.says for row in report.ledger.rows if row.state == ACCEPTED]
             try:
-                for path in records.write(report, evidence, accepted, jobs or min(4, _cores())):
+                for path in writing.write(report, evidence, accepted, jobs or min(4, _cores())):
                     console.print(f"wrote {path}", highlight=False, soft_wrap=True)
             except ValueError as error:
                 raise typer.BadParameter(str(error), param_hint="--evidence") from None
@@ -212,16 +212,16 @@ def _app() -> Any:
 
     @app.command()
     def evidence(
-        directory: Annotated[Path, typer.Argument(help="Of the records.", file_okay=False)] = records.RECORDS,
+        directory: Annotated[Path, typer.Argument(help="Of the records.", file_okay=False)] = record.RECORDS,
     ) -> None:
         """Examine the records of runs on other machines against the sources as they are.
 
         Exit status: 0 all count, 1 one does not, 2 bad usage.
         """
-        if not directory.is_dir() and directory != records.RECORDS:  # where there are no records, there is no folder
+        if not directory.is_dir() and directory != record.RECORDS:  # where there are no records, there is no folder
             msg = f"{directory} is not a directory"
             raise typer.BadParameter(msg)
-        right = records.show(Console(), directory, datetime.datetime.now(datetime.UTC).date())
+        right = show_evidence(Console(), directory, datetime.datetime.now(datetime.UTC).date())
         raise typer.Exit(0 if right else 1)
 
     @app.command()

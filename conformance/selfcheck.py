@@ -19,18 +19,29 @@ import numpy as np
 import optree
 
 from xopt.conformance import __main__ as command
-from xopt.conformance import candidate, cells, generate, ledger, reference, stateful, suite, training
-from xopt.conformance.bounded import FORMATS, HOST, Bounded, Namespace, Signs, exact
-from xopt.conformance.census import FLOORS, Row, counted, take_census
+from xopt.conformance import ledger, suite
+from xopt.conformance.arithmetic.bounded import Bounded, Namespace, Signs, exact
+from xopt.conformance.arithmetic.formats import FORMATS, HOST, rounded
+from xopt.conformance.compare import comparison as compared_by
+from xopt.conformance.compare.candidate import Candidate, Shapes, split
+from xopt.conformance.compare.check import check_rule
+from xopt.conformance.compare.reference import Columns, Reference
 from xopt.conformance.faults.planting import copied, updating
 from xopt.conformance.golden import GOLDENS
+from xopt.conformance.inputs.census import FLOORS, Row, counted, take_census
+from xopt.conformance.inputs.explore import SETTINGS
+from xopt.conformance.inputs.hyperparameters import settings
+from xopt.conformance.inputs.trajectories import EXPONENTS, PARTS, ROWS, SHAPES, Part, Trajectory, trajectories
+from xopt.conformance.inputs.words import decode
 from xopt.conformance.laws import check as law_check
 from xopt.conformance.laws.lab import Case, Kind, Lab, Law, Series
 from xopt.conformance.report.html import write_html
 from xopt.conformance.report.junit import write_junit
+from xopt.conformance.report.report import Report
 from xopt.conformance.report.text import symbol, tally
 from xopt.conformance.results import BROKEN, HELD, IDENTICAL, NOT_RUN, SUBNORMALS, WITHIN, WRONG, Cell, LawResult
-from xopt.conformance.training import data
+from xopt.conformance.stateful import check_machine
+from xopt.conformance.training import Replay, data, replay_rule
 from xopt.rule import Rule
 from xopt.rules import RULES
 
@@ -69,26 +80,24 @@ def check(function: Callable[[], None]) -> Callable[[], None]:
 # Subjects.
 
 
-class Changed(candidate.Candidate):
+class Changed(Candidate):
     """A candidate whose states on array_api_strict are others, part by part; right on other backends."""
 
     def run_parts(
-        self, params: Any, grads: list[Any], hyper: dict[str, Any], taken: int = 0, parts: Sequence[generate.Part] = ()
-    ) -> list[list[reference.Columns]]:
+        self, params: Any, grads: list[Any], hyper: dict[str, Any], taken: int = 0, parts: Sequence[Part] = ()
+    ) -> list[list[Columns]]:
         found = super().run_parts(params, grads, hyper, taken, parts)
         if self.backend.name != PLACES[1]:
             return found
-        places = dict(candidate.split(np.arange(len(params)), self.shapes))
-        parts = parts or [generate.Part(list(self.shapes), hyper, {})]
+        places = dict(split(np.arange(len(params)), self.shapes))
+        parts = parts or [Part(list(self.shapes), hyper, {})]
         at = [np.concatenate([np.ravel(places[leaf]) for leaf in part.leaves]) for part in parts]
         return [
             self.changed(states, [g[own] for g in grads], part.hyper, taken)
             for states, own, part in zip(found, at, parts, strict=True)
         ]
 
-    def changed(
-        self, states: list[reference.Columns], grads: list[Any], hyper: dict[str, Any], taken: int
-    ) -> list[reference.Columns]:
+    def changed(self, states: list[Columns], grads: list[Any], hyper: dict[str, Any], taken: int) -> list[Columns]:
         raise NotImplementedError
 
 
@@ -99,11 +108,9 @@ class Off(Changed):
     moved = slice(None)
     """Which numbers are."""
 
-    def changed(
-        self, states: list[reference.Columns], grads: list[Any], hyper: dict[str, Any], taken: int
-    ) -> list[reference.Columns]:
+    def changed(self, states: list[Columns], grads: list[Any], hyper: dict[str, Any], taken: int) -> list[Columns]:
         compute = FORMATS["float64" if self.dtype == "float64" else "float32"]
-        known = reference.Reference(self.rule, hyper, compute, FORMATS[self.dtype], False)
+        known = Reference(self.rule, hyper, compute, FORMATS[self.dtype], False)
         known.restart(states[-2])
         comparison = known.step(grads[-1], taken + len(grads), states[-1])[0]
         params, truth = np.array(states[-1][0]), known.truth[0]
@@ -114,9 +121,9 @@ class Off(Changed):
 
 
 @contextmanager
-def standing_in(one: type[candidate.Candidate]) -> Iterator[None]:
+def standing_in(one: type[Candidate]) -> Iterator[None]:
     """Has ``one`` stand in for candidates."""
-    names = vars(cells)
+    names = vars(compared_by)
     right = names["Candidate"]
     names["Candidate"] = one
     try:
@@ -131,7 +138,7 @@ def off(bounds: float, moved: slice = slice(None)) -> AbstractContextManager[Non
 
 
 def compared(rule: str = "sgd", dtype: str = "float32", examples: int = 3, **options: Any) -> list[Cell]:
-    return cells.check_rule(rule, dtype, TARGETS, FORMATS_HERE, examples, 4, 0, **{"shrink": False} | options)
+    return check_rule(rule, dtype, TARGETS, FORMATS_HERE, examples, 4, 0, **{"shrink": False} | options)
 
 
 def changed(name: str, change: Callable[[Any], Any]) -> dict[str, Rule[Any, Any]]:
@@ -153,7 +160,7 @@ def stepping(change: Callable[[Any, Any, Any], Any]) -> dict[str, Rule[Any, Any]
 
 
 def programs(rules: Any, examples: int = 15, name: str = "adamw") -> LawResult:
-    (result,) = stateful.check_machine(name, "float32", TARGETS[:1], FORMATS_HERE, examples, 0, rules, shrink=False)
+    (result,) = check_machine(name, "float32", TARGETS[:1], FORMATS_HERE, examples, 0, rules, shrink=False)
     return result
 
 
@@ -169,7 +176,7 @@ def the_bound_is_the_one_worked_out_by_hand() -> None:
         total = product + unit * (1.5 + product)
         step = 0.25 * total + unit * (0.375 + 0.25 * total)
         by_hand = step + unit * (0.625 + step)
-        known = reference.Reference(RULES["sgd"], {"lr": 0.25, "weight_decay": 0.5}, FORMATS[name], FORMATS[name], False)
+        known = Reference(RULES["sgd"], {"lr": 0.25, "weight_decay": 0.5}, FORMATS[name], FORMATS[name], False)
         known.restart((np.ones(1),))
         (comparison,) = known.step(np.ones(1), 1, (np.full(1, 0.625),))
         must(np.allclose(comparison.bound, by_hand, rtol=1e-6, atol=0), f"the bound is {comparison.bound}, not {by_hand}")
@@ -215,7 +222,7 @@ def signs_are_open_only_near_zero() -> None:
 class Turned(Changed):
     """The last step goes the other way."""
 
-    def changed(self, states: list[reference.Columns], *_: Any) -> list[reference.Columns]:
+    def changed(self, states: list[Columns], *_: Any) -> list[Columns]:
         before, after = states[-2][0], states[-1][0]
         return [*states[:-1], (2 * before - after, *states[-1][1:])]
 
@@ -226,10 +233,10 @@ class Turned(Changed):
 @check
 def what_is_right_has_the_verdict_of_what_is_right() -> None:
     for dtype in ("float32", "float64", "float16"):
-        cell = cells.check_rule("adamw", dtype, TARGETS[:1], FORMATS_HERE, 8, 4, 0, shrink=False)[0]
+        cell = check_rule("adamw", dtype, TARGETS[:1], FORMATS_HERE, 8, 4, 0, shrink=False)[0]
         must(cell.verdict == IDENTICAL, f"what is right is {cell.verdict} in {dtype}: {cell.wrong}")
         must(0.3 < cell.ratio <= 1, f"the largest error/bound in {dtype} is {cell.ratio}")
-        must(cell.examples == 8 and cell.trajectories == 8 * generate.ROWS, "examples are lost")
+        must(cell.examples == 8 and cell.trajectories == 8 * ROWS, "examples are lost")
         must(cell.vacuous < cell.elements / 20, f"{cell.vacuous} of {cell.elements} numbers are vacuous in {dtype}")
         must(sum(cell.histogram) > 100, "the histogram is empty")
 
@@ -260,7 +267,7 @@ def one_number_is_enough() -> None:
             strict = compared(examples=4)[1]
         must(strict.verdict == WITHIN, f"bits of the number at {moved} are not compared: {strict.verdict}")
         must(
-            0 < strict.differ <= len(generate.PARTS) * strict.examples,
+            0 < strict.differ <= len(PARTS) * strict.examples,
             f"{strict.differ} numbers differ at {moved} in {strict.examples} examples",
         )
 
@@ -273,9 +280,9 @@ def each_step_and_the_whole_are_compared() -> None:
     for grad in grads:
         state = rule.step(state, grad)
         columns.append((state.params, state.v))
-    case = generate.Trajectory(0, {}, np.ones(3), grads, [np.False_] * 3)
-    shapes: candidate.Shapes = {"all": (3,)}
-    judge = cells.Check(rule, GOLDENS["momentum"], "float64", [], shapes)
+    case = Trajectory(0, {}, np.ones(3), grads, [np.False_] * 3)
+    shapes: Shapes = {"all": (3,)}
+    judge = compared_by.Check(rule, GOLDENS["momentum"], "float64", [], shapes)
     results = judge._compare(case, FORMATS["float64"], False, columns)
     must([len(local) for local, _ in results] == [2, 2, 2], "columns are left out")
     must([len(whole) for _, whole in results] == [2, 2, 2], "columns of the trajectory are left out")
@@ -285,32 +292,32 @@ def each_step_and_the_whole_are_compared() -> None:
         for at in (0, 1):
             wrong = list(columns)
             wrong[t + 1] = tuple(c + 1e-3 if i == at else c for i, c in enumerate(wrong[t + 1]))
-            place = cells.Summary(judge._compare(case, FORMATS["float64"], False, wrong)).wrong
+            place = compared_by.Summary(judge._compare(case, FORMATS["float64"], False, wrong)).wrong
             must(place is not None and place.step == t + 1, f"column {at} of step {t + 1} is not compared: {place}")
 
 
 @check
 def what_is_no_number_is_wrong() -> None:
-    known = reference.Reference(RULES["sgd"], {}, FORMATS["float32"], FORMATS["float32"], False)
+    known = Reference(RULES["sgd"], {}, FORMATS["float32"], FORMATS["float32"], False)
     for after, ratio in ((np.nan, np.inf), (np.inf, np.inf), (-np.inf, np.inf)):
         known.restart((np.ones(1),))
         (comparison,) = known.step(np.ones(1), 1, (np.full(1, after),))
         must(comparison.ratio[0] == ratio, f"{after} for a number has the ratio {comparison.ratio}")
-        summary = cells.Summary([([comparison], [comparison])])
+        summary = compared_by.Summary([([comparison], [comparison])])
         must(summary.wrong is not None, f"{after} for a number is not wrong")
     known.restart((np.full(1, np.nan),))
     (comparison,) = known.step(np.ones(1), 1, (np.full(1, np.nan),))
     must(comparison.ratio[0] == 0, "NaN for NaN is wrong")
-    known = reference.Reference(RULES["sgd"], {"lr": 1.0}, FORMATS["float32"], FORMATS["float32"], False)
+    known = Reference(RULES["sgd"], {"lr": 1.0}, FORMATS["float32"], FORMATS["float32"], False)
     known.restart((np.full(1, 3.0e38),))
     (comparison,) = known.step(np.full(1, -3.0e38), 1, (np.full(1, np.inf),))
     must(not comparison.ratio[0] > 1, "infinity beyond the range is wrong")
-    known = reference.Reference(RULES["sgd"], {"lr": 1.0}, FORMATS["float32"], FORMATS["float16"], False)
+    known = Reference(RULES["sgd"], {"lr": 1.0}, FORMATS["float32"], FORMATS["float16"], False)
     known.restart((np.full(1, 6.0e4),))
     (comparison,) = known.step(np.full(1, -6.0e4), 1, (np.full(1, -np.inf),))
     must(comparison.ratio[0] > 1, "infinity on the other side is right")
     huge = {"lr": 2.0**32, "beta2": 0.0, "nu1": 2.0**32, "nu2": 0.0}  # the gradient is what is left of two that cancel
-    known = reference.Reference(RULES["qhadam"], huge, FORMATS["float32"], FORMATS["float16"], False)
+    known = Reference(RULES["qhadam"], huge, FORMATS["float32"], FORMATS["float16"], False)
     for after in (np.inf, -np.inf):
         known.restart((np.zeros(1), np.zeros(1), None))
         comparison = known.step(np.full(1, 2.0**-13), 1, (np.full(1, after), np.full(1, 2.0**-13 * 0.005), None))[0]
@@ -320,13 +327,13 @@ def what_is_no_number_is_wrong() -> None:
 @check
 def bits_are_compared_everywhere() -> None:
     one = (np.asarray([1.0, np.nan, 0.0, np.inf]), None, 0.5, (np.ones(2), np.zeros(2)))
-    must(not any(np.any(mask) for mask in cells._differ(one, one)), "equal states differ")
+    must(not any(np.any(mask) for mask in compared_by._differ(one, one)), "equal states differ")
     other = (np.asarray([2.0, 1.0, -0.0, -np.inf]), None, 0.25, (np.ones(2), np.asarray([0.0, 1e-300])))
-    masks = [np.asarray(mask).tolist() for mask in cells._differ(one, other)]
+    masks = [np.asarray(mask).tolist() for mask in compared_by._differ(one, other)]
     must(masks == [[True, True, False, True], True, [False, False], [False, True]], f"other bits are {masks}")
     formats = FORMATS_HERE | {(PLACES[1], "cpu", "float32", "eager"): replace(FORMATS["float32"], flushes=True)}
     with standing_in(Flushing):
-        touched = cells.check_rule("adam", "float32", TARGETS, formats, 12, 8, 0, shrink=False)[1]
+        touched = check_rule("adam", "float32", TARGETS, formats, 12, 8, 0, shrink=False)[1]
     must(touched.verdict == SUBNORMALS and touched.differ == 0, f"a flushed subnormal is {touched.verdict}")
     single = FORMATS["float32"]
     quotient = exact(np.asarray([1.0, 2.0**-10]), single) / (exact(single.largest, single) * exact(1.0 + single.unit, single))
@@ -337,7 +344,7 @@ def bits_are_compared_everywhere() -> None:
 class Flushing(Changed):
     """Subnormal numbers of the state become 0."""
 
-    def changed(self, states: list[reference.Columns], *_: Any) -> list[reference.Columns]:
+    def changed(self, states: list[Columns], *_: Any) -> list[Columns]:
         return [tuple(c if c is None else np.where(np.abs(c) < 2.0**-126, 0.0, c) for c in state) for state in states]
 
 
@@ -354,7 +361,7 @@ def truth_is_the_goldens() -> None:
         [cell.verdict for cell in compared(goldens={"sgd": other}, examples=12)] == [WRONG] * 2,
         "the golden's defaults are not asked",
     )
-    known = reference.Reference(RULES["sgd"], {}, FORMATS["float64"], FORMATS["float64"], False)
+    known = Reference(RULES["sgd"], {}, FORMATS["float64"], FORMATS["float64"], False)
     known.restart((np.full(1, 0.1),))
     known.step(np.full(1, 0.3), 1, (np.full(1, 0.1),))
     must(known.truth[0].dtype == object, "the truth of float64 is no finer than float64")
@@ -371,7 +378,7 @@ def what_raises_is_wrong_and_the_others_go_on() -> None:
 class Raising(Changed):
     """One that fails."""
 
-    def changed(self, *_: Any) -> list[reference.Columns]:
+    def changed(self, *_: Any) -> list[Columns]:
         msg = "illegal memory access"
         raise RuntimeError(msg)
 
@@ -542,14 +549,14 @@ def the_machine_sees_what_only_an_odd_order_shows() -> None:
 @check
 def a_replay_compares_and_may_be_wrong() -> None:
     steps = 3
-    right, other = training.replay_rule("sgd", TARGETS, FORMATS_HERE, steps)
+    right, other = replay_rule("sgd", TARGETS, FORMATS_HERE, steps)
     size = len(data.start())
     for found in (right, other):
         must(found.verdict == IDENTICAL, f"what is right is {found.verdict}")
         must(found.replayed["elements"] == steps * size, f"{found.replayed['elements']} numbers of {steps * size}")
         must(len(found.losses) == len(found.distances) == steps, "nothing is trained")
     with off(2.0):
-        numpy, strict = training.replay_rule("sgd", TARGETS, FORMATS_HERE, steps)
+        numpy, strict = replay_rule("sgd", TARGETS, FORMATS_HERE, steps)
     must((numpy.verdict, strict.verdict) == (IDENTICAL, WRONG), f"2 bounds in a replay are {strict.verdict}")
 
 
@@ -571,21 +578,21 @@ def what_must_be_drawn_is_drawn() -> None:
 def _draw(name: str) -> None:
     """Draws examples for the comparison, and looks at them."""
     rule = RULES[name]
-    judge = cells.Check(rule, GOLDENS[name], "float32", [], generate.SHAPES)
+    judge = compared_by.Check(rule, GOLDENS[name], "float32", [], SHAPES)
 
-    def look(case: generate.Trajectory) -> None:
-        judge._look_at(case, cells.pieces_of(case, generate.SHAPES), judge._baseline(case)[1])
+    def look(case: Trajectory) -> None:
+        judge._look_at(case, compared_by.pieces_of(case, SHAPES), judge._baseline(case)[1])
 
-    drawn = generate.trajectories(rule, generate.settings(rule, 0, 40), "float32", longest=6)
+    drawn = trajectories(rule, settings(rule, 0, 40), "float32", longest=6)
     with np.errstate(all="ignore"):
-        hypothesis.settings(cells.SETTINGS, max_examples=60)(hypothesis.seed(0)(hypothesis.given(drawn)(look)))()
+        hypothesis.settings(SETTINGS, max_examples=60)(hypothesis.seed(0)(hypothesis.given(drawn)(look)))()
 
 
 @check
 def programs_do_what_they_can() -> None:
     counts: Counter[str] = Counter()
     for name in ("aggmo", "ademamix", "qhadam"):
-        _, seen = counted(partial(stateful.check_machine, shrink=False), name, "float32", TARGETS[:1], FORMATS_HERE, 8, 0)
+        _, seen = counted(partial(check_machine, shrink=False), name, "float32", TARGETS[:1], FORMATS_HERE, 8, 0)
         counts += seen
     _reach(counts, "programs")
 
@@ -604,28 +611,28 @@ def _reach(counts: Counter[str], check: str, besides: str = "") -> None:
 def generated_numbers_are_of_all_kinds() -> None:
     words = np.random.default_rng(0).integers(0, 2**32, 4000, dtype=np.uint32)
     for dtype in FORMATS:
-        values = generate.decode(words, dtype, generate._EXPONENTS[dtype])
+        values = decode(words, dtype, EXPONENTS[dtype])
         sizes = np.log2(np.abs(values[values != 0]))
-        low, high = generate._EXPONENTS[dtype]
+        low, high = EXPONENTS[dtype]
         must(0.08 < np.mean(values == 0) < 0.2, f"{np.mean(values == 0)} of the numbers in {dtype} are 0")
         must(0.3 < np.mean(values > 0) < 0.6, "signs are not drawn alike")
         must(sizes.min() < low + 1 and sizes.max() > high - 1, f"exponents in {dtype} are {sizes.min()} ... {sizes.max()}")
         must(len(np.unique(np.abs(values))) > 500, "numbers have few digits")
-        must((generate.rounded(values, dtype) == values).all(), f"numbers are none of {dtype}")
+        must((rounded(values, dtype) == values).all(), f"numbers are none of {dtype}")
     halfway = np.asarray([1 + 2.0**-11, 1 + 3 * 2.0**-11])
-    must((generate.rounded(halfway, "float16") == [1.0, 1 + 2.0**-9]).all(), "ties do not go to even")
+    must((rounded(halfway, "float16") == [1.0, 1 + 2.0**-9]).all(), "ties do not go to even")
 
 
 # What fails a run.
 
 
-def report_of(results: Sequence[Any] = (), rows: Sequence[ledger.Row] = (), census: Sequence[Row] = ()) -> suite.Report:
+def report_of(results: Sequence[Any] = (), rows: Sequence[ledger.Row] = (), census: Sequence[Row] = ()) -> Report:
     """A report of one right cell and of what is given."""
-    kept: dict[type, list[Any]] = {Cell: [right_cell()], LawResult: [], training.Replay: []}
+    kept: dict[type, list[Any]] = {Cell: [right_cell()], LawResult: [], Replay: []}
     for result in results:
         kept[type(result)].append(result)
     judgement = ledger.judge(kept[Cell], kept[LawResult], rows, datetime.date(2026, 11, 24), "x86_64")
-    return suite.Report({}, [], kept[Cell], kept[training.Replay], kept[LawResult], judgement, census=list(census))
+    return Report({}, [], kept[Cell], kept[Replay], kept[LawResult], judgement, census=list(census))
 
 
 def right_cell(rule: str = "sgd", **more: Any) -> Cell:
@@ -655,7 +662,7 @@ def verdicts_follow_from_what_was_found() -> None:
 def what_is_wrong_fails_the_run() -> None:
     must(report_of().problems == [], "a right run fails")
     wrong = right_cell("lion", wrong={"step": 1, "again": None})
-    replayed = training.Replay("lion", "numpy", "cpu", "eager", wrong.to_dict())
+    replayed = Replay("lion", "numpy", "cpu", "eager", wrong.to_dict())
     day = datetime.date(2027, 1, 1)
     row = ledger.Row(("lion",), "torch", "cpu", ("eager",), ("float32",), ("negation",), "r", "https://example.org", day)
     flushed = replace(row, backend="numpy", checks=("bits",), only="subnormals")
@@ -684,14 +691,14 @@ def what_is_wrong_fails_the_run() -> None:
         must(report.problems, f"{what} does not fail the run")
     must(report_of([law(differ=1)], [row]).problems == [], "what the ledger accepts fails the run")
     must(report_of([right_cell("lion", differ_subnormal=1)], [flushed]).problems == [], "accepted subnormals fail the run")
-    must(suite.Report({}, [], [right_cell(elements=0, reason="left out")], []).problems, "nothing checked is a pass")
+    must(Report({}, [], [right_cell(elements=0, reason="left out")], []).problems, "nothing checked is a pass")
     asked = {"asked": {"backend": ["cupy"]}}
     absent = Cell("sgd", "cupy", "cuda:0", "float32", "eager", reason="not installed")
-    must(suite.Report(asked, [], [right_cell(), absent], []).problems, "a backend that was asked for may be missing")
-    must(suite.Report({}, [], [right_cell(), absent], []).problems == [], "a backend that is not there fails a run of all")
-    failed = suite.Report({}, [], [right_cell()], [], failures=["planted"])
+    must(Report(asked, [], [right_cell(), absent], []).problems, "a backend that was asked for may be missing")
+    must(Report({}, [], [right_cell(), absent], []).problems == [], "a backend that is not there fails a run of all")
+    failed = Report({}, [], [right_cell()], [], failures=["planted"])
     must(failed.problems == ["planted"], "a check that failed is no problem")
-    few = suite.Report({"profile": "quick"}, [], [right_cell(examples=9)], [])
+    few = Report({"profile": "quick"}, [], [right_cell(examples=9)], [])
     must(few.problems, "a cell may rest on fewer examples than the profile says")
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xopt.conformance.bounded import FORMATS, HOST, Bounded, Namespace, Signs, exact
+from xopt.conformance.arithmetic.bounded import Bounded, Namespace, Signs, exact
+from xopt.conformance.arithmetic.formats import FORMATS, HOST
 
 F32 = FORMATS["float32"]
 f32 = np.float32

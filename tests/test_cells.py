@@ -12,12 +12,14 @@ import pytest
 
 import xopt
 from xopt import backends
-from xopt.conformance import cells
-from xopt.conformance.bounded import FORMATS
-from xopt.conformance.cells import check_rule
+from xopt.conformance.arithmetic.formats import FORMATS, rounded
+from xopt.conformance.compare.check import check_rule
 from xopt.conformance.faults.planting import updating
-from xopt.conformance.generate import PRECISIONS, ROWS, SHAPES, SIZE, Choices, count, decode, drawn, rounded, settings
 from xopt.conformance.golden import GOLDENS
+from xopt.conformance.inputs.explore import SETTINGS
+from xopt.conformance.inputs.hyperparameters import PRECISIONS, settings
+from xopt.conformance.inputs.trajectories import ROWS, SHAPES, SIZE, count
+from xopt.conformance.inputs.words import Choices, decode, drawn
 from xopt.conformance.report.text import script
 from xopt.conformance.results import IDENTICAL, SUBNORMALS, WITHIN, WRONG, Cell
 from xopt.operations import average, sqrt
@@ -66,7 +68,7 @@ def decay_without_lr(params: Any, m: Any, v: Any, grad: Any, c: Any) -> Any:
 
 def planted(monkeypatch: pytest.MonkeyPatch, name: str, update: Callable[..., Any]) -> None:
     right = xopt.RULES[name]
-    monkeypatch.setitem(cells.RULES, name, updating(right, update))
+    monkeypatch.setitem(xopt.RULES, name, updating(right, update))
 
 
 def test_the_text_that_the_fault_edits_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +223,7 @@ def test_settings_reach_the_last_numbers_of_each_range_and_far_beyond_the_usual(
 def test_counts_are_of_every_size() -> None:
     found: list[int] = []
 
-    @hypothesis.settings(cells.SETTINGS, max_examples=300)
+    @hypothesis.settings(SETTINGS, max_examples=300)
     @hypothesis.seed(0)
     @hypothesis.given(drawn(1, 1))
     def look(example: tuple[Choices, Any]) -> None:

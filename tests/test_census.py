@@ -4,10 +4,11 @@ from collections import Counter
 
 import pytest
 
-from xopt.conformance import PROFILES, Report, census, conform
-from xopt.conformance.bounded import FORMATS
-from xopt.conformance.cells import check_rule
-from xopt.conformance.census import FLOORS, Floor, counted, look_at, saw, take_census
+from xopt.conformance import PROFILES, Report, conform
+from xopt.conformance.arithmetic.formats import FORMATS
+from xopt.conformance.compare.check import check_rule
+from xopt.conformance.inputs import census
+from xopt.conformance.inputs.census import FLOORS, Floor, counted, look_at, saw, take_census
 from xopt.conformance.results import Cell
 from xopt.rules import RULES
 

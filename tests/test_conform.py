@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 import xopt
 from xopt.conformance import PROFILES, Report, conform, ledger
 from xopt.conformance.__main__ import _app, main
-from xopt.conformance.evidence import Evidence
+from xopt.conformance.evidence.examination import Evidence
 from xopt.conformance.report.text import TABLE, mark, markdown, read_json, write_json, write_table
 from xopt.conformance.results import NOT_RUN, WRONG, Cell
 
-SCHEMA = json.loads((files("xopt.conformance") / "schema.json").read_text())
+SCHEMA = json.loads((files("xopt.conformance.report") / "schema.json").read_text())
 
 
 def xopt_command(*arguments: str) -> subprocess.CompletedProcess[str]:

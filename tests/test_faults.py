@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import xopt
-from xopt.conformance.bounded import FORMATS
-from xopt.conformance.cells import check_rule
+from xopt.conformance.arithmetic.formats import FORMATS
+from xopt.conformance.compare.check import check_rule
 from xopt.conformance.faults.catalogue import FAULTS
 from xopt.conformance.faults.fault import Edit, Fault
 from xopt.conformance.faults.matrix import EXAMPLES, POOL, FaultReport, judge

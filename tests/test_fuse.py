@@ -18,8 +18,8 @@ from xopt.backends import BACKENDS, _numpy, fuse, get, numba_kernels
 from xopt.backends import threads as sharing
 from xopt.backends.blocks import blocks_of
 from xopt.backends.host import HostFuser
-from xopt.conformance.bounded import FORMATS
-from xopt.conformance.cells import check_rule
+from xopt.conformance.arithmetic.formats import FORMATS
+from xopt.conformance.compare.check import check_rule
 from xopt.conformance.results import IDENTICAL
 
 COMPILERS = ["numba", "blocks"]

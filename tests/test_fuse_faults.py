@@ -13,8 +13,8 @@ import pytest
 import xopt
 from xopt.backends import get, host, numba_kernels, xla
 from xopt.backends.fusing import Work
-from xopt.conformance.bounded import FORMATS
-from xopt.conformance.cells import check_rule
+from xopt.conformance.arithmetic.formats import FORMATS
+from xopt.conformance.compare.check import check_rule
 from xopt.conformance.laws import check_laws, lab
 from xopt.conformance.results import HELD, IDENTICAL, SUBNORMALS, WITHIN, WRONG
 from xopt.slots import Schema

@@ -11,7 +11,7 @@ import optree
 import pytest
 
 import xopt
-from xopt.conformance.bounded import FORMATS
+from xopt.conformance.arithmetic.formats import FORMATS
 from xopt.conformance.faults.planting import copied, updating
 from xopt.conformance.laws import LAWS, LEFT_OUT, Kind, check_laws
 from xopt.conformance.results import BROKEN, HELD, LawResult

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 import xopt
-from xopt.conformance import digests, papers
+from xopt.conformance.digests import check as digests
 from xopt.conformance.faults.planting import updating
 from xopt.conformance.golden import GOLDENS
+from xopt.conformance.papers import check as papers
 from xopt.conformance.results import BROKEN, HELD
 from xopt.operations import accumulate
 from xopt.rule import Rule

@@ -10,7 +10,7 @@ import pytest
 
 from xopt.backends import available, get
 from xopt.backends._numpy import NumPyBackend
-from xopt.backends.probes import FORMATS, HARD, OPERATIONS, SAMPLES, Probes, cases, nearest, probe, quotient, root
+from xopt.conformance.arithmetic.probes import FORMATS, HARD, OPERATIONS, SAMPLES, Probes, cases, nearest, probe, quotient, root
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch's own
 

@@ -10,11 +10,12 @@ import optree
 import pytest
 
 import xopt
-from xopt.conformance.bounded import FORMATS
+from xopt.conformance.arithmetic.formats import FORMATS
 from xopt.conformance.faults.planting import copied
 from xopt.conformance.golden import GOLDENS
 from xopt.conformance.results import BROKEN, HELD, NOT_RUN, LawResult
-from xopt.conformance.stateful import MACHINE, check_machine
+from xopt.conformance.stateful.check import check_machine
+from xopt.conformance.stateful.machine import MACHINE
 from xopt.rule import Rule
 
 PLAIN = {

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import xopt
 from xopt import backends
-from xopt.conformance.bounded import FORMATS
+from xopt.conformance.arithmetic.formats import FORMATS
 from xopt.conformance.results import HELD
 from xopt.conformance.structures import check_structures, paths
 from xopt.conformance.structures.check import modes_of

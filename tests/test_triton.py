@@ -23,8 +23,8 @@ from xopt.backends import _torch, fuse
 from xopt.backends._torch import INTERPRETED
 from xopt.backends.fallback import CompileError, OrElse
 from xopt.backends.launches import Arrays, Cell
-from xopt.conformance.bounded import FORMATS
-from xopt.conformance.cells import check_rule
+from xopt.conformance.arithmetic.formats import FORMATS
+from xopt.conformance.compare.check import check_rule
 from xopt.conformance.report.text import script
 from xopt.conformance.results import IDENTICAL, WRONG
 from xopt.conformance.structures import check_structures

@@ -18,15 +18,15 @@ from test_conform import SCHEMA, xopt_command
 
 import xopt
 from xopt import backends
-from xopt.conformance import conform, ledger, suite
-from xopt.conformance.bounded import FORMATS
-from xopt.conformance.cells import check_rule
+from xopt.conformance import Report, conform, ledger, suite
+from xopt.conformance.arithmetic.formats import FORMATS
+from xopt.conformance.compare.check import check_rule
 from xopt.conformance.faults.planting import updating
 from xopt.conformance.laws import check_laws
 from xopt.conformance.report.html import write_html
 from xopt.conformance.report.text import script
 from xopt.conformance.results import HELD, IDENTICAL, WRONG, Cell
-from xopt.conformance.stateful import check_machine
+from xopt.conformance.stateful.check import check_machine
 from xopt.conformance.training import data, replay_rule
 from xopt.rule import Rule
 
@@ -130,7 +130,7 @@ def test_what_a_check_is_held_against_fails_in_each_of_its_cells() -> None:
 
 
 def test_a_step_that_cannot_be_made_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xopt.conformance.candidate.fuse", raises)
+    monkeypatch.setattr("xopt.conformance.compare.candidate.fuse", raises)
     targets = [TARGETS[0], ("numpy", "cpu", "fused")]
     formats = PLAIN | {("numpy", "cpu", "float32", "fused"): FORMATS["float32"]}
     right, unmade = check_rule("sgd", "float32", targets, formats, 5, 3, 0)
@@ -166,7 +166,7 @@ def test_a_training_that_wants_a_library_that_is_not_there_is_left_out(monkeypat
 # The whole run.
 
 
-def run(**options: Any) -> suite.Report:
+def run(**options: Any) -> Report:
     report = conform(**{"backends": ["numpy"], "rules": ["sgd"], "dtypes": ["float32"]} | options)
     jsonschema.validate(json.loads(json.dumps(report.to_dict(), allow_nan=False)), SCHEMA)
     return report

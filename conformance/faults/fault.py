@@ -43,4 +43,4 @@ class SuiteFault(NamedTuple):
 
     name: str  # what the suite then says or does
     check: str  # of the self-check, which sees it
-    edits: tuple[Edit, ...]  # of files relative to the suite: ``cells.py``, ``laws/check.py``
+    edits: tuple[Edit, ...]  # of files relative to the suite: ``compare/check.py``, ``laws/lab.py``

@@ -8,17 +8,18 @@ from multiprocessing import get_context
 from typing import Any
 
 from xopt.conformance import digests, papers
-from xopt.conformance.bounded import FORMATS
-from xopt.conformance.cells import check_rule
+from xopt.conformance.arithmetic.formats import FORMATS
+from xopt.conformance.compare.check import check_rule
 from xopt.conformance.faults.catalogue import FAULTS
 from xopt.conformance.faults.fault import Fault
 from xopt.conformance.faults.planting import Planted, effect, plant
 from xopt.conformance.faults.styles import caught, comparable, comparison_table
 from xopt.conformance.golden import GOLDENS
 from xopt.conformance.laws import LAWS, check_laws, hyper, invariants, reductions, responses, symmetries, use
+from xopt.conformance.profiles import PROFILES
 from xopt.conformance.results import BROKEN, WITHIN, WRONG, LawResult
-from xopt.conformance.stateful import MACHINE, check_machine
-from xopt.conformance.suite import PROFILES
+from xopt.conformance.stateful.check import check_machine
+from xopt.conformance.stateful.machine import MACHINE
 from xopt.rules import RULES
 
 EXAMPLES = PROFILES["ci"].examples

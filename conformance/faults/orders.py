@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xopt.conformance.bounded import FORMATS, Format
-from xopt.conformance.reference import Reference
+from xopt.conformance.arithmetic.formats import FORMATS, Format
+from xopt.conformance.compare.reference import Reference
 from xopt.rules import RULES
 
 F32 = FORMATS["float32"]

@@ -18,13 +18,14 @@ import optree
 
 from xopt import backends
 from xopt.checks import Interval
-from xopt.conformance.candidate import Candidate
-from xopt.conformance.digests import other_setting
+from xopt.conformance.arithmetic.numbers import FLOAT
+from xopt.conformance.compare.candidate import Candidate
+from xopt.conformance.digests.runs import other_setting
 from xopt.conformance.faults.fault import Fault, SuiteFault
 from xopt.conformance.faults.refusals import outcome, refusals
-from xopt.conformance.generate import Part, settings
 from xopt.conformance.golden import GOLDENS, Golden, golden_of, lift, start
-from xopt.conformance.numbers import FLOAT
+from xopt.conformance.inputs.hyperparameters import settings
+from xopt.conformance.inputs.trajectories import Part
 from xopt.rule import Rule
 from xopt.rules import RULES
 

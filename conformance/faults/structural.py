@@ -18,7 +18,7 @@ from importlib.resources import files
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from xopt.conformance.bounded import FORMATS, Format
+from xopt.conformance.arithmetic.formats import FORMATS, Format
 from xopt.conformance.faults.fault import Edit
 from xopt.conformance.faults.planting import Edited
 from xopt.conformance.results import BROKEN

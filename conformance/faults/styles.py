@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from xopt.conformance.arithmetic.numbers import FLOAT
 from xopt.conformance.faults.fault import Fault
 from xopt.conformance.faults.planting import plant
 from xopt.conformance.golden import GOLDENS, lift, start
-from xopt.conformance.numbers import FLOAT
 from xopt.rule import Rule
 from xopt.rules import RULES
 

@@ -7,7 +7,7 @@ where the golden is wrong in the same way.
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from xopt.conformance.bounded import Format
+from xopt.conformance.arithmetic.formats import Format
 from xopt.conformance.golden import GOLDENS, Golden
 from xopt.conformance.laws import check, hyper, invariants, reductions, responses, symmetries, use
 from xopt.conformance.laws.lab import Kind, Law

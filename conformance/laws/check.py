@@ -9,13 +9,14 @@ import numpy as np
 from hypothesis import strategies as st
 
 from xopt import backends
-from xopt.conformance.bounded import Format
-from xopt.conformance.cells import SETTINGS, brief
-from xopt.conformance.census import saw
-from xopt.conformance.generate import HELD, Choices, count, drawn, own_counts
+from xopt.conformance.arithmetic.formats import Format
 from xopt.conformance.golden import GOLDENS, Golden
+from xopt.conformance.inputs.census import saw
+from xopt.conformance.inputs.explore import SETTINGS
+from xopt.conformance.inputs.trajectories import HELD, count, own_counts
+from xopt.conformance.inputs.words import Choices, drawn
 from xopt.conformance.laws.lab import POOL, SIZE, STEPS, Bounds, BrokenError, Case, Lab, Law
-from xopt.conformance.results import LawResult
+from xopt.conformance.results import LawResult, brief
 from xopt.rule import Rule
 from xopt.rules import RULES
 

@@ -11,7 +11,7 @@ import numpy as np
 import optree
 
 from xopt.checks import Interval, Precision
-from xopt.conformance.generate import PRECISIONS
+from xopt.conformance.inputs.hyperparameters import PRECISIONS
 from xopt.conformance.laws.lab import NOT_TRACED, POOL, Case, Kind, Lab, Laws
 from xopt.conformance.laws.traits import CARRYING, EVERY
 from xopt.conformance.laws.use import bytes_of, refused, run_tree, state_after, still_steps, tree_of

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from xopt.conformance.bounded import Bounded
+from xopt.conformance.arithmetic.bounded import Bounded
+from xopt.conformance.arithmetic.numbers import multiprecision
 from xopt.conformance.laws.lab import NOT_TRACED, STEPS, Case, Kind, Lab, Laws, given, nearest, number, rows
 from xopt.conformance.laws.responses import ADAPTIVE_RULES, LINEAR_RULES, square_weights, weights
 from xopt.conformance.laws.traits import EVERY, MEANS, degrees
-from xopt.conformance.numbers import multiprecision
 
 LAWS = Laws()
 

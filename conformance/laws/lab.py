@@ -13,11 +13,13 @@ import optree
 
 from xopt import backends
 from xopt.backends import Backend
-from xopt.conformance.bounded import FORMATS, HOST, Bounded, Format, exact, inflate
-from xopt.conformance.candidate import stepper
-from xopt.conformance.census import look_at
-from xopt.conformance.generate import decode, rounded, settings
+from xopt.conformance.arithmetic.bounded import Bounded, exact, inflate
+from xopt.conformance.arithmetic.formats import FORMATS, HOST, Format, rounded
+from xopt.conformance.compare.candidate import stepper
 from xopt.conformance.golden import Golden
+from xopt.conformance.inputs.census import look_at
+from xopt.conformance.inputs.hyperparameters import settings
+from xopt.conformance.inputs.words import decode
 from xopt.conformance.laws.traits import Trait
 from xopt.conformance.results import DTYPES, MODES, LawResult
 from xopt.rule import Rule

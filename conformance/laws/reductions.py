@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from xopt.conformance.bounded import Bounded
+from xopt.conformance.arithmetic.bounded import Bounded
+from xopt.conformance.arithmetic.numbers import multiprecision
 from xopt.conformance.laws.lab import (
     NOT_TRACED,
     SINGLE_OR_DOUBLE,
@@ -21,7 +22,6 @@ from xopt.conformance.laws.lab import (
     rows,
     stacked,
 )
-from xopt.conformance.numbers import multiprecision
 
 LAWS = Laws()
 

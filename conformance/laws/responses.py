@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from xopt.conformance.bounded import Bounded, Namespace
+from xopt.conformance.arithmetic.bounded import Bounded, Namespace
+from xopt.conformance.arithmetic.numbers import multiprecision
 from xopt.conformance.laws.lab import STEPS, Case, Hyper, Kind, Lab, Laws, given, nearest, number, rows, stacked
 from xopt.conformance.laws.traits import AVERAGING, SHRINKING, averages, degrees
-from xopt.conformance.numbers import multiprecision
 
 LAWS = Laws()
 

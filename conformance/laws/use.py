@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import optree
 
-from xopt.conformance.generate import BORDERS
+from xopt.conformance.arithmetic.numbers import FLOAT
 from xopt.conformance.golden import start
+from xopt.conformance.inputs.trajectories import BORDERS
 from xopt.conformance.laws.lab import EAGER, NOT_TRACED, SIZE, Case, Kind, Lab, Laws
 from xopt.conformance.laws.traits import EVERY
-from xopt.conformance.numbers import FLOAT
 from xopt.conformance.structures.parts import tree_of as tree_of_leaves
 
 LAWS = Laws()

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from xopt.backends import BACKENDS
 from xopt.backends._torch import INTERPRETED
+from xopt.conformance.report.report import SCHEMA, BackendReport, Report, Result
 from xopt.conformance.results import (
     BROKEN,
     DTYPES,
@@ -26,12 +27,11 @@ from xopt.conformance.results import (
     Cell,
     LawResult,
 )
-from xopt.conformance.suite import SCHEMA, BackendReport, Report, Result
 from xopt.conformance.training import Replay
 from xopt.rules import RULES
 
 if TYPE_CHECKING:
-    from xopt.conformance.evidence import Evidence
+    from xopt.conformance.evidence.examination import Evidence
     from xopt.conformance.faults import FaultReport
 
 _STYLES = {

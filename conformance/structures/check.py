@@ -7,9 +7,9 @@ from typing import Any
 import hypothesis
 
 from xopt import backends
-from xopt.conformance.bounded import Format
-from xopt.conformance.cells import SETTINGS
-from xopt.conformance.census import saw
+from xopt.conformance.arithmetic.formats import Format
+from xopt.conformance.inputs.census import saw
+from xopt.conformance.inputs.explore import SETTINGS
 from xopt.conformance.laws.check import HOLDS
 from xopt.conformance.results import LawResult
 from xopt.conformance.structures.draw import situations

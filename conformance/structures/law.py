@@ -16,10 +16,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from xopt.conformance.bounded import FORMATS, Format
-from xopt.conformance.generate import rounded
+from xopt.conformance.arithmetic.formats import FORMATS, Format, rounded
+from xopt.conformance.compare.reference import Reference
 from xopt.conformance.golden import GOLDENS
-from xopt.conformance.reference import Reference
 from xopt.conformance.structures import parts, paths
 from xopt.conformance.structures.memory import Snapshot, cannot_be_given
 from xopt.conformance.structures.situation import COMPILED_IN, CONSTANTS, Mode, Names, Situation

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xopt import backends
-from xopt.conformance.bounded import Format
-from xopt.conformance.cells import Check, Subject, WrongError, brief, pieces_of, raised
-from xopt.conformance.generate import Trajectory
+from xopt.conformance.arithmetic.formats import Format
+from xopt.conformance.compare.comparison import Check, Subject, WrongError, pieces_of, raised
 from xopt.conformance.golden import GOLDENS
-from xopt.conformance.results import Cell
+from xopt.conformance.inputs.trajectories import Trajectory
+from xopt.conformance.results import Cell, brief
 from xopt.conformance.training import data
 from xopt.rule import Rule
 from xopt.rules import RULES

@@ -10,38 +10,29 @@ way.
 import copy
 import io
 import pickle
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial, wraps
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
-import hypothesis
 import numpy as np
 import optree
 from hypothesis import stateful
 from hypothesis import strategies as st
 
-from xopt import backends
 from xopt.backends import Backend
-from xopt.conformance.bounded import FORMATS, Format
-from xopt.conformance.cells import SETTINGS, brief
-from xopt.conformance.census import look_at, saw
-from xopt.conformance.generate import decode, settings
-from xopt.conformance.golden import GOLDENS, Golden
-from xopt.conformance.reference import Columns, Reference
+from xopt.conformance.arithmetic.formats import FORMATS, Format
+from xopt.conformance.compare.reference import Columns, Reference
+from xopt.conformance.golden import Golden
+from xopt.conformance.inputs.census import look_at, saw
+from xopt.conformance.inputs.hyperparameters import settings
+from xopt.conformance.inputs.words import decode
 from xopt.conformance.results import LawResult
-from xopt.conformance.structures.parts import Layer, Pair, tree_of
+from xopt.conformance.stateful.tracked import FORMS, SIZE, BrokenError, Run, differ, each_array
 from xopt.rule import Rule
-from xopt.rules import RULES
 
 MACHINE = "any order of operations"
-
-OPERATIONS = 12
-"""Of one program, at most."""
 STEPS = 2
 """After each operation, at most."""
-SIZE = 6
-"""Numbers that a program's leaves hold together."""
 POOL = 40
 """Settings of the hyperparameters that programs draw from."""
 EXPONENTS = (-10, 4)
@@ -49,99 +40,6 @@ EXPONENTS = (-10, 4)
 
 KEYS = "abcdef"
 """Of dicts, as many as there can be leaves."""
-FORMS: dict[str, Callable[[list[Any], Sequence[str]], Any]] = {
-    **{name: partial(tree_of, name) for name in ("dict", "OrderedDict", "list")},
-    "nested": lambda leaves, keys: {keys[0]: leaves[:1], keys[1]: Pair(tuple(leaves[1:3]), Layer(leaves[3:], None))},
-}
-"""Trees that leaves may stand in: the containers of drawn structures. The keys of a mapping decide in which order they are met."""
-
-
-class BrokenError(AssertionError):
-    """A program came to what the law forbids."""
-
-
-class Run:
-    """A rule's state on one backend, as a tree of leaves: ``parts`` says which numbers of the flat vector each of them holds."""
-
-    def __init__(self, rule: Rule[Any, Any], backend: Backend, dtype: str) -> None:
-        self.rule = rule
-        self.backend = backend
-        self.dtypes = dtype, _arithmetic(dtype)  # of params and of slots
-        self.spec: optree.PyTreeSpec = optree.treespec_leaf()  # in no container
-        self.parts = [np.arange(SIZE)]
-
-    def start(self, params: Any, hyper: dict[str, Any]) -> None:
-        self.state = self.rule.bind(**hyper).init(self._tree(params))
-
-    def step(self, grad: Any, hyper: dict[str, Any]) -> None:
-        """One step. Raises BrokenError where it writes to what it was given."""
-        before, given = self.flat(), self._tree(grad)
-        new = self.rule.step(self.state, given, **hyper)
-        if np.any(differ(self.flat(), before)):
-            msg = "the step wrote to the state that it was given"
-            raise BrokenError(msg)
-        if np.any(self._column(self.spec.flatten_up_to(given), 0) != grad):
-            msg = "the step wrote to the gradient that it was given"
-            raise BrokenError(msg)
-        self.state = new
-
-    def flat(self) -> Columns:
-        """The state's columns as flat vectors. Raises BrokenError for a dtype, shape or tree that they must not have."""
-        return tuple(self._column(entries, i) for i, entries in enumerate(self.entries()))
-
-    def entries(self) -> list[list[Any]]:
-        """What each leaf holds in params and in each slot: an array, None, a number, or a tuple of arrays."""
-        return [self.spec.flatten_up_to(column) for column in self.state[:-1]]
-
-    def arrange(self, entries: list[list[Any]], parts: list[Any], form: str, keys: Sequence[str]) -> None:
-        """Puts leaves into a tree."""
-        order, self.spec = optree.tree_flatten(FORMS[form](list(range(len(parts))), keys))
-        self.parts = [parts[i] for i in order]
-        trees = [self.spec.unflatten([column[i] for i in order]) for column in entries]
-        self.state = self.rule.state._make([*trees, self.state.step])
-
-    def host(self) -> Any:
-        """The state with NumPy arrays in place of the backend's."""
-        return self._mapped(lambda x, _: np.array(self.backend.to_numpy(x)))
-
-    def load(self, host: Any, backend: Backend) -> None:
-        """Takes what ``host`` gave to a backend."""
-        saw("programs: states moved to another library", backend is not self.backend)
-        self.state, self.backend = host, backend
-        self.state = self._mapped(backend.asarray)
-
-    def _mapped(self, function: Callable[[Any, str], Any]) -> Any:
-        """The state with ``function`` of each array and its dtype."""
-
-        def mapped(entries: list[Any], dtype: str) -> Any:
-            return self.spec.unflatten([_each(entry, lambda x: function(x, dtype)) for entry in entries])
-
-        trees = [mapped(entries, self.dtypes[i > 0]) for i, entries in enumerate(self.entries())]
-        return self.state._make([*trees, self.state.step])
-
-    def _tree(self, vector: Any) -> Any:
-        return self.spec.unflatten([self.backend.asarray(vector[part], self.dtypes[0]) for part in self.parts])
-
-    def _column(self, entries: Sequence[Any], i: int) -> Any:
-        first = entries[0]
-        if first is None or isinstance(first, float):
-            if any(entry != first for entry in entries):
-                msg = f"{self._name(i)} is not the same for all leaves: {entries}"
-                raise BrokenError(msg)
-            return first
-        if isinstance(first, tuple):
-            return tuple(self._column(buffers, i) for buffers in zip(*entries, strict=True))
-        vector = np.zeros(SIZE)
-        for leaf, part in zip(entries, self.parts, strict=True):
-            dtype, shape = str(leaf.dtype).rpartition(".")[2], tuple(leaf.shape)
-            if (dtype, shape) != (self.dtypes[i > 0], part.shape):
-                msg = f"a leaf of {self._name(i)} is {dtype}{shape} and must be {self.dtypes[i > 0]}{part.shape}"
-                raise BrokenError(msg)
-            vector[part] = self.backend.to_numpy(leaf)
-        return vector
-
-    def _name(self, i: int) -> str:
-        return ("params", *self.rule.slots)[i]
 
 
 class Setup:
@@ -253,7 +151,7 @@ class Machine(stateful.RuleBasedStateMachine):
         """In two at a place, where there may be nothing on one side."""
 
         def pieces(x: Any) -> list[Any]:
-            return [_each(x, lambda a: a[:at]), _each(x, lambda a: a[at:])]
+            return [each_array(x, lambda a: a[:at]), each_array(x, lambda a: a[at:])]
 
         at = min(at, len(self.main.parts[leaf]))
         entries = [[*column[:leaf], *pieces(column[leaf]), *column[leaf + 1 :]] for column in self.main.entries()]
@@ -343,26 +241,6 @@ class Machine(stateful.RuleBasedStateMachine):
         self.setup.result.differ += int(np.sum(mask))
 
 
-def differ(one: Any, other: Any) -> Any:
-    """Where two flat states differ in bits; the sign of a zero and the payload of a NaN do not count."""
-    if optree.tree_structure(one) != optree.tree_structure(other):
-        msg = f"the state lost or got slots: {one} and {other}"
-        raise BrokenError(msg)
-    a, b = (np.concatenate([np.ravel(x) for x in optree.tree_leaves(columns)]) for columns in (one, other))
-    return (a != b) & ~(np.isnan(a) & np.isnan(b))
-
-
-def _arithmetic(dtype: str) -> str:
-    return "float64" if dtype == "float64" else "float32"
-
-
-def _each(entry: Any, function: Callable[[Any], Any]) -> Any:
-    """``function`` of each array that a leaf holds."""
-    if entry is None or isinstance(entry, float):
-        return entry
-    return tuple(_each(one, function) for one in entry) if isinstance(entry, tuple) else function(entry)
-
-
 def _pair(one: Any, other: Any, concat: Callable[[list[Any]], Any]) -> Any:
     """What two leaves hold, as one leaf; a number is the same for both."""
     if isinstance(one, tuple):
@@ -378,67 +256,3 @@ def _through_npz(host: Any) -> Any:
     file.seek(0)
     loaded = np.load(file).values()
     return spec.unflatten([new.item() if isinstance(old, float) else new for old, new in zip(leaves, loaded, strict=True)])
-
-
-def check_machine(
-    rule_name: str,
-    dtype: str,
-    targets: Sequence[tuple[str, str, str]],
-    formats: Mapping[Any, Format],
-    examples: int,
-    seed: int,
-    rules: Mapping[str, Rule[Any, Any]] = RULES,
-    goldens: Mapping[str, Golden] = GOLDENS,
-    shrink: bool = True,
-) -> list[LawResult]:
-    """Runs so many programs of one rule in one dtype on each target (backend, device, mode).
-
-    They begin on the target and may move to NumPy and back; from NumPy to array_api_strict. ``formats`` maps (backend, device,
-    dtype of the arithmetic, mode) to the format that the probes measured. ``rules`` and ``goldens`` may hold others than xopt's
-    own. Without ``shrink`` the first program that breaks the law is reported, not the shortest.
-
-    A backend with a primitive that is not correctly rounded may give one number other bits at another place of an array (the
-    rest of a vector, say, that its vector instructions do not fill). There each step still is within its bound of the golden,
-    and the numbers that differ are counted.
-    """
-    results = []
-    for name, device, mode in targets:
-        result = LawResult(MACHINE, rule_name, name, device, dtype, mode)
-        results.append(result)
-        backend = backends.get(name, device)
-        if mode == "fused":
-            result.reason = "the programs move between backends step by step, and step eagerly"
-        elif mode != "eager":
-            result.reason = "splitting and merging leaves would compile anew at each step"
-        elif dtype not in backend.dtypes():
-            result.reason = f"{name} has no {dtype}"
-        else:
-            places = [(backend, formats[name, device, _arithmetic(dtype), mode]), *_others(backend, dtype)]
-            setup = Setup(rules[rule_name], goldens[rule_name], places, seed, result)
-            with backend.session(), np.errstate(all="ignore"):
-                _explore(setup, examples, seed, shrink)
-    return results
-
-
-def _others(backend: Backend, dtype: str) -> Iterator[tuple[Backend, Format]]:
-    """The place that programs may move to, if it is there and has the dtype."""
-    name = "array_api_strict" if backend.name == "numpy" else "numpy"
-    if backends.available([name])[name].reason is None and dtype in (other := backends.get(name)).dtypes():
-        yield other, FORMATS[_arithmetic(dtype)]
-
-
-def _explore(setup: Setup, examples: int, seed: int, shrink: bool) -> None:
-    def program() -> Any:
-        return Machine(setup)
-
-    result = setup.result
-    hypothesis.seed(zlib.crc32(f"{seed} {result.rule} {result.dtype} {result.backend} {MACHINE}".encode()))(program)
-    phases = [phase for phase in SETTINGS.phases if shrink or phase is not hypothesis.Phase.shrink]
-    explore = hypothesis.settings(SETTINGS, max_examples=examples, phases=phases, stateful_step_count=OPERATIONS)
-    try:
-        stateful.run_state_machine_as_test(program, settings=explore)  # type: ignore[arg-type]  # a function will do
-    except Exception as error:  # noqa: BLE001 - one check that fails must not lose the others
-        if result.broken is None:  # it is not a program that failed
-            result.broken = {"program": "", "reason": brief(error)}
-        elif isinstance(error, hypothesis.errors.Flaky):
-            result.broken["again"] = "it holds when the same program is run again: it is not reproducible"

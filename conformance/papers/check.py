@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from xopt.conformance.arithmetic.numbers import FLOAT
 from xopt.conformance.golden import GOLDENS, Golden, lift, start
-from xopt.conformance.numbers import FLOAT
 from xopt.conformance.results import LawResult
 from xopt.rule import Rule
 from xopt.rules import RULES

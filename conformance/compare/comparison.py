@@ -1,7 +1,6 @@
-"""The check of one rule in one dtype: the same trajectories on every backend and in every mode, each cell with its verdict."""
+"""Examples compared with NumPy's numbers and with the golden reference, and what a cell keeps of them."""
 
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import copy
 from itertools import count, zip_longest
 from typing import Any, NamedTuple
@@ -10,29 +9,15 @@ import hypothesis
 import numpy as np
 
 from xopt import backends
-from xopt.conformance.bounded import FORMATS, Format
-from xopt.conformance.candidate import BFloat16OnNumPy, Candidate, Shapes, split
-from xopt.conformance.census import look_at, saw
-from xopt.conformance.generate import COMPILED, HELD, SHAPES, Part, Trajectory, rounded, settings, trajectories
-from xopt.conformance.golden import GOLDENS, Golden
-from xopt.conformance.reference import Columns, Comparison, Reference
-from xopt.conformance.results import BINS, Cell
+from xopt.conformance.arithmetic.formats import FORMATS, Format, rounded
+from xopt.conformance.compare.candidate import BFloat16OnNumPy, Candidate, Shapes, split
+from xopt.conformance.compare.reference import Columns, Comparison, Reference
+from xopt.conformance.golden import Golden
+from xopt.conformance.inputs.census import look_at, saw
+from xopt.conformance.inputs.trajectories import COMPILED, HELD, Part, Trajectory
+from xopt.conformance.results import BINS, Cell, brief
 from xopt.rule import Rule
-from xopt.rules import RULES
 
-SETTINGS = hypothesis.settings(
-    database=None,
-    deadline=None,
-    report_multiple_bugs=False,
-    print_blob=False,
-    verbosity=hypothesis.Verbosity.quiet,
-    suppress_health_check=list(hypothesis.HealthCheck),
-    phases=(hypothesis.Phase.generate, hypothesis.Phase.target, hypothesis.Phase.shrink),
-)
-
-
-CLIMBS = 200
-"""Examples from which on half of them climb to larger errors, which varies numbers alone; fewer are better spent on variety."""
 LATE = (1, 255, 4096, 65536, 2**31)
 """Steps after which examples that begin are counted: bias corrections and counts are to be right late, too."""
 
@@ -364,11 +349,6 @@ def raised(error: BaseException, shapes: Shapes, pieces: Sequence[Piece] = ()) -
     }
 
 
-def brief(error: BaseException) -> str:
-    """An exception in one line."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]
-
-
 def _element(piece: Piece, at: int, t: int) -> dict[str, Any]:
     """What makes one element of a piece come about again."""
     case = piece.case
@@ -417,69 +397,3 @@ def _place(at: int, shapes: Shapes) -> tuple[str, list[int]]:
             return name, [int(i) for i in np.unravel_index(at, shape)]
         at -= size
     return "", []
-
-
-def check_rule(
-    rule_name: str,
-    dtype: str,
-    targets: Sequence[tuple[str, str, str]],
-    formats: Mapping[Any, Format],
-    examples: int,
-    pool: int,
-    seed: int,
-    rules: Mapping[str, Rule[Any, Any]] = RULES,
-    goldens: Mapping[str, Golden] = GOLDENS,
-    shrink: bool = True,
-) -> list[Cell]:
-    """Checks one rule in one dtype on each target (backend, device, mode), with so many examples drawn by Hypothesis.
-
-    ``formats`` maps (backend, device, dtype of the arithmetic, mode) to the format that the probes measured. ``rules`` and
-    ``goldens`` may hold others than xopt's own. Without ``shrink`` the first wrong input is reported, not the smallest.
-    """
-    rule = rules[rule_name]
-    arithmetic = "float64" if dtype == "float64" else "float32"
-    cells, subjects = [], []
-    for name, device, mode in targets:
-        cell = Cell(rule_name, name, device, dtype, mode)
-        try:
-            subject = Subject(rule, backends.get(name, device), dtype, mode, SHAPES, formats[name, device, arithmetic, mode])
-        except Exception as error:  # noqa: BLE001 - there is no step to check
-            cell.wrong = raised(error, SHAPES)
-        else:
-            cell = subject.cell
-            subjects.append(subject)
-        cells.append(cell)
-    drawn = settings(rule, seed, pool, arithmetic)
-    left_out = [] if shrink else [hypothesis.Phase.shrink]
-    if examples < CLIMBS:
-        left_out.append(hypothesis.Phase.target)
-    phases = [phase for phase in SETTINGS.phases if phase not in left_out]
-    explore = hypothesis.settings(SETTINGS, max_examples=examples, phases=phases)
-    inputs = trajectories(rule, drawn, dtype, longest=6)
-    while subjects:
-        check = Check(rule, goldens[rule_name], dtype, subjects, SHAPES)
-        run = hypothesis.given(inputs)(check.run)
-        run = hypothesis.seed(zlib.crc32(f"{seed} {rule_name} {dtype}".encode()))(run)
-        try:
-            explore(run)()
-        except Exception as error:  # noqa: BLE001 - one check that fails must not lose the others
-            wrong = _wrong(error, check)
-            if wrong is None:  # it is not a subject that failed, but what they are all held against
-                for subject in subjects:
-                    subject.cell.wrong = raised(error, SHAPES)
-                break
-            wrong.cell.wrong = wrong.details  # the other cells go on without this one
-            subjects = [subject for subject in subjects if subject.cell is not wrong.cell]
-            for subject in subjects:
-                subject.cell.reset()
-        else:
-            break
-    return cells
-
-
-def _wrong(error: Exception, check: Check) -> WrongError | None:
-    """What was found: where Hypothesis does not see it again, and says so in errors of its own, what was found first."""
-    if isinstance(error, WrongError) or check.found is None:
-        return error if isinstance(error, WrongError) else None
-    check.found.details["again"] = check.found.details["again"] or "the same input gives what is right"
-    return check.found

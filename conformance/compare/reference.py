@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xopt.conformance.bounded import HOST, Bounded, BoundedArithmetic, Format, Signs, exact, inflate
+from xopt.conformance.arithmetic.bounded import Bounded, BoundedArithmetic, Signs, exact, inflate
+from xopt.conformance.arithmetic.formats import HOST, Format
+from xopt.conformance.arithmetic.numbers import multiprecision
 from xopt.conformance.golden import GOLDENS, Golden, lift
-from xopt.conformance.numbers import multiprecision
 from xopt.rule import Rule
 
 Columns = tuple[Any, ...]

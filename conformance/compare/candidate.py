@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from xopt.backends import Backend, fuse
-from xopt.conformance.generate import Part, rounded
-from xopt.conformance.reference import Columns
+from xopt.conformance.arithmetic.formats import rounded
+from xopt.conformance.compare.reference import Columns
+from xopt.conformance.inputs.trajectories import Part
 from xopt.rule import Rule
 
 Shapes = dict[str, tuple[int, ...]]

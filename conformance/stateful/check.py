@@ -1,0 +1,87 @@
+"""The check of programs: any order of operations on one rule in one dtype, from each backend."""
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import hypothesis
+import numpy as np
+from hypothesis import stateful
+
+from xopt import backends
+from xopt.backends import Backend
+from xopt.conformance.arithmetic.formats import FORMATS, Format
+from xopt.conformance.golden import GOLDENS, Golden
+from xopt.conformance.inputs.explore import SETTINGS
+from xopt.conformance.results import LawResult, brief
+from xopt.conformance.stateful.machine import MACHINE, Machine, Setup
+from xopt.conformance.stateful.tracked import arithmetic_of
+from xopt.rule import Rule
+from xopt.rules import RULES
+
+OPERATIONS = 12
+"""Of one program, at most."""
+
+
+def check_machine(
+    rule_name: str,
+    dtype: str,
+    targets: Sequence[tuple[str, str, str]],
+    formats: Mapping[Any, Format],
+    examples: int,
+    seed: int,
+    rules: Mapping[str, Rule[Any, Any]] = RULES,
+    goldens: Mapping[str, Golden] = GOLDENS,
+    shrink: bool = True,
+) -> list[LawResult]:
+    """Runs so many programs of one rule in one dtype on each target (backend, device, mode).
+
+    They begin on the target and may move to NumPy and back; from NumPy to array_api_strict. ``formats`` maps (backend, device,
+    dtype of the arithmetic, mode) to the format that the probes measured. ``rules`` and ``goldens`` may hold others than xopt's
+    own. Without ``shrink`` the first program that breaks the law is reported, not the shortest.
+
+    A backend with a primitive that is not correctly rounded may give one number other bits at another place of an array (the
+    rest of a vector, say, that its vector instructions do not fill). There each step still is within its bound of the golden,
+    and the numbers that differ are counted.
+    """
+    results = []
+    for name, device, mode in targets:
+        result = LawResult(MACHINE, rule_name, name, device, dtype, mode)
+        results.append(result)
+        backend = backends.get(name, device)
+        if mode == "fused":
+            result.reason = "the programs move between backends step by step, and step eagerly"
+        elif mode != "eager":
+            result.reason = "splitting and merging leaves would compile anew at each step"
+        elif dtype not in backend.dtypes():
+            result.reason = f"{name} has no {dtype}"
+        else:
+            places = [(backend, formats[name, device, arithmetic_of(dtype), mode]), *_others(backend, dtype)]
+            setup = Setup(rules[rule_name], goldens[rule_name], places, seed, result)
+            with backend.session(), np.errstate(all="ignore"):
+                _explore(setup, examples, seed, shrink)
+    return results
+
+
+def _others(backend: Backend, dtype: str) -> Iterator[tuple[Backend, Format]]:
+    """The place that programs may move to, if it is there and has the dtype."""
+    name = "array_api_strict" if backend.name == "numpy" else "numpy"
+    if backends.available([name])[name].reason is None and dtype in (other := backends.get(name)).dtypes():
+        yield other, FORMATS[arithmetic_of(dtype)]
+
+
+def _explore(setup: Setup, examples: int, seed: int, shrink: bool) -> None:
+    def program() -> Any:
+        return Machine(setup)
+
+    result = setup.result
+    hypothesis.seed(zlib.crc32(f"{seed} {result.rule} {result.dtype} {result.backend} {MACHINE}".encode()))(program)
+    phases = [phase for phase in SETTINGS.phases if shrink or phase is not hypothesis.Phase.shrink]
+    explore = hypothesis.settings(SETTINGS, max_examples=examples, phases=phases, stateful_step_count=OPERATIONS)
+    try:
+        stateful.run_state_machine_as_test(program, settings=explore)  # type: ignore[arg-type]  # a function will do
+    except Exception as error:  # noqa: BLE001 - one check that fails must not lose the others
+        if result.broken is None:  # it is not a program that failed
+            result.broken = {"program": "", "reason": brief(error)}
+        elif isinstance(error, hypothesis.errors.Flaky):
+            result.broken["again"] = "it holds when the same program is run again: it is not reproducible"
