@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import hypothesis
@@ -21,7 +20,7 @@ import optree
 from xopt.conformance import __main__ as command
 from xopt.conformance import ledger, suite
 from xopt.conformance.arithmetic.bounded import Bounded, Namespace, Signs, exact
-from xopt.conformance.arithmetic.formats import FORMATS, HOST, rounded
+from xopt.conformance.arithmetic.formats import FLOAT_FORMATS, HOST, arithmetic_of, round_to
 from xopt.conformance.compare import comparison as compared_by
 from xopt.conformance.compare.candidate import Candidate, Shapes, split
 from xopt.conformance.compare.check import check_rule
@@ -41,6 +40,7 @@ from xopt.conformance.report.report import Report
 from xopt.conformance.report.text import symbol, tally
 from xopt.conformance.results import BROKEN, HELD, IDENTICAL, NOT_RUN, SUBNORMALS, WITHIN, WRONG, Cell, LawResult
 from xopt.conformance.stateful import check_machine
+from xopt.conformance.target import Effort, Implementations, Target
 from xopt.conformance.training import Replay, data, replay_rule
 from xopt.rule import Rule
 from xopt.rules import RULES
@@ -51,8 +51,7 @@ TOO_FAR = (1.05, 2.0, 3.9, 90.0)
 """And those that it may not."""
 
 PLACES = ("numpy", "array_api_strict")
-FORMATS_HERE = {(name, "cpu", dtype, "eager"): FORMATS[dtype] for name in PLACES for dtype in ("float32", "float64")}
-TARGETS = [(name, "cpu", "eager") for name in PLACES]
+TARGETS = [Target(name, "cpu", "eager") for name in PLACES]
 
 
 class SelfCheckError(AssertionError):
@@ -109,8 +108,8 @@ class Off(Changed):
     """Which numbers are."""
 
     def changed(self, states: list[Columns], grads: list[Any], hyper: dict[str, Any], taken: int) -> list[Columns]:
-        compute = FORMATS["float64" if self.dtype == "float64" else "float32"]
-        known = Reference(self.rule, hyper, compute, FORMATS[self.dtype], False)
+        compute = FLOAT_FORMATS[arithmetic_of(self.dtype)]
+        known = Reference(self.rule, hyper, compute, FLOAT_FORMATS[self.dtype], False)
         known.restart(states[-2])
         comparison = known.step(grads[-1], taken + len(grads), states[-1])[0]
         params, truth = np.array(states[-1][0]), known.truth[0]
@@ -137,8 +136,8 @@ def off(bounds: float, moved: slice = slice(None)) -> AbstractContextManager[Non
     return standing_in(type("Off", (Off,), {"bounds": bounds, "moved": moved}))
 
 
-def compared(rule: str = "sgd", dtype: str = "float32", examples: int = 3, **options: Any) -> list[Cell]:
-    return check_rule(rule, dtype, TARGETS, FORMATS_HERE, examples, 4, 0, **{"shrink": False} | options)
+def compared(rule: str = "sgd", dtype: str = "float32", examples: int = 3, **planted: Any) -> list[Cell]:
+    return check_rule(rule, dtype, TARGETS, Effort(examples, pool=4, shrink=False), Implementations(**planted))
 
 
 def changed(name: str, change: Callable[[Any], Any]) -> dict[str, Rule[Any, Any]]:
@@ -160,7 +159,7 @@ def stepping(change: Callable[[Any, Any, Any], Any]) -> dict[str, Rule[Any, Any]
 
 
 def programs(rules: Any, examples: int = 15, name: str = "adamw") -> LawResult:
-    (result,) = check_machine(name, "float32", TARGETS[:1], FORMATS_HERE, examples, 0, rules, shrink=False)
+    (result,) = check_machine(name, "float32", TARGETS[:1], Effort(examples, shrink=False), Implementations(rules))
     return result
 
 
@@ -176,7 +175,7 @@ def the_bound_is_the_one_worked_out_by_hand() -> None:
         total = product + unit * (1.5 + product)
         step = 0.25 * total + unit * (0.375 + 0.25 * total)
         by_hand = step + unit * (0.625 + step)
-        known = Reference(RULES["sgd"], {"lr": 0.25, "weight_decay": 0.5}, FORMATS[name], FORMATS[name], False)
+        known = Reference(RULES["sgd"], {"lr": 0.25, "weight_decay": 0.5}, FLOAT_FORMATS[name], FLOAT_FORMATS[name], False)
         known.restart((np.ones(1),))
         (comparison,) = known.step(np.ones(1), 1, (np.full(1, 0.625),))
         must(np.allclose(comparison.bound, by_hand, rtol=1e-6, atol=0), f"the bound is {comparison.bound}, not {by_hand}")
@@ -185,7 +184,7 @@ def the_bound_is_the_one_worked_out_by_hand() -> None:
 
 @check
 def operations_carry_one_rounding_each() -> None:
-    one, other = (Bounded(np.asarray(x), np.asarray(e), FORMATS["float32"]) for x, e in ((3.0, 0.25), (4.0, 0.5)))
+    one, other = (Bounded(np.asarray(x), np.asarray(e), FLOAT_FORMATS["float32"]) for x, e in ((3.0, 0.25), (4.0, 0.5)))
     unit = 2.0**-24
     expected = {
         "+": (one + other, 0.75, 7.0),
@@ -199,10 +198,10 @@ def operations_carry_one_rounding_each() -> None:
     for what, (result, error, value) in expected.items():
         rounding = 0.0 if what == "max" else unit * (value + error)
         must(np.allclose(result.error, error + rounding, rtol=1e-6, atol=0), f"the error of {what} is {result.error}")
-    narrow = Bounded(np.asarray(1.0), np.asarray(0.0), FORMATS["float32"]).stored(FORMATS["float16"])
-    must(narrow.error == 2.0**-11 + FORMATS["float16"].smallest, "a stored number has another error")
-    must(replace(FORMATS["float32"], ulps={"sqrt": 1.5}).rounding("sqrt") == 3 * unit, "a measured error is another one")
-    must(exact(2.0**-140, replace(FORMATS["float32"], flushes=True)).error == 2.0**-140, "what is flushed has no error")
+    narrow = Bounded(np.asarray(1.0), np.asarray(0.0), FLOAT_FORMATS["float32"]).stored(FLOAT_FORMATS["float16"])
+    must(narrow.error == 2.0**-11 + FLOAT_FORMATS["float16"].smallest, "a stored number has another error")
+    must(replace(FLOAT_FORMATS["float32"], ulps={"sqrt": 1.5}).rounding("sqrt") == 3 * unit, "a measured error is another one")
+    must(exact(2.0**-140, replace(FLOAT_FORMATS["float32"], flushes=True)).error == 2.0**-140, "what is flushed has no error")
 
 
 @check
@@ -233,7 +232,7 @@ class Turned(Changed):
 @check
 def what_is_right_has_the_verdict_of_what_is_right() -> None:
     for dtype in ("float32", "float64", "float16"):
-        cell = check_rule("adamw", dtype, TARGETS[:1], FORMATS_HERE, 8, 4, 0, shrink=False)[0]
+        cell = check_rule("adamw", dtype, TARGETS[:1], Effort(8, pool=4, shrink=False))[0]
         must(cell.verdict == IDENTICAL, f"what is right is {cell.verdict} in {dtype}: {cell.wrong}")
         must(0.3 < cell.ratio <= 1, f"the largest error/bound in {dtype} is {cell.ratio}")
         must(cell.examples == 8 and cell.trajectories == 8 * ROWS, "examples are lost")
@@ -283,7 +282,7 @@ def each_step_and_the_whole_are_compared() -> None:
     case = Trajectory(0, {}, np.ones(3), grads, [np.False_] * 3)
     shapes: Shapes = {"all": (3,)}
     judge = compared_by.Check(rule, GOLDENS["momentum"], "float64", [], shapes)
-    results = judge._compare(case, FORMATS["float64"], False, columns)
+    results = judge._compare(case, FLOAT_FORMATS["float64"], False, columns)
     must([len(local) for local, _ in results] == [2, 2, 2], "columns are left out")
     must([len(whole) for _, whole in results] == [2, 2, 2], "columns of the trajectory are left out")
     bounds = [[float(np.max(c.bound)) for c in (local[0], whole[0])] for local, whole in results]
@@ -292,13 +291,13 @@ def each_step_and_the_whole_are_compared() -> None:
         for at in (0, 1):
             wrong = list(columns)
             wrong[t + 1] = tuple(c + 1e-3 if i == at else c for i, c in enumerate(wrong[t + 1]))
-            place = compared_by.Summary(judge._compare(case, FORMATS["float64"], False, wrong)).wrong
+            place = compared_by.Summary(judge._compare(case, FLOAT_FORMATS["float64"], False, wrong)).wrong
             must(place is not None and place.step == t + 1, f"column {at} of step {t + 1} is not compared: {place}")
 
 
 @check
 def what_is_no_number_is_wrong() -> None:
-    known = Reference(RULES["sgd"], {}, FORMATS["float32"], FORMATS["float32"], False)
+    known = Reference(RULES["sgd"], {}, FLOAT_FORMATS["float32"], FLOAT_FORMATS["float32"], False)
     for after, ratio in ((np.nan, np.inf), (np.inf, np.inf), (-np.inf, np.inf)):
         known.restart((np.ones(1),))
         (comparison,) = known.step(np.ones(1), 1, (np.full(1, after),))
@@ -308,16 +307,16 @@ def what_is_no_number_is_wrong() -> None:
     known.restart((np.full(1, np.nan),))
     (comparison,) = known.step(np.ones(1), 1, (np.full(1, np.nan),))
     must(comparison.ratio[0] == 0, "NaN for NaN is wrong")
-    known = Reference(RULES["sgd"], {"lr": 1.0}, FORMATS["float32"], FORMATS["float32"], False)
+    known = Reference(RULES["sgd"], {"lr": 1.0}, FLOAT_FORMATS["float32"], FLOAT_FORMATS["float32"], False)
     known.restart((np.full(1, 3.0e38),))
     (comparison,) = known.step(np.full(1, -3.0e38), 1, (np.full(1, np.inf),))
     must(not comparison.ratio[0] > 1, "infinity beyond the range is wrong")
-    known = Reference(RULES["sgd"], {"lr": 1.0}, FORMATS["float32"], FORMATS["float16"], False)
+    known = Reference(RULES["sgd"], {"lr": 1.0}, FLOAT_FORMATS["float32"], FLOAT_FORMATS["float16"], False)
     known.restart((np.full(1, 6.0e4),))
     (comparison,) = known.step(np.full(1, -6.0e4), 1, (np.full(1, -np.inf),))
     must(comparison.ratio[0] > 1, "infinity on the other side is right")
     huge = {"lr": 2.0**32, "beta2": 0.0, "nu1": 2.0**32, "nu2": 0.0}  # the gradient is what is left of two that cancel
-    known = Reference(RULES["qhadam"], huge, FORMATS["float32"], FORMATS["float16"], False)
+    known = Reference(RULES["qhadam"], huge, FLOAT_FORMATS["float32"], FLOAT_FORMATS["float16"], False)
     for after in (np.inf, -np.inf):
         known.restart((np.zeros(1), np.zeros(1), None))
         comparison = known.step(np.full(1, 2.0**-13), 1, (np.full(1, after), np.full(1, 2.0**-13 * 0.005), None))[0]
@@ -331,11 +330,11 @@ def bits_are_compared_everywhere() -> None:
     other = (np.asarray([2.0, 1.0, -0.0, -np.inf]), None, 0.25, (np.ones(2), np.asarray([0.0, 1e-300])))
     masks = [np.asarray(mask).tolist() for mask in compared_by._differ(one, other)]
     must(masks == [[True, True, False, True], True, [False, False], [False, True]], f"other bits are {masks}")
-    formats = FORMATS_HERE | {(PLACES[1], "cpu", "float32", "eager"): replace(FORMATS["float32"], flushes=True)}
+    flushing = replace(TARGETS[1], formats={"float32": replace(FLOAT_FORMATS["float32"], flushes=True)})
     with standing_in(Flushing):
-        touched = check_rule("adam", "float32", TARGETS, formats, 12, 8, 0, shrink=False)[1]
+        touched = check_rule("adam", "float32", [TARGETS[0], flushing], Effort(12, pool=8, shrink=False))[1]
     must(touched.verdict == SUBNORMALS and touched.differ == 0, f"a flushed subnormal is {touched.verdict}")
-    single = FORMATS["float32"]
+    single = FLOAT_FORMATS["float32"]
     quotient = exact(np.asarray([1.0, 2.0**-10]), single) / (exact(single.largest, single) * exact(1.0 + single.unit, single))
     must(not np.isfinite(quotient.error).any(), "the divisor is not beyond the range")
     must(quotient.touched.tolist() == [True, True], "a number without a bound cannot be subnormal")
@@ -361,7 +360,7 @@ def truth_is_the_goldens() -> None:
         [cell.verdict for cell in compared(goldens={"sgd": other}, examples=12)] == [WRONG] * 2,
         "the golden's defaults are not asked",
     )
-    known = Reference(RULES["sgd"], {}, FORMATS["float64"], FORMATS["float64"], False)
+    known = Reference(RULES["sgd"], {}, FLOAT_FORMATS["float64"], FLOAT_FORMATS["float64"], False)
     known.restart((np.full(1, 0.1),))
     known.step(np.full(1, 0.3), 1, (np.full(1, 0.1),))
     must(known.truth[0].dtype == object, "the truth of float64 is no finer than float64")
@@ -388,7 +387,7 @@ class Raising(Changed):
 
 def law_of(function: Callable[[Lab, Case], None], *, examples: int = 2) -> LawResult:
     law = Law("planted", Kind.BOUND, "It is planted.", "here", function, (), ("sgd",))
-    return law_check.check_laws([law], "sgd", "float32", TARGETS[:1], FORMATS_HERE, examples, 0, shrink=False)[0]
+    return law_check.check_laws([law], "sgd", "float32", TARGETS[:1], Effort(examples, shrink=False))[0]
 
 
 def _apart(bounds: float) -> tuple[Bounded, Bounded]:
@@ -549,14 +548,14 @@ def the_machine_sees_what_only_an_odd_order_shows() -> None:
 @check
 def a_replay_compares_and_may_be_wrong() -> None:
     steps = 3
-    right, other = replay_rule("sgd", TARGETS, FORMATS_HERE, steps)
+    right, other = replay_rule("sgd", TARGETS, steps)
     size = len(data.start())
     for found in (right, other):
         must(found.verdict == IDENTICAL, f"what is right is {found.verdict}")
         must(found.replayed["elements"] == steps * size, f"{found.replayed['elements']} numbers of {steps * size}")
         must(len(found.losses) == len(found.distances) == steps, "nothing is trained")
     with off(2.0):
-        numpy, strict = replay_rule("sgd", TARGETS, FORMATS_HERE, steps)
+        numpy, strict = replay_rule("sgd", TARGETS, steps)
     must((numpy.verdict, strict.verdict) == (IDENTICAL, WRONG), f"2 bounds in a replay are {strict.verdict}")
 
 
@@ -592,7 +591,7 @@ def _draw(name: str) -> None:
 def programs_do_what_they_can() -> None:
     counts: Counter[str] = Counter()
     for name in ("aggmo", "ademamix", "qhadam"):
-        _, seen = counted(partial(check_machine, shrink=False), name, "float32", TARGETS[:1], FORMATS_HERE, 8, 0)
+        _, seen = counted(check_machine, name, "float32", TARGETS[:1], Effort(8, shrink=False))
         counts += seen
     _reach(counts, "programs")
 
@@ -610,7 +609,7 @@ def _reach(counts: Counter[str], check: str, besides: str = "") -> None:
 @check
 def generated_numbers_are_of_all_kinds() -> None:
     words = np.random.default_rng(0).integers(0, 2**32, 4000, dtype=np.uint32)
-    for dtype in FORMATS:
+    for dtype in FLOAT_FORMATS:
         values = decode(words, dtype, EXPONENTS[dtype])
         sizes = np.log2(np.abs(values[values != 0]))
         low, high = EXPONENTS[dtype]
@@ -618,9 +617,9 @@ def generated_numbers_are_of_all_kinds() -> None:
         must(0.3 < np.mean(values > 0) < 0.6, "signs are not drawn alike")
         must(sizes.min() < low + 1 and sizes.max() > high - 1, f"exponents in {dtype} are {sizes.min()} ... {sizes.max()}")
         must(len(np.unique(np.abs(values))) > 500, "numbers have few digits")
-        must((rounded(values, dtype) == values).all(), f"numbers are none of {dtype}")
+        must((round_to(values, dtype) == values).all(), f"numbers are none of {dtype}")
     halfway = np.asarray([1 + 2.0**-11, 1 + 3 * 2.0**-11])
-    must((rounded(halfway, "float16") == [1.0, 1 + 2.0**-9]).all(), "ties do not go to even")
+    must((round_to(halfway, "float16") == [1.0, 1 + 2.0**-9]).all(), "ties do not go to even")
 
 
 # What fails a run.
@@ -756,9 +755,9 @@ def a_floor_fails_what_is_below_it() -> None:
 
 @check
 def formats_are_those_of_ieee() -> None:
-    must(FORMATS["float32"].unit == 2.0**-24 and FORMATS["float64"].unit == 2.0**-53, "a format has another unit")
-    must(FORMATS["float16"].largest == 65504 and FORMATS["bfloat16"].unit == 2.0**-8, "a narrow format is another one")
-    must(FORMATS["float32"].smallest == 2.0**-149, "the smallest number is another one")
+    must(FLOAT_FORMATS["float32"].unit == 2.0**-24 and FLOAT_FORMATS["float64"].unit == 2.0**-53, "a format has another unit")
+    must(FLOAT_FORMATS["float16"].largest == 65504 and FLOAT_FORMATS["bfloat16"].unit == 2.0**-8, "a narrow format is another one")
+    must(FLOAT_FORMATS["float32"].smallest == 2.0**-149, "the smallest number is another one")
 
 
 def run(names: Sequence[str] | None = None) -> None:

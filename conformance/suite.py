@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 from xopt import backends
 from xopt.backends._torch import INTERPRETED
 from xopt.conformance import ledger
-from xopt.conformance.arithmetic.measured import formats_of
+from xopt.conformance.arithmetic.formats import arithmetic_of
 from xopt.conformance.arithmetic.probes import Probes, probe
 from xopt.conformance.compare.check import check_rule
 from xopt.conformance.digests.check import check_digest
@@ -28,6 +29,7 @@ from xopt.conformance.report.report import BackendReport, Report, Result
 from xopt.conformance.results import DTYPES, MODES, WITHIN, Cell, LawResult, brief
 from xopt.conformance.stateful.check import check_machine
 from xopt.conformance.structures import check_structures
+from xopt.conformance.target import Effort
 from xopt.conformance.training import Replay, replay_rule
 from xopt.conformance.workers import as_completed, pool_of, workers
 from xopt.rules import RULES
@@ -242,43 +244,37 @@ def _plan(
     """The cells that cannot run, with the reason, and the tasks for those that can."""
     cells: list[Cell] = []
     tasks: list[Task] = []
-    formats = formats_of(found)
+    possible = [(b, mode, b.target(mode)) for b in found if b.reason is None for mode in MODES]
     for rule in rules:
         for dtype in dtypes:
-            targets = []
+            targets = [target for b, mode, target in possible if not _why_not(b, dtype, mode, plan)]
             for backend in found:
                 for mode in MODES:
                     reason = _why_not(backend, dtype, mode, plan)
-                    if reason is None:
-                        targets.append((backend.name, backend.device, mode))
-                    else:
+                    if reason is not None:
                         cells.append(Cell(rule, backend.name, backend.device, dtype, mode, reason))
+            on_numpy = [target for target in targets if target.backend == "numpy"]
             if targets:
-                where = rule, dtype, targets, formats
-                tasks += [
-                    Task(rule, dtype, check_rule, (*where, plan.cells(dtype), plan.pool, seed)),
-                    Task(rule, f"{dtype} laws", check_laws, (*where, plan.law_examples(dtype), seed)),
-                    Task(rule, f"{dtype} operations", check_machine, (*where, plan.operations, seed)),
-                ]
+                where = rule, dtype, targets
                 turn = (list(RULES).index(rule) + seed) % TURNS == 0 and dtype == "float32"
-                played = plan.situations, seed, None, plan.compiled * turn
-                places, ways = targets, list[Any]()
+                play = partial(check_structures, compiled=plan.compiled * turn)
+                places = targets
                 if "fused" not in plan.modes:  # blocks alone compile nothing
-                    places = [*targets, *(("numpy", device, "fused") for name, device, _ in targets if name == "numpy")]
-                    ways = [("blocks",)]
-                tasks.append(Task(rule, f"{dtype} structures", check_structures, (rule, dtype, places, formats, *played, *ways)))
-            if ("numpy", "cpu", "eager") in targets:
+                    play = partial(play, compilers=("blocks",))
+                    places = [*targets, *(b.target("fused") for b in found if b.name == "numpy" and on_numpy)]
+                tasks += [
+                    Task(rule, dtype, check_rule, (*where, Effort(plan.cells(dtype), seed, plan.pool))),
+                    Task(rule, f"{dtype} laws", check_laws, (*where, Effort(plan.law_examples(dtype), seed))),
+                    Task(rule, f"{dtype} operations", check_machine, (*where, Effort(plan.operations, seed))),
+                    Task(rule, f"{dtype} structures", play, (rule, dtype, places, Effort(plan.situations, seed))),
+                ]
+            if any(target.mode == "eager" for target in on_numpy):
                 tasks.append(Task(rule, f"{dtype} digest", check_digest, (rule, dtype)))
         if "float64" in dtypes and any(b.name == "numpy" and b.reason is None for b in found):
             tasks.append(Task(rule, "papers", check_papers, (rule,)))
-        targets = [
-            (b.name, b.device, mode)
-            for b in found
-            for mode in MODES
-            if "float32" in dtypes and not _why_not(b, "float32", mode, plan)
-        ]
+        targets = [target for b, mode, target in possible if "float32" in dtypes and not _why_not(b, "float32", mode, plan)]
         if targets:
-            tasks.append(Task(rule, "digits", replay_rule, (rule, targets, formats, plan.training)))
+            tasks.append(Task(rule, "digits", replay_rule, (rule, targets, plan.training)))
     return cells, tasks
 
 
@@ -304,6 +300,5 @@ def _explain(result: Cell | Replay, found: list[BackendReport]) -> None:
         return
     backend = next(b for b in found if (b.name, b.device) == (result.backend, result.device))
     probes = Probes.from_dict(backend.probes)
-    arithmetic = "float64" if result.dtype == "float64" else "float32"
     uses_sqrt = any(operation.name == "sqrt" for operation in RULES[result.rule].program.operations)
-    result.explanation += probes.explain(arithmetic, result.mode != "eager", uses_sqrt)
+    result.explanation += probes.explain(arithmetic_of(result.dtype), result.mode != "eager", uses_sqrt)

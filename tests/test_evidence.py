@@ -22,8 +22,7 @@ from xopt.backends._jax import JAXBackend
 from xopt.backends._torch import TorchBackend
 from xopt.conformance import suite
 from xopt.conformance.arithmetic.bounded import Bounded, exact
-from xopt.conformance.arithmetic.formats import FORMATS
-from xopt.conformance.arithmetic.measured import formats_of
+from xopt.conformance.arithmetic.formats import FLOAT_FORMATS, arithmetic_of
 from xopt.conformance.compare.candidate import Candidate
 from xopt.conformance.compare.check import check_rule
 from xopt.conformance.digests.runs import SHAPES, hashed, inputs, other_setting, runs
@@ -31,6 +30,7 @@ from xopt.conformance.evidence import examination, measurement, sources, view, w
 from xopt.conformance.evidence.record import body_hash
 from xopt.conformance.faults.planting import updating
 from xopt.conformance.results import IDENTICAL, WITHIN, WRONG, Cell, LawResult
+from xopt.conformance.target import Effort
 from xopt.conformance.training import replay_rule
 from xopt.rules import RULES
 
@@ -236,7 +236,7 @@ def parts(column):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_no_number_on_the_way_is_subnormal_infinite_or_nan(rule, dtype):
     """Each operation marks what may be below twice the smallest normal number, and what may overflow has an infinite error."""
-    compute, grads = FORMATS["float64" if dtype == "float64" else "float32"], inputs(dtype)[1]
+    compute, grads = FLOAT_FORMATS[arithmetic_of(dtype)], inputs(dtype)[1]
     for hyper, states in runs(measurement._on_numpy(rule.name, dtype), dtype):
         for t, grad in enumerate(grads, start=1):
             before = states[t - 1]
@@ -244,7 +244,9 @@ def test_no_number_on_the_way_is_subnormal_infinite_or_nan(rule, dtype):
             c = rule.coefficients(t, *carried, **rule.defaults | hyper)
             new = rule.update(*on_bounds(before, compute), exact(grad, compute), c)
             numbers = [
-                x for x in parts((exact(grad, FORMATS[dtype]), new[0].stored(FORMATS[dtype]), *new)) if isinstance(x, Bounded)
+                x
+                for x in parts((exact(grad, FLOAT_FORMATS[dtype]), new[0].stored(FLOAT_FORMATS[dtype]), *new))
+                if isinstance(x, Bounded)
             ]
             assert len(numbers) >= 3 or rule.name == "sgd"
             for x in numbers:
@@ -318,9 +320,9 @@ def test_a_digest_sees_the_last_bit_of_one_number_and_not_the_sign_of_a_zero():
 def report():
     """What a run finds of two rules on array-api-strict."""
     found = suite._probe("array_api_strict", "cpu", False)
-    targets, formats = [("array_api_strict", "cpu", "eager")], formats_of([found])
-    cells = [c for r in ("sgd", "adamw") for d in ("float32", "float64") for c in check_rule(r, d, targets, formats, 3, 2, 0)]
-    replays = [replay for r in ("sgd", "adamw") for replay in replay_rule(r, targets, formats, 3)]
+    targets, effort = [found.target("eager")], Effort(3, pool=2)
+    cells = [c for r in ("sgd", "adamw") for d in ("float32", "float64") for c in check_rule(r, d, targets, effort)]
+    replays = [replay for r in ("sgd", "adamw") for replay in replay_rule(r, targets, 3)]
     about = {"xopt": "0", "seed": 0, "seconds": 1.0}
     return types.SimpleNamespace(about=about, backends=[found], cells=cells, replays=replays)
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import xopt
-from xopt.conformance.arithmetic.formats import FORMATS
 from xopt.conformance.compare.check import check_rule
 from xopt.conformance.faults.catalogue import FAULTS
 from xopt.conformance.faults.fault import Edit, Fault
@@ -19,6 +18,7 @@ from xopt.conformance.faults.refusals import outcome, refusals
 from xopt.conformance.faults.styles import STYLES, caught, comparable, comparison_table
 from xopt.conformance.golden import GOLDENS
 from xopt.conformance.results import IDENTICAL, WRONG
+from xopt.conformance.target import Effort, Implementations, Target
 from xopt.rule import Rule
 
 BY_NAME = {fault.name: fault for fault in FAULTS}
@@ -70,12 +70,11 @@ WITHOUT = [name for name in xopt.RULES if name not in {fault.rule for fault in F
     [(name, one) for name in (*WITHOUT, "lion") for one in xopt.RULES[name].coefficients(1)._fields],
 )
 def test_a_wrong_coefficient_is_seen_of_every_rule(name: str, coefficient: str) -> None:
-    rules = xopt.RULES | {name: off(xopt.RULES[name], coefficient)}
-    formats = {("numpy", "cpu", "float32", "eager"): FORMATS["float32"]}
-    targets = [("numpy", "cpu", "eager")]
-    (cell,) = check_rule(name, "float32", targets, formats, EXAMPLES, POOL, 0, rules, shrink=False)
+    faulty = Implementations(xopt.RULES | {name: off(xopt.RULES[name], coefficient)})
+    targets, effort = [Target("numpy", "cpu", "eager")], Effort(EXAMPLES, pool=POOL, shrink=False)
+    (cell,) = check_rule(name, "float32", targets, effort, faulty)
     assert cell.verdict == WRONG
-    (right,) = check_rule(name, "float32", targets, formats, EXAMPLES, POOL, 0, shrink=False)
+    (right,) = check_rule(name, "float32", targets, effort)
     assert right.verdict == IDENTICAL
 
 

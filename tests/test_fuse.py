@@ -18,9 +18,9 @@ from xopt.backends import BACKENDS, _numpy, fuse, get, numba_kernels
 from xopt.backends import threads as sharing
 from xopt.backends.blocks import blocks_of
 from xopt.backends.host import HostFuser
-from xopt.conformance.arithmetic.formats import FORMATS
 from xopt.conformance.compare.check import check_rule
 from xopt.conformance.results import IDENTICAL
+from xopt.conformance.target import Effort, Target
 
 COMPILERS = ["numba", "blocks"]
 NUMPY = LIBRARIES["numpy"]
@@ -97,9 +97,7 @@ def test_blocks_in_the_conformance_suite(name: str, dtype: str, monkeypatch: pyt
     """What runs there where numba is missing: as numba's kernels, which have a column of their own."""
     monkeypatch.setattr(_numpy, "numba_or_reason", lambda: "numba is hidden")
     monkeypatch.setattr(_numpy, "say_once", lambda _: None)
-    arithmetic = "float64" if dtype == "float64" else "float32"
-    target = "numpy", "cpu", "fused"
-    (cell,) = check_rule(name, dtype, [target], {("numpy", "cpu", arithmetic, "fused"): FORMATS[arithmetic]}, 8, 4, seed=0)
+    (cell,) = check_rule(name, dtype, [Target("numpy", "cpu", "fused")], Effort(8, pool=4))
     assert get("numpy").compiler == "blocks"
     assert cell.verdict == IDENTICAL
     assert cell.trajectories > 50

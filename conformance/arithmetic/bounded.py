@@ -15,14 +15,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from xopt.conformance.arithmetic.formats import HOST, Format, Values
+from xopt.conformance.arithmetic.formats import HOST, FloatFormat
+
+Values = Any  # float64 ndarray or scalar
 
 
 @dataclass(eq=False, slots=True)  # none is changed, but a frozen one takes four times as long to make
 class Bounded:
     value: Values
     error: Values
-    format: Format
+    format: FloatFormat
     touched: Any = False
 
     __array_ufunc__ = None  # NumPy scalars leave the operators to us
@@ -43,7 +45,7 @@ class Bounded:
     def __array_namespace__(self, api_version: str | None = None) -> Any:
         return Namespace
 
-    def rounded(self, to: Format) -> "Bounded":
+    def met_in(self, to: FloatFormat) -> "Bounded":
         """A number as an array of the format ``to`` meets it, which may be coarser, or flush it."""
         if self.format is to or self.format == to:
             return self
@@ -54,7 +56,7 @@ class Bounded:
             rounding = _where(_small(size, to), np.maximum(rounding, size), rounding)
         return _result(self.value, self.error, rounding, to, self.touched)
 
-    def stored(self, to: Format) -> "Bounded":
+    def stored(self, to: FloatFormat) -> "Bounded":
         """Rounded to a narrower format for storage, and read again."""
         size = self.size
         rounding = to.unit * size + to.underflow
@@ -134,7 +136,7 @@ class Bounded:
         return self._compare(other, operator.lt)
 
 
-def exact(x: Values, to: Format = HOST) -> Bounded:
+def exact(x: Values, to: FloatFormat = HOST) -> Bounded:
     """``x`` itself, without error, but for a subnormal that the format flushes."""
     size = abs(x)
     small = _small(size, to)
@@ -150,30 +152,30 @@ def _lift(x: Any) -> Bounded:
     return Bounded(float(x), error, HOST)
 
 
-def _meet(x: Bounded, y: Any) -> tuple[Bounded, Bounded, Format, Any]:
+def _meet(x: Bounded, y: Any) -> tuple[Bounded, Bounded, FloatFormat, Any]:
     """Both operands in the format of the array, where one of them is a number that meets it, and may be subnormal there."""
     y = _lift(y)
     to = x.format
     if y.format is not to:
         to = _common(to, y.format)
-        x, y = x.rounded(to), y.rounded(to)
+        x, y = x.met_in(to), y.met_in(to)
     return x, y, to, x.touched | y.touched
 
 
-def _common(one: Format, other: Format) -> Format:
+def _common(one: FloatFormat, other: FloatFormat) -> FloatFormat:
     """That of the array: the coarser one, and of two float64 the one that is not the host's."""
     if one.unit == other.unit:
         return other if one == HOST else one
     return one if one.unit > other.unit else other
 
 
-def _small(size: Values, to: Format) -> Any:
+def _small(size: Values, to: FloatFormat) -> Any:
     """Where a number of at most this size may be subnormal."""
     return (size > 0) & (size < 2 * to.smallest_normal)
 
 
 def _result(
-    value: Values, error: Values, rounding: Values, to: Format, touched: Any, primitive: str = "", is_zero: Values = None
+    value: Values, error: Values, rounding: Values, to: FloatFormat, touched: Any, primitive: str = "", is_zero: Values = None
 ) -> Bounded:
     """A result with the rounding of its own operation added; beyond the format's range nothing is promised.
 

@@ -2,28 +2,21 @@
 
 from dataclasses import replace
 
-from xopt.conformance.arithmetic.formats import FORMATS, Format
+from xopt.conformance.arithmetic.formats import ARITHMETICS, FLOAT_FORMATS, FloatFormat
 from xopt.conformance.arithmetic.probes import Probes
-from xopt.conformance.report.report import BackendReport
-from xopt.conformance.results import MODES
 
 EXACT = ("numba", "blocks", "triton")
 """Compilers that compute as NumPy does, on whatever library's arrays."""
 
 
-def formats_of(found: list[BackendReport]) -> dict[tuple[str, str, str, str], Format]:
-    """The formats of the arithmetic as the probes measured them."""
-    formats = {}
-    for backend in found:
-        if backend.reason is None:
-            probes = Probes.from_dict(backend.probes)
-            for name in ("float32", "float64"):
-                for mode in MODES:
-                    if mode == "fused" and backend.compiler in EXACT:
-                        formats[backend.name, backend.device, name, mode] = FORMATS[name]
-                        continue
-                    compiled = mode == "traced" or (mode == "fused" and backend.compiler == backend.tracer)
-                    ulps = {k: v for k, v in probes.primitive_ulps(name, compiled).items() if v > 0.5}
-                    measured = replace(FORMATS[name], flushes=probes.flushes(name, compiled), ulps=ulps)
-                    formats[backend.name, backend.device, name, mode] = measured
-    return formats
+def measured_formats(probes: Probes, mode: str, compiler: str | None) -> dict[str, FloatFormat]:
+    """By the dtype of the arithmetic: the formats in which a mode computes, where ``compiler`` fuses steps."""
+    if mode == "fused" and compiler in EXACT:
+        return {dtype: FLOAT_FORMATS[dtype] for dtype in ARITHMETICS}
+    compiled = mode == "traced" or (mode == "fused" and compiler == probes.tracer)
+    return {dtype: _measured(probes, dtype, compiled) for dtype in ARITHMETICS}
+
+
+def _measured(probes: Probes, dtype: str, compiled: bool) -> FloatFormat:
+    ulps = {name: error for name, error in probes.primitive_ulps(dtype, compiled).items() if error > 0.5}
+    return replace(FLOAT_FORMATS[dtype], flushes=probes.flushes(dtype, compiled), ulps=ulps)

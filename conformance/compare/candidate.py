@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from xopt.backends import Backend, fuse
-from xopt.conformance.arithmetic.formats import rounded
+from xopt.conformance.arithmetic.formats import round_to
 from xopt.conformance.compare.reference import Columns
 from xopt.conformance.inputs.trajectories import Part
 from xopt.rule import Rule
@@ -129,5 +129,5 @@ class BFloat16OnNumPy(Candidate):
 
     def step(self, grad: Any) -> None:
         super().step(grad)
-        stored = {name: rounded(x.astype(np.float64), "bfloat16").astype(np.float32) for name, x in self.state.params.items()}
+        stored = {name: round_to(x.astype(np.float64), "bfloat16").astype(np.float32) for name, x in self.state.params.items()}
         self.state = self.state._replace(params=stored)

@@ -1,21 +1,17 @@
 """The check of one rule in one dtype: the same trajectories on every backend and in every mode, each cell with its verdict."""
 
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import hypothesis
 
-from xopt import backends
-from xopt.conformance.arithmetic.formats import Format
+from xopt.conformance.arithmetic.formats import arithmetic_of
 from xopt.conformance.compare.comparison import Check, Subject, WrongError, raised
-from xopt.conformance.golden import GOLDENS, Golden
 from xopt.conformance.inputs.explore import SETTINGS
 from xopt.conformance.inputs.hyperparameters import settings
 from xopt.conformance.inputs.trajectories import SHAPES, trajectories
 from xopt.conformance.results import Cell
-from xopt.rule import Rule
-from xopt.rules import RULES
+from xopt.conformance.target import OURS, Effort, Implementations, Target
 
 CLIMBS = 200
 """Examples from which on half of them climb to larger errors, which varies numbers alone; fewer are better spent on variety."""
@@ -24,44 +20,34 @@ CLIMBS = 200
 def check_rule(
     rule_name: str,
     dtype: str,
-    targets: Sequence[tuple[str, str, str]],
-    formats: Mapping[Any, Format],
-    examples: int,
-    pool: int,
-    seed: int,
-    rules: Mapping[str, Rule[Any, Any]] = RULES,
-    goldens: Mapping[str, Golden] = GOLDENS,
-    shrink: bool = True,
+    targets: Sequence[Target],
+    effort: Effort,
+    implementations: Implementations = OURS,
 ) -> list[Cell]:
-    """Checks one rule in one dtype on each target (backend, device, mode), with so many examples drawn by Hypothesis.
-
-    ``formats`` maps (backend, device, dtype of the arithmetic, mode) to the format that the probes measured. ``rules`` and
-    ``goldens`` may hold others than xopt's own. Without ``shrink`` the first wrong input is reported, not the smallest.
-    """
-    rule = rules[rule_name]
-    arithmetic = "float64" if dtype == "float64" else "float32"
+    """Checks one rule in one dtype: a cell for each target."""
+    rule, golden = implementations.rules[rule_name], implementations.goldens[rule_name]
     cells, subjects = [], []
-    for name, device, mode in targets:
-        cell = Cell(rule_name, name, device, dtype, mode)
+    for target in targets:
+        cell = Cell(rule_name, target.backend, target.device, dtype, target.mode)
         try:
-            subject = Subject(rule, backends.get(name, device), dtype, mode, SHAPES, formats[name, device, arithmetic, mode])
+            subject = Subject(rule, dtype, target, SHAPES)
         except Exception as error:  # noqa: BLE001 - there is no step to check
             cell.wrong = raised(error, SHAPES)
         else:
             cell = subject.cell
             subjects.append(subject)
         cells.append(cell)
-    drawn = settings(rule, seed, pool, arithmetic)
-    left_out = [] if shrink else [hypothesis.Phase.shrink]
-    if examples < CLIMBS:
+    pool = settings(rule, effort.seed, effort.pool, arithmetic_of(dtype))
+    left_out = [] if effort.shrink else [hypothesis.Phase.shrink]
+    if effort.examples < CLIMBS:
         left_out.append(hypothesis.Phase.target)
     phases = [phase for phase in SETTINGS.phases if phase not in left_out]
-    explore = hypothesis.settings(SETTINGS, max_examples=examples, phases=phases)
-    inputs = trajectories(rule, drawn, dtype, longest=6)
+    explore = hypothesis.settings(SETTINGS, max_examples=effort.examples, phases=phases)
+    inputs = trajectories(rule, pool, dtype, longest=6)
     while subjects:
-        check = Check(rule, goldens[rule_name], dtype, subjects, SHAPES)
+        check = Check(rule, golden, dtype, subjects, SHAPES)
         run = hypothesis.given(inputs)(check.run)
-        run = hypothesis.seed(zlib.crc32(f"{seed} {rule_name} {dtype}".encode()))(run)
+        run = hypothesis.seed(zlib.crc32(f"{effort.seed} {rule_name} {dtype}".encode()))(run)
         try:
             explore(run)()
         except Exception as error:  # noqa: BLE001 - one check that fails must not lose the others

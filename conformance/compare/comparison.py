@@ -9,13 +9,14 @@ import hypothesis
 import numpy as np
 
 from xopt import backends
-from xopt.conformance.arithmetic.formats import FORMATS, Format, rounded
+from xopt.conformance.arithmetic.formats import FLOAT_FORMATS, FloatFormat, arithmetic_of, round_to
 from xopt.conformance.compare.candidate import BFloat16OnNumPy, Candidate, Shapes, split
 from xopt.conformance.compare.reference import Columns, Comparison, Reference
 from xopt.conformance.golden import Golden
 from xopt.conformance.inputs.census import look_at, saw
 from xopt.conformance.inputs.trajectories import COMPILED, HELD, Part, Trajectory
 from xopt.conformance.results import BINS, Cell, brief
+from xopt.conformance.target import Target
 from xopt.rule import Rule
 
 LATE = (1, 255, 4096, 65536, 2**31)
@@ -34,15 +35,16 @@ class WrongError(Exception):
 class Subject:
     """One cell under check: its candidate, and the formats in which its backend computes."""
 
-    def __init__(self, rule: Rule[Any, Any], backend: Any, dtype: str, mode: str, shapes: Shapes, compute: Format) -> None:
-        self.cell = Cell(rule.name, backend.name, backend.device, dtype, mode)
-        self.candidate = Candidate(rule, backend, dtype, mode, shapes)
-        self.compute = compute
+    def __init__(self, rule: Rule[Any, Any], dtype: str, target: Target, shapes: Shapes) -> None:
+        backend = backends.get(target.backend, target.device)
+        self.cell = Cell(rule.name, backend.name, backend.device, dtype, target.mode)
+        self.candidate = Candidate(rule, backend, dtype, target.mode, shapes)
+        self.compute = target.compute(dtype)
 
     @property
     def plain(self) -> bool:
         """Correct rounding, subnormals kept, coefficients on the host: the bound is NumPy's own."""
-        return self.compute == FORMATS[self.compute.name] and not self.candidate.traced
+        return self.compute == FLOAT_FORMATS[self.compute.name] and not self.candidate.traced
 
 
 class Place(NamedTuple):
@@ -121,8 +123,8 @@ class Check:
         self.baseline: Candidate = (
             BFloat16OnNumPy(rule, numpy, shapes) if dtype == "bfloat16" else Candidate(rule, numpy, dtype, "eager", shapes)
         )
-        self.store = FORMATS[dtype]
-        self.compute = FORMATS["float64" if dtype == "float64" else "float32"]
+        self.store = FLOAT_FORMATS[dtype]
+        self.compute = FLOAT_FORMATS[arithmetic_of(dtype)]
         self.examples = 0
         self.found: WrongError | None = None  # the first
         self.largest = 0.0  # error/bound of an example
@@ -266,11 +268,11 @@ class Check:
             memory, beta = memory[-1], beta[-1]
         if memory is None:
             return grad
-        opposite = rounded(-beta * memory / (1 - beta), self.dtype)
+        opposite = round_to(-beta * memory / (1 - beta), self.dtype)
         return np.where(cancels & (np.abs(opposite) < np.sqrt(self.store.largest) / 16), opposite, grad)
 
     def _compare(
-        self, case: Trajectory, compute: Format, traced: bool, states: list[Columns]
+        self, case: Trajectory, compute: FloatFormat, traced: bool, states: list[Columns]
     ) -> list[tuple[list[Comparison], list[Comparison]]]:
         """For each step: the comparison of that step alone, and of the trajectory up to it."""
         whole = Reference(self.rule, case.hyper, compute, self.store, traced, self.golden)

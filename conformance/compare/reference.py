@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xopt.conformance.arithmetic.bounded import Bounded, BoundedArithmetic, Signs, exact, inflate
-from xopt.conformance.arithmetic.formats import HOST, Format
+from xopt.conformance.arithmetic.formats import HOST, FloatFormat
 from xopt.conformance.arithmetic.numbers import multiprecision
 from xopt.conformance.golden import GOLDENS, Golden, lift
 from xopt.rule import Rule
@@ -60,8 +60,8 @@ class Reference:
         self,
         rule: Rule[Any, Any],
         hyper: dict[str, Any],
-        compute: Format,
-        store: Format,
+        compute: FloatFormat,
+        store: FloatFormat,
         traced: bool,
         golden: Golden | None = None,
     ) -> None:
@@ -123,7 +123,7 @@ class Reference:
         """The rule's coefficients. Of plain numbers alone, they are the same each time."""
         carried = [x for name, x in zip(self.rule.slots, self.ours[1:], strict=True) if name in self.rule.carried]
         if carried or self.traced:
-            count = exact(float(t)).rounded(self.compute) if self.traced else t
+            count = exact(float(t)).met_in(self.compute) if self.traced else t
             return self.rule.coefficients(count, *carried, **self._ours_hyper)
         if t not in self._coefficients:
             self._coefficients[t] = self.rule.coefficients(t, **self._ours_hyper)
@@ -148,7 +148,7 @@ class Reference:
                     yield _comparison(name, to, *part)
 
 
-def _comparison(name: str, to: Format, before: Any, after: Any, ours: Any, paper: Bounded, truth: Any) -> Comparison:
+def _comparison(name: str, to: FloatFormat, before: Any, after: Any, ours: Any, paper: Bounded, truth: Any) -> Comparison:
     if isinstance(truth, Bounded):
         near, error, own = truth.value, np.abs(after - truth.value), truth.error
     else:

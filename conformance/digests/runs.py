@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xopt.checks import Interval
-from xopt.conformance.arithmetic.formats import FORMATS, rounded
+from xopt.conformance.arithmetic.formats import FLOAT_FORMATS, round_to
 from xopt.conformance.compare.candidate import Candidate, Shapes
 from xopt.conformance.compare.reference import Columns
 from xopt.rule import Rule
@@ -25,7 +25,7 @@ def inputs(dtype: str) -> tuple[Any, list[Any]]:
     The gradients go over 14 decades, float16's over 7; one in 16 is zero. A float16 gradient is below an eighth of its
     parameter, so that no rule brings a parameter near zero, where float16 is subnormal: no number on the way may be one.
     """
-    half = int(0.5 / FORMATS[dtype].unit)  # mantissas are whole numbers from here to twice this
+    half = int(0.5 / FLOAT_FORMATS[dtype].unit)  # mantissas are whole numbers from here to twice this
     narrow = dtype == "float16"
     words = mixed(np.arange(2 * SIZE * (STEPS + 1), dtype=np.uint64)).reshape(STEPS + 1, 2, SIZE)
     sign = np.where(words[:, 0] >> np.uint64(63), -1.0, 1.0)
@@ -124,5 +124,5 @@ def cancelling(dtype: str) -> tuple[Any, list[Any]]:
     drawn, slots = [np.ldexp(mantissa, 14)], np.zeros((3, SIZE))
     for _ in range(len(grads) - 1):
         slots = np.asarray([[0.0], [0.9], [0.99]]) * slots + drawn[-1]
-        drawn.append(rounded(-(0.9 * slots[1] + 0.99 * slots[2]) / 3, dtype))
-    return rounded(0.1 * drawn[0], dtype), drawn  # where the first step leads from there to 0
+        drawn.append(round_to(-(0.9 * slots[1] + 0.99 * slots[2]) / 3, dtype))
+    return round_to(0.1 * drawn[0], dtype), drawn  # where the first step leads from there to 0

@@ -8,7 +8,7 @@ import numpy as np
 
 from xopt import backends
 from xopt.backends import Backend
-from xopt.conformance.arithmetic.formats import FORMATS, Format
+from xopt.conformance.arithmetic.formats import FLOAT_FORMATS, FloatFormat
 from xopt.conformance.compare.candidate import BFloat16OnNumPy, Candidate
 from xopt.conformance.compare.reference import Reference
 from xopt.conformance.digests.runs import SHAPES, SIZE, hashed, inputs, runs
@@ -38,7 +38,7 @@ def _on_numpy(rule: str, dtype: str) -> Candidate:
 LOOKED_AT = 64
 
 
-def differences(candidate: Candidate, dtype: str, compute: Format) -> tuple[int, float]:
+def differences(candidate: Candidate, dtype: str, compute: FloatFormat) -> tuple[int, float]:
     """How many elements of the digest's runs do not have NumPy's bits, and the largest error/bound of a step of the first 64."""
     grads = inputs(dtype)[1]
     count, largest = 0, 0.0
@@ -50,7 +50,7 @@ def differences(candidate: Candidate, dtype: str, compute: Format) -> tuple[int,
         count += len(at)
         if not len(at):
             continue
-        reference = Reference(candidate.rule, hyper, compute, FORMATS[dtype], candidate.traced)
+        reference = Reference(candidate.rule, hyper, compute, FLOAT_FORMATS[dtype], candidate.traced)
         columns = [_picked(state, at[:LOOKED_AT]) for state in ours]
         for t, grad in enumerate(grads, start=1):
             reference.restart(columns[t - 1])

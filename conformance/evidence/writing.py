@@ -14,7 +14,6 @@ import numpy as np
 from xopt import backends
 from xopt.backends._cupy import EMULATED
 from xopt.backends._torch import INTERPRETED
-from xopt.conformance.arithmetic.measured import formats_of
 from xopt.conformance.compare.candidate import Candidate
 from xopt.conformance.digests.runs import SHAPES
 from xopt.conformance.evidence.measurement import differences, digest, numpy_digest
@@ -131,10 +130,8 @@ def measure(cell: Cell, found: BackendReport) -> tuple[Cell, str]:
     hexadecimal = digest(cell.rule, backend, cell.dtype, cell.mode)
     if hexadecimal == numpy_digest(cell.rule, cell.dtype):
         return cell, hexadecimal
-    arithmetic = "float64" if cell.dtype == "float64" else "float32"
     candidate = Candidate(RULES[cell.rule], backend, cell.dtype, cell.mode, SHAPES)
-    compute = formats_of([found])[found.name, found.device, arithmetic, cell.mode]
-    count, ratio = differences(candidate, cell.dtype, compute)
+    count, ratio = differences(candidate, cell.dtype, found.target(cell.mode).compute(cell.dtype))
     if ratio > 1:
         largest = ratio if math.isfinite(ratio) else None
         wrong = {"where": "the inputs of the digest", "elements": count, "ratio": largest}

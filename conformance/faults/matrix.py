@@ -8,19 +8,17 @@ from multiprocessing import get_context
 from typing import Any
 
 from xopt.conformance import digests, papers
-from xopt.conformance.arithmetic.formats import FORMATS
 from xopt.conformance.compare.check import check_rule
 from xopt.conformance.faults.catalogue import FAULTS
 from xopt.conformance.faults.fault import Fault
-from xopt.conformance.faults.planting import Planted, effect, plant
+from xopt.conformance.faults.planting import effect, plant
 from xopt.conformance.faults.styles import caught, comparable, comparison_table
-from xopt.conformance.golden import GOLDENS
 from xopt.conformance.laws import LAWS, check_laws, hyper, invariants, reductions, responses, symmetries, use
 from xopt.conformance.profiles import PROFILES
 from xopt.conformance.results import BROKEN, WITHIN, WRONG, LawResult
 from xopt.conformance.stateful.check import check_machine
 from xopt.conformance.stateful.machine import MACHINE
-from xopt.rules import RULES
+from xopt.conformance.target import OURS, Effort, Implementations, Target
 
 EXAMPLES = PROFILES["ci"].examples
 """Within so many each fault must be seen."""
@@ -60,16 +58,9 @@ WHY_KEPT: dict[str, str] = {
 }
 """Why a check stays though it may be no fault's only killer."""
 
-_RIGHT = Planted(RULES, GOLDENS)
-_FORMATS = {
-    (backend, "cpu", dtype, "eager"): FORMATS[dtype]
-    for backend in ("numpy", "array_api_strict")
-    for dtype in ("float32", "float64")
-}
-
 Seen = dict[str, int]
 """Checks that see a fault, and within how many examples."""
-Look = Callable[[Planted], Seen]
+Look = Callable[[Implementations], Seen]
 
 
 @dataclass(frozen=True)
@@ -106,32 +97,29 @@ class Judgement:
         }
 
 
-def _cells(rule: str, target: str, dtype: str, examples: int, seed: int, planted: Planted) -> Seen:
+def _cells(rule: str, target: str, dtype: str, examples: int, seed: int, planted: Implementations) -> Seen:
     """The comparison with the golden, and with NumPy's bits."""
-    targets = [(target, "cpu", "eager")]
-    (cell,) = check_rule(rule, dtype, targets, _FORMATS, examples, POOL, seed, planted.rules, planted.goldens, shrink=False)
+    (cell,) = check_rule(rule, dtype, [Target(target, "cpu", "eager")], Effort(examples, seed, POOL, shrink=False), planted)
     if cell.verdict == WRONG and cell.wrong:  # what NumPy itself refuses is found before an example is counted
         return {str(cell.wrong["mode"]): cell.found_after or 1}
     return {BITS: cell.examples} if cell.verdict == WITHIN else {}
 
 
-def _law(name: str, rule: str, target: str, dtype: str, examples: int, seed: int, planted: Planted) -> Seen:
-    targets = [(target, "cpu", "eager")]
-    found = check_laws(rule, dtype, targets, _FORMATS, examples, seed, planted.rules, planted.goldens, [name], shrink=False)
+def _law(name: str, rule: str, target: str, dtype: str, examples: int, seed: int, planted: Implementations) -> Seen:
+    found = check_laws(rule, dtype, [Target(target, "cpu", "eager")], Effort(examples, seed, shrink=False), planted, [name])
     return _broken(found, examples)
 
 
-def _machine(rule: str, target: str, dtype: str, examples: int, seed: int, planted: Planted) -> Seen:
-    targets = [(target, "cpu", "eager")]
-    found = check_machine(rule, dtype, targets, _FORMATS, examples, seed, planted.rules, planted.goldens, shrink=False)
+def _machine(rule: str, target: str, dtype: str, examples: int, seed: int, planted: Implementations) -> Seen:
+    found = check_machine(rule, dtype, [Target(target, "cpu", "eager")], Effort(examples, seed, shrink=False), planted)
     return _broken(found, examples)
 
 
-def _digest(rule: str, dtype: str, planted: Planted) -> Seen:
+def _digest(rule: str, dtype: str, planted: Implementations) -> Seen:
     return _broken(digests.check_digest(rule, dtype, planted.rules), 1)
 
 
-def _papers(rule: str, planted: Planted) -> Seen:
+def _papers(rule: str, planted: Implementations) -> Seen:
     return _broken(papers.check_papers(rule, planted.rules, planted.goldens), 1)
 
 
@@ -157,7 +145,7 @@ def _looks(fault: Fault, examples: int, law_examples: int, seed: int) -> Iterato
         yield MACHINE, [partial(_machine, *place, dtype, law_examples, seed) for dtype in DTYPES[:1]]
 
 
-def _raises(look: Look, planted: Planted) -> bool:
+def _raises(look: Look, planted: Implementations) -> bool:
     try:
         look(planted)
     except Exception:  # noqa: BLE001 - whatever a wrong rule raises
@@ -165,12 +153,12 @@ def _raises(look: Look, planted: Planted) -> bool:
     return False
 
 
-def _seen_by(check: str, look: Look, planted: Planted, examples: int) -> Seen:
+def _seen_by(check: str, look: Look, planted: Implementations, examples: int) -> Seen:
     """What one check sees. A rule that raises where the right one does not is seen too, after all examples at the latest."""
     try:
         return look(planted)
     except Exception:
-        if _raises(look, _RIGHT):
+        if _raises(look, OURS):
             raise
         return {check: examples}
 

@@ -11,7 +11,7 @@ from importlib.resources import files
 from importlib.util import spec_from_loader
 from itertools import combinations
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import optree
@@ -26,18 +26,12 @@ from xopt.conformance.faults.refusals import outcome, refusals
 from xopt.conformance.golden import GOLDENS, Golden, golden_of, lift, start
 from xopt.conformance.inputs.hyperparameters import settings
 from xopt.conformance.inputs.trajectories import Part
+from xopt.conformance.target import Implementations
 from xopt.rule import Rule
 from xopt.rules import RULES
 
 
-class Planted(NamedTuple):
-    """What stands in for ``RULES`` and ``GOLDENS``."""
-
-    rules: Mapping[str, Rule[Any, Any]]
-    goldens: Mapping[str, Golden]
-
-
-def plant(fault: Fault) -> Planted:
+def plant(fault: Fault) -> Implementations:
     """The rules and goldens with the fault in them.
 
     Raises
@@ -52,7 +46,7 @@ def plant(fault: Fault) -> Planted:
     if core:  # some faults break a numerics law, so that such a rule cannot be made: the checks shall see them all the same
         rule = core.get("xopt.rule") or files("xopt").joinpath("rule.py").read_text(encoding="utf-8")
         core["xopt.rule"] = rule.replace("self.program = record(", "self.program = (lambda *_: None)(")
-    return Planted(_private_rules(core) if core else RULES, {**GOLDENS, **goldens})
+    return Implementations(_private_rules(core) if core else RULES, {**GOLDENS, **goldens})
 
 
 def copied(rule: Rule[Any, Any]) -> Rule[Any, Any]:
@@ -173,7 +167,7 @@ _CARRIED = [
 """Leaves that carry different numbers."""
 
 
-def effect(fault: Fault, planted: Planted | None = None) -> str | None:
+def effect(fault: Fault, planted: Implementations | None = None) -> str | None:
     """What of the outcome changes, in one word: ``values``, ``inputs`` (they are written to or handed on), ``state`` (its types
     and dtypes) or ``errors`` (one appears or vanishes). None where nothing does, or where one of two edited texts has no effect.
     ``planted`` is the fault, where it is planted already.

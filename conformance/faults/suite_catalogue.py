@@ -63,8 +63,8 @@ SUITE_FAULTS: list[SuiteFault] = [
     *_in(
         "arithmetic/formats.py",
         "formats_are_those_of_ieee",
-        ("float32 has a digit less", '_format("float32", 24,', '_format("float32", 23,'),
-        ("bfloat16 has two digits less", '_format("bfloat16", 8,', '_format("bfloat16", 6,'),
+        ("float32 has a digit less", 'FloatFormat("float32", 24,', 'FloatFormat("float32", 23,'),
+        ("bfloat16 has two digits less", 'FloatFormat("bfloat16", 8,', 'FloatFormat("bfloat16", 6,'),
     ),
     # The comparison.
     *_in(
@@ -192,7 +192,11 @@ SUITE_FAULTS: list[SuiteFault] = [
     *_in(
         "compare/check.py",
         "what_is_right_has_the_verdict_of_what_is_right",
-        ("half of the examples are drawn", "max_examples=examples, phases=phases)", "max_examples=examples // 2, phases=phases)"),
+        (
+            "half of the examples are drawn",
+            "max_examples=effort.examples, phases=phases)",
+            "max_examples=effort.examples // 2, phases=phases)",
+        ),
     ),
     *_in(
         "compare/candidate.py",
@@ -302,7 +306,7 @@ SUITE_FAULTS: list[SuiteFault] = [
     *_in(
         "laws/check.py",
         "laws_run_on_all_settings",
-        ("a law has one example", "max_examples=examples, phases=phases)", "max_examples=1, phases=phases)"),
+        ("a law has one example", "max_examples=effort.examples, phases=phases)", "max_examples=1, phases=phases)"),
     ),
     # The state machine.
     *_in(

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from xopt.checks import Interval, Precision
-from xopt.conformance.arithmetic.formats import FORMATS
+from xopt.conformance.arithmetic.formats import ARITHMETICS, FLOAT_FORMATS
 from xopt.rule import Rule
 
 PRECISIONS = {
-    name: Precision(name, 2 * FORMATS[name].unit, FORMATS[name].largest, FORMATS[name].smallest_normal)
-    for name in ("float32", "float64")
+    name: Precision(name, 2 * FLOAT_FORMATS[name].unit, FLOAT_FORMATS[name].largest, FLOAT_FORMATS[name].smallest_normal)
+    for name in ARITHMETICS
 }
 """Of the arithmetic."""
 

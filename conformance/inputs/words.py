@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from xopt.conformance.arithmetic.formats import rounded
+from xopt.conformance.arithmetic.formats import round_to
 
 # Examples.
 
@@ -57,4 +57,4 @@ def decode(words: Any, dtype: str, exponents: tuple[int, int]) -> Any:
     exponent = np.where(wide, high[0] + spread * (high[1] - high[0]), low[0] + spread * (low[1] - low[0]))
     mixed = (words * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(12)  # 52 digits that depend on every bit of the word
     mantissa = np.where(kind == 1, 1.0, 1.0 + mixed.astype(np.float64) * 2.0**-52)
-    return rounded(np.where(kind == 0, 0.0, sign * np.ldexp(mantissa, exponent.astype(np.int64))), dtype)
+    return round_to(np.where(kind == 0, 0.0, sign * np.ldexp(mantissa, exponent.astype(np.int64))), dtype)

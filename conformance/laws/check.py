@@ -1,24 +1,20 @@
 """The check of the laws of one rule in one dtype: the same examples on every backend and in every mode."""
 
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import hypothesis
 import numpy as np
 from hypothesis import strategies as st
 
-from xopt import backends
-from xopt.conformance.arithmetic.formats import Format
-from xopt.conformance.golden import GOLDENS, Golden
 from xopt.conformance.inputs.census import saw
 from xopt.conformance.inputs.explore import SETTINGS
 from xopt.conformance.inputs.trajectories import HELD, count, own_counts
 from xopt.conformance.inputs.words import Choices, drawn
 from xopt.conformance.laws.lab import POOL, SIZE, STEPS, Bounds, BrokenError, Case, Lab, Law
 from xopt.conformance.results import LawResult, brief
-from xopt.rule import Rule
-from xopt.rules import RULES
+from xopt.conformance.target import OURS, Effort, Implementations, Target
 
 TRACED = 3
 """One example in so many is for compiled steps too: each compiles anew."""
@@ -37,31 +33,13 @@ def check_laws(
     laws: Sequence[Law],
     rule_name: str,
     dtype: str,
-    targets: Sequence[tuple[str, str, str]],
-    formats: Mapping[Any, Format],
-    examples: int,
-    seed: int,
-    rules: Mapping[str, Rule[Any, Any]] = RULES,
-    goldens: Mapping[str, Golden] = GOLDENS,
-    shrink: bool = True,
+    targets: Sequence[Target],
+    effort: Effort,
+    implementations: Implementations = OURS,
 ) -> list[LawResult]:
     """Each law on each target: those given that are said of the rule."""
-    arithmetic = "float64" if dtype == "float64" else "float32"
     bounds = Bounds()
-    labs = [
-        Lab(
-            rule_name,
-            rules,
-            goldens,
-            backends.get(name, device),
-            dtype,
-            mode,
-            formats[name, device, arithmetic, mode],
-            seed,
-            bounds,
-        )
-        for name, device, mode in targets
-    ]
+    labs = [Lab(rule_name, dtype, target, implementations, effort.seed, bounds) for target in targets]
     results = []
     for law in laws:
         if rule_name in law.rules:
@@ -69,7 +47,7 @@ def check_laws(
                 lab.result = LawResult(law.name, rule_name, lab.backend.name, lab.backend.device, dtype, lab.mode)
                 lab.result.reason = _why_not(law, lab)
                 results.append(lab.result)
-            _check(law, [lab for lab in labs if lab.result.reason is None], bounds, dtype, examples, seed, shrink)
+            _check(law, [lab for lab in labs if lab.result.reason is None], dtype, effort)
     return results
 
 
@@ -86,14 +64,14 @@ def _why_not(law: Law, lab: Lab) -> str | None:
     return None
 
 
-def _check(law: Law, labs: list[Lab], bounds: Bounds, dtype: str, examples: int, seed: int, shrink: bool) -> None:
+def _check(law: Law, labs: list[Lab], dtype: str, effort: Effort) -> None:
     """Runs the law on examples in all labs at once. One where it is broken is set aside, and the others start anew."""
-    phases = [phase for phase in SETTINGS.phases if shrink or phase is not hypothesis.Phase.shrink]
-    explore = hypothesis.settings(SETTINGS, max_examples=examples, phases=phases)
+    phases = [phase for phase in SETTINGS.phases if effort.shrink or phase is not hypothesis.Phase.shrink]
+    explore = hypothesis.settings(SETTINGS, max_examples=effort.examples, phases=phases)
     while labs:
-        examined = _Examples(law, labs, bounds)
+        examined = _Examples(law, labs)
         run = hypothesis.given(_cases(labs[0], dtype))(examined.run)
-        run = hypothesis.seed(zlib.crc32(f"{seed} {law.name} {labs[0].rule.name} {dtype}".encode()))(run)
+        run = hypothesis.seed(zlib.crc32(f"{effort.seed} {law.name} {labs[0].rule.name} {dtype}".encode()))(run)
         try:
             explore(run)()
         except hypothesis.errors.Unsatisfiable:
@@ -119,17 +97,17 @@ def _check(law: Law, labs: list[Lab], bounds: Bounds, dtype: str, examples: int,
 class _Examples:
     """Runs a law on one example after another."""
 
-    def __init__(self, law: Law, labs: Collection[Lab], bounds: Bounds) -> None:
+    def __init__(self, law: Law, labs: Collection[Lab]) -> None:
         self.law = law
         self.labs = labs
-        self.bounds = bounds
         self.count = 0
         self.found: _Broken | None = None  # the first
 
     def run(self, case: Case) -> None:
         if self.found is not None and "again" in self.found.details:
             return  # there is nothing to shrink
-        self.bounds.known.clear()
+        for lab in self.labs:
+            lab.bounds.known.clear()
         place = self.count + 1
         looked = []
         for lab in self.labs:

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from xopt.conformance.arithmetic.measured import measured_formats
+from xopt.conformance.arithmetic.probes import Probes
 from xopt.conformance.inputs.census import Row
 from xopt.conformance.laws import LAWS
 from xopt.conformance.ledger.judgement import Judgement
 from xopt.conformance.profiles import NAMES, PROFILES
 from xopt.conformance.results import BROKEN, NOT_RUN, WRONG, Cell, LawResult
+from xopt.conformance.target import Target
 from xopt.conformance.training import Replay
 
 Result = Cell | LawResult | Replay
@@ -31,6 +34,12 @@ class BackendReport:
     probes: dict[str, Any] = field(default_factory=dict)
     sentences: list[str] = field(default_factory=list)
     seconds: float = 0.0
+
+    def target(self, mode: str) -> Target:
+        """A mode of it, with the formats that the probes measured."""
+        probes = Probes.from_dict(self.probes)
+        own, plain = (measured_formats(probes, one, self.compiler) for one in (mode, "eager"))
+        return Target(self.name, self.device, mode, own, plain)
 
 
 @dataclass

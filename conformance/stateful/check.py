@@ -1,7 +1,7 @@
 """The check of programs: any order of operations on one rule in one dtype, from each backend."""
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import hypothesis
@@ -10,14 +10,11 @@ from hypothesis import stateful
 
 from xopt import backends
 from xopt.backends import Backend
-from xopt.conformance.arithmetic.formats import FORMATS, Format
-from xopt.conformance.golden import GOLDENS, Golden
+from xopt.conformance.arithmetic.formats import FLOAT_FORMATS, FloatFormat, arithmetic_of
 from xopt.conformance.inputs.explore import SETTINGS
 from xopt.conformance.results import LawResult, brief
 from xopt.conformance.stateful.machine import MACHINE, Machine, Setup
-from xopt.conformance.stateful.tracked import arithmetic_of
-from xopt.rule import Rule
-from xopt.rules import RULES
+from xopt.conformance.target import OURS, Effort, Implementations, Target
 
 OPERATIONS = 12
 """Of one program, at most."""
@@ -26,58 +23,52 @@ OPERATIONS = 12
 def check_machine(
     rule_name: str,
     dtype: str,
-    targets: Sequence[tuple[str, str, str]],
-    formats: Mapping[Any, Format],
-    examples: int,
-    seed: int,
-    rules: Mapping[str, Rule[Any, Any]] = RULES,
-    goldens: Mapping[str, Golden] = GOLDENS,
-    shrink: bool = True,
+    targets: Sequence[Target],
+    effort: Effort,
+    implementations: Implementations = OURS,
 ) -> list[LawResult]:
-    """Runs so many programs of one rule in one dtype on each target (backend, device, mode).
+    """Runs programs of one rule in one dtype on each target.
 
-    They begin on the target and may move to NumPy and back; from NumPy to array_api_strict. ``formats`` maps (backend, device,
-    dtype of the arithmetic, mode) to the format that the probes measured. ``rules`` and ``goldens`` may hold others than xopt's
-    own. Without ``shrink`` the first program that breaks the law is reported, not the shortest.
+    They begin on the target and may move to NumPy and back; from NumPy to array_api_strict.
 
     A backend with a primitive that is not correctly rounded may give one number other bits at another place of an array (the
     rest of a vector, say, that its vector instructions do not fill). There each step still is within its bound of the golden,
     and the numbers that differ are counted.
     """
     results = []
-    for name, device, mode in targets:
-        result = LawResult(MACHINE, rule_name, name, device, dtype, mode)
+    for target in targets:
+        result = LawResult(MACHINE, rule_name, target.backend, target.device, dtype, target.mode)
         results.append(result)
-        backend = backends.get(name, device)
-        if mode == "fused":
+        backend = backends.get(target.backend, target.device)
+        if target.mode == "fused":
             result.reason = "the programs move between backends step by step, and step eagerly"
-        elif mode != "eager":
+        elif target.mode != "eager":
             result.reason = "splitting and merging leaves would compile anew at each step"
         elif dtype not in backend.dtypes():
-            result.reason = f"{name} has no {dtype}"
+            result.reason = f"{backend.name} has no {dtype}"
         else:
-            places = [(backend, formats[name, device, arithmetic_of(dtype), mode]), *_others(backend, dtype)]
-            setup = Setup(rules[rule_name], goldens[rule_name], places, seed, result)
+            places = [(backend, target.compute(dtype)), *_others(backend, dtype)]
+            setup = Setup(implementations.rules[rule_name], implementations.goldens[rule_name], places, effort.seed, result)
             with backend.session(), np.errstate(all="ignore"):
-                _explore(setup, examples, seed, shrink)
+                _explore(setup, effort)
     return results
 
 
-def _others(backend: Backend, dtype: str) -> Iterator[tuple[Backend, Format]]:
+def _others(backend: Backend, dtype: str) -> Iterator[tuple[Backend, FloatFormat]]:
     """The place that programs may move to, if it is there and has the dtype."""
     name = "array_api_strict" if backend.name == "numpy" else "numpy"
     if backends.available([name])[name].reason is None and dtype in (other := backends.get(name)).dtypes():
-        yield other, FORMATS[arithmetic_of(dtype)]
+        yield other, FLOAT_FORMATS[arithmetic_of(dtype)]
 
 
-def _explore(setup: Setup, examples: int, seed: int, shrink: bool) -> None:
+def _explore(setup: Setup, effort: Effort) -> None:
     def program() -> Any:
         return Machine(setup)
 
     result = setup.result
-    hypothesis.seed(zlib.crc32(f"{seed} {result.rule} {result.dtype} {result.backend} {MACHINE}".encode()))(program)
-    phases = [phase for phase in SETTINGS.phases if shrink or phase is not hypothesis.Phase.shrink]
-    explore = hypothesis.settings(SETTINGS, max_examples=examples, phases=phases, stateful_step_count=OPERATIONS)
+    hypothesis.seed(zlib.crc32(f"{effort.seed} {result.rule} {result.dtype} {result.backend} {MACHINE}".encode()))(program)
+    phases = [phase for phase in SETTINGS.phases if effort.shrink or phase is not hypothesis.Phase.shrink]
+    explore = hypothesis.settings(SETTINGS, max_examples=effort.examples, phases=phases, stateful_step_count=OPERATIONS)
     try:
         stateful.run_state_machine_as_test(program, settings=explore)  # type: ignore[arg-type]  # a function will do
     except Exception as error:  # noqa: BLE001 - one check that fails must not lose the others

@@ -20,7 +20,7 @@ from hypothesis import stateful
 from hypothesis import strategies as st
 
 from xopt.backends import Backend
-from xopt.conformance.arithmetic.formats import FORMATS, Format
+from xopt.conformance.arithmetic.formats import FLOAT_FORMATS, FloatFormat
 from xopt.conformance.compare.reference import Columns, Reference
 from xopt.conformance.golden import Golden
 from xopt.conformance.inputs.census import look_at, saw
@@ -46,7 +46,7 @@ class Setup:
     """What all programs of one check share: the places where they may run, what they draw from, and what was found."""
 
     def __init__(
-        self, rule: Rule[Any, Any], golden: Golden, places: list[tuple[Backend, Format]], seed: int, result: LawResult
+        self, rule: Rule[Any, Any], golden: Golden, places: list[tuple[Backend, FloatFormat]], seed: int, result: LawResult
     ) -> None:
         self.rule = rule
         self.golden = golden
@@ -220,7 +220,9 @@ class Machine(stateful.RuleBasedStateMachine):
     def _follows(self, grad: Any, after: Columns) -> None:
         """Whether the step from the known state is the golden's."""
         setup = self.setup
-        reference = Reference(setup.rule, self.hyper, self.format, FORMATS[setup.result.dtype], traced=False, golden=setup.golden)
+        reference = Reference(
+            setup.rule, self.hyper, self.format, FLOAT_FORMATS[setup.result.dtype], traced=False, golden=setup.golden
+        )
         reference.restart(self.known)
         for comparison in reference.step(grad, self.t, after):
             ratio = np.nan_to_num(np.ravel(comparison.ratio))

@@ -8,6 +8,7 @@ import numpy as np
 import optree
 
 from xopt.backends import Backend
+from xopt.conformance.arithmetic.formats import arithmetic_of
 from xopt.conformance.compare.reference import Columns
 from xopt.conformance.inputs.census import saw
 from xopt.conformance.structures.parts import Layer, Pair, tree_of
@@ -117,10 +118,6 @@ def differ(one: Any, other: Any) -> Any:
         raise BrokenError(msg)
     a, b = (np.concatenate([np.ravel(x) for x in optree.tree_leaves(columns)]) for columns in (one, other))
     return (a != b) & ~(np.isnan(a) & np.isnan(b))
-
-
-def arithmetic_of(dtype: str) -> str:
-    return "float64" if dtype == "float64" else "float32"
 
 
 def each_array(entry: Any, function: Callable[[Any], Any]) -> Any:

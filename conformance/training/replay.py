@@ -1,16 +1,17 @@
 """Real gradients on every backend: NumPy's recorded ones replayed against the golden, and the same training run natively."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from xopt import backends
-from xopt.conformance.arithmetic.formats import Format
 from xopt.conformance.compare.comparison import Check, Subject, WrongError, pieces_of, raised
 from xopt.conformance.golden import GOLDENS
 from xopt.conformance.inputs.trajectories import Trajectory
 from xopt.conformance.results import Cell, brief
+from xopt.conformance.target import Target
 from xopt.conformance.training import data
 from xopt.rule import Rule
 from xopt.rules import RULES
@@ -45,29 +46,27 @@ class Replay:
         return asdict(self) | {"verdict": self.verdict, "divergence": self.divergence}
 
 
-def replay_rule(rule_name: str, targets: list[tuple[str, str, str]], formats: dict[Any, Format], steps: int) -> list[Replay]:
+def replay_rule(rule_name: str, targets: Sequence[Target], steps: int) -> list[Replay]:
     """Trains on NumPy for ``steps`` batches, replays its gradients on each target, and trains there too."""
     rule = RULES[rule_name]
     recorded = data.train(rule, backends.get("numpy"), steps)
     case = Trajectory(0, {}, data.start(), recorded.grads, [np.False_] * steps)
     replays = []
-    for name, device, mode in targets:
-        cell = Cell(rule_name, name, device, "float32", mode)
+    for target in targets:
+        cell = Cell(rule_name, target.backend, target.device, "float32", target.mode)
         native = _Native([], [], [])
         try:
-            backend = backends.get(name, device)
-            subject = Subject(rule, backend, "float32", mode, data.SHAPES, formats[name, device, "float32", mode])
+            subject = Subject(rule, "float32", target, data.SHAPES)
             cell = subject.cell
             Check(rule, GOLDENS[rule_name], "float32", [subject], data.SHAPES, "digits").example(case)
-            if mode == "eager":
-                native = _train(rule, backend, steps, recorded)
+            if target.mode == "eager":
+                native = _train(rule, subject.candidate.backend, steps, recorded)
         except WrongError as error:
             cell.wrong = error.details
         except Exception as error:  # noqa: BLE001 - whatever a backend raises
             cell.wrong = raised(error, data.SHAPES, pieces_of(case, data.SHAPES))
-        replays.append(
-            Replay(rule_name, name, device, mode, cell.to_dict(), native.losses, native.distances, explanation=native.notes)
-        )
+        where = target.backend, target.device, target.mode
+        replays.append(Replay(rule_name, *where, cell.to_dict(), native.losses, native.distances, explanation=native.notes))
     return replays
 
 
