@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import hypothesis
 import numpy as np
 import optree
 
@@ -28,7 +27,7 @@ from xopt.conformance.compare.reference import Columns, Reference
 from xopt.conformance.faults.planting import copied, updating
 from xopt.conformance.golden import GOLDENS
 from xopt.conformance.inputs.census import FLOORS, Row, counted, take_census
-from xopt.conformance.inputs.explore import SETTINGS
+from xopt.conformance.inputs.explore import draw
 from xopt.conformance.inputs.hyperparameters import settings
 from xopt.conformance.inputs.trajectories import EXPONENTS, PARTS, ROWS, SHAPES, Part, Trajectory, trajectories
 from xopt.conformance.inputs.words import decode
@@ -281,7 +280,7 @@ def each_step_and_the_whole_are_compared() -> None:
         columns.append((state.params, state.v))
     case = Trajectory(0, {}, np.ones(3), grads, [np.False_] * 3)
     shapes: Shapes = {"all": (3,)}
-    judge = compared_by.Check(rule, GOLDENS["momentum"], "float64", [], shapes)
+    judge = compared_by.Comparer(rule, GOLDENS["momentum"], "float64", [], shapes)
     results = judge._compare(case, FLOAT_FORMATS["float64"], False, columns)
     must([len(local) for local, _ in results] == [2, 2, 2], "columns are left out")
     must([len(whole) for _, whole in results] == [2, 2, 2], "columns of the trajectory are left out")
@@ -577,14 +576,14 @@ def what_must_be_drawn_is_drawn() -> None:
 def _draw(name: str) -> None:
     """Draws examples for the comparison, and looks at them."""
     rule = RULES[name]
-    judge = compared_by.Check(rule, GOLDENS[name], "float32", [], SHAPES)
+    judge = compared_by.Comparer(rule, GOLDENS[name], "float32", [], SHAPES)
 
     def look(case: Trajectory) -> None:
         judge._look_at(case, compared_by.pieces_of(case, SHAPES), judge._baseline(case)[1])
 
     drawn = trajectories(rule, settings(rule, 0, 40), "float32", longest=6)
     with np.errstate(all="ignore"):
-        hypothesis.settings(SETTINGS, max_examples=60)(hypothesis.seed(0)(hypothesis.given(drawn)(look)))()
+        draw(drawn, look, Effort(60, shrink=False), name)
 
 
 @check

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 import xopt
 from xopt import backends
-from xopt.conformance.results import HELD
+from xopt.conformance.results import HELD, BrokenError
 from xopt.conformance.structures import check_structures, paths
 from xopt.conformance.structures.check import modes_of
 from xopt.conformance.structures.draw import CHOICES, COPIES, LAYOUTS, MAKERS, Draft, situations
-from xopt.conformance.structures.law import BrokenError, Play, Product
+from xopt.conformance.structures.law import Play, Product
 from xopt.conformance.structures.memory import Snapshot, cannot_be_given, region_of
 from xopt.conformance.structures.parts import Layer, OrderedDict, Pair, as_strided, defaultdict, numbers, read_only
 from xopt.conformance.structures.situation import Mode, Situation

@@ -14,6 +14,7 @@ from xopt.conformance.compare.candidate import BFloat16OnNumPy, Candidate, Shape
 from xopt.conformance.compare.reference import Columns, Comparison, Reference
 from xopt.conformance.golden import Golden
 from xopt.conformance.inputs.census import look_at, saw
+from xopt.conformance.inputs.explore import ViolationError
 from xopt.conformance.inputs.trajectories import COMPILED, HELD, Part, Trajectory
 from xopt.conformance.results import BINS, Cell, brief
 from xopt.conformance.target import Target
@@ -23,21 +24,12 @@ LATE = (1, 255, 4096, 65536, 2**31)
 """Steps after which examples that begin are counted: bias corrections and counts are to be right late, too."""
 
 
-class WrongError(Exception):
-    """Raised at the first wrong number, so that Hypothesis looks for the smallest input that shows it."""
-
-    def __init__(self, cell: Cell, details: dict[str, Any]) -> None:
-        super().__init__(f"{cell.rule} on {cell.backend}: {details}")
-        self.cell = cell
-        self.details = details
-
-
 class Subject:
     """One cell under check: its candidate, and the formats in which its backend computes."""
 
     def __init__(self, rule: Rule[Any, Any], dtype: str, target: Target, shapes: Shapes) -> None:
         backend = backends.get(target.backend, target.device)
-        self.cell = Cell(rule.name, backend.name, backend.device, dtype, target.mode)
+        self.result = Cell(rule.name, backend.name, backend.device, dtype, target.mode)
         self.candidate = Candidate(rule, backend, dtype, target.mode, shapes)
         self.compute = target.compute(dtype)
 
@@ -107,7 +99,7 @@ class Summary:
         return ratio, largest, int(np.sum(np.isnan(ratio)))
 
 
-class Check:
+class Comparer:
     """Runs examples on NumPy and on every subject, and notes in each cell how they compare."""
 
     def __init__(
@@ -126,7 +118,7 @@ class Check:
         self.store = FLOAT_FORMATS[dtype]
         self.compute = FLOAT_FORMATS[arithmetic_of(dtype)]
         self.examples = 0
-        self.found: WrongError | None = None  # the first
+        self.found: ViolationError | None = None  # the first
         self.largest = 0.0  # error/bound of an example
 
     def run(self, case: Trajectory) -> None:
@@ -135,7 +127,7 @@ class Check:
             hypothesis.target(self.example(case), label="error/bound")
 
     def example(self, case: Trajectory) -> float:
-        """Returns the largest error/bound that it saw. Raises WrongError where a subject leaves its bound."""
+        """Returns the largest error/bound that it saw. Raises ViolationError where a subject leaves its bound."""
         self.examples += 1
         self.largest = 0.0
         with np.errstate(all="ignore"):
@@ -161,13 +153,13 @@ class Check:
                 wrong = raised(error, self.shapes, pieces)
             if wrong is not None:
                 wrong["again"] = self._again(subject, case, grads, found)
-                subject.cell.found_after = subject.cell.found_after or self.examples
-                failed = WrongError(subject.cell, wrong)
+                subject.result.found_after = subject.result.found_after or self.examples
+                failed = ViolationError(subject.result, wrong)
                 self.found = self.found or failed
                 raise failed
-            subject.cell.examples += 1
-            subject.cell.trajectories += case.rows
-            subject.cell.steps += case.rows * len(grads)
+            subject.result.examples += 1
+            subject.result.trajectories += case.rows
+            subject.result.steps += case.rows * len(grads)
         return self.largest
 
     def _look(
@@ -188,14 +180,14 @@ class Check:
                 own = Summary(self._compare(piece.case, subject.compute, subject.candidate.traced, states))
             if own.wrong is not None:
                 return self._details(own.wrong, states, pieces, i)
-            self._note(subject.cell, own, differ, touched[i], states, pieces, i)
+            self._note(subject.result, own, differ, touched[i], states, pieces, i)
             self.largest = max(self.largest, own.ratio)
         return None
 
     def _leaves_out(self, subject: Subject, case: Trajectory) -> bool:
         """Whether an example is none for a subject: one that compiles anew for each setting, or whose count may be too narrow."""
-        compiled = subject.candidate.backend.compiles_each(subject.cell.mode)
-        narrow = subject.cell.mode == "traced" and case.taken > HELD
+        compiled = subject.candidate.backend.compiles_each(subject.result.mode)
+        narrow = subject.result.mode == "traced" and case.taken > HELD
         return narrow or (compiled and (case.setting >= COMPILED or bool(case.parts)))
 
     def _run(self, subject: Subject, case: Trajectory, grads: list[Any]) -> list[list[Columns]]:

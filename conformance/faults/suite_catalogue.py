@@ -125,12 +125,16 @@ SUITE_FAULTS: list[SuiteFault] = [
         ("bits that differ are not counted", "cell.differ += int(np.sum(mask & ~excused))", "cell.differ += 0"),
     ),
     *_in(
-        "compare/check.py",
+        "results.py",
         "up_to_the_bound_is_right_and_beyond_it_is_wrong",
-        ("what is wrong is noted and forgotten", "wrong.cell.wrong = wrong.details", "wrong.cell.worst = wrong.details"),
+        ("what is wrong is noted and forgotten", "        self.wrong = details", "        self.worst = details"),
+    ),
+    *_in(
+        "inputs/explore.py",
+        "up_to_the_bound_is_right_and_beyond_it_is_wrong",
         (
             "one wrong cell ends the others",
-            "            for subject in subjects:\n                subject.cell.reset()\n        else:",
+            "            for one in checked:\n                one.result.reset()\n        else:",
             "            break\n        else:",
         ),
     ),
@@ -190,12 +194,12 @@ SUITE_FAULTS: list[SuiteFault] = [
         ("exceptions are swallowed", "                wrong = raised(error, self.shapes, pieces)", "                wrong = None"),
     ),
     *_in(
-        "compare/check.py",
+        "inputs/explore.py",
         "what_is_right_has_the_verdict_of_what_is_right",
         (
             "half of the examples are drawn",
-            "max_examples=effort.examples, phases=phases)",
-            "max_examples=effort.examples // 2, phases=phases)",
+            "max_examples=effort.examples, phases",
+            "max_examples=effort.examples // 2, phases",
         ),
     ),
     *_in(
@@ -298,15 +302,19 @@ SUITE_FAULTS: list[SuiteFault] = [
         ("laws have one setting", 'self.pool[0 if self.mode == "traced" else case.setting]', "self.pool[0]"),
     ),
     *_in(
-        "laws/check.py",
+        "results.py",
         "a_law_compares_all_that_it_counts",
-        ("a broken law is not noted", "broken.lab.result.broken = broken.details", "broken.lab.result.reason = None"),
-        ("a law that raises holds", 'else {"raised": brief(error)}\n        return None', "else None\n        return None"),
+        ("a broken law is not noted", "        self.broken = details", "        self.reason = None"),
     ),
     *_in(
         "laws/check.py",
+        "a_law_compares_all_that_it_counts",
+        ("a law that raises holds", 'else {"raised": brief(error)}\n        return None', "else None\n        return None"),
+    ),
+    *_in(
+        "inputs/explore.py",
         "laws_run_on_all_settings",
-        ("a law has one example", "max_examples=effort.examples, phases=phases)", "max_examples=1, phases=phases)"),
+        ("a law has one example", "max_examples=effort.examples, phases", "max_examples=1, phases"),
     ),
     # The state machine.
     *_in(

@@ -1,6 +1,5 @@
 """The check of the laws of one rule in one dtype: the same examples on every backend and in every mode."""
 
-import zlib
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -9,24 +8,15 @@ import numpy as np
 from hypothesis import strategies as st
 
 from xopt.conformance.inputs.census import saw
-from xopt.conformance.inputs.explore import SETTINGS
+from xopt.conformance.inputs.explore import HOLDS, ViolationError, explore
 from xopt.conformance.inputs.trajectories import HELD, count, own_counts
 from xopt.conformance.inputs.words import Choices, drawn
-from xopt.conformance.laws.lab import POOL, SIZE, STEPS, Bounds, BrokenError, Case, Lab, Law
-from xopt.conformance.results import LawResult, brief
+from xopt.conformance.laws.lab import POOL, SIZE, STEPS, Bounds, Case, Lab, Law
+from xopt.conformance.results import BrokenError, LawResult, brief
 from xopt.conformance.target import OURS, Effort, Implementations, Target
 
 TRACED = 3
 """One example in so many is for compiled steps too: each compiles anew."""
-
-HOLDS = "it holds when the same example is run again: it is not reproducible"
-
-
-class _Broken(Exception):  # noqa: N818 - carries the lab to who catches it
-    def __init__(self, lab: Lab, details: dict[str, Any]) -> None:
-        super().__init__(str(details))
-        self.lab = lab
-        self.details = details
 
 
 def check_laws(
@@ -65,33 +55,15 @@ def _why_not(law: Law, lab: Lab) -> str | None:
 
 
 def _check(law: Law, labs: list[Lab], dtype: str, effort: Effort) -> None:
-    """Runs the law on examples in all labs at once. One where it is broken is set aside, and the others start anew."""
-    phases = [phase for phase in SETTINGS.phases if effort.shrink or phase is not hypothesis.Phase.shrink]
-    explore = hypothesis.settings(SETTINGS, max_examples=effort.examples, phases=phases)
-    while labs:
-        examined = _Examples(law, labs)
-        run = hypothesis.given(_cases(labs[0], dtype))(examined.run)
-        run = hypothesis.seed(zlib.crc32(f"{effort.seed} {law.name} {labs[0].rule.name} {dtype}".encode()))(run)
-        try:
-            explore(run)()
-        except hypothesis.errors.Unsatisfiable:
-            break  # it compares nothing, which is a problem of the run
-        except Exception as error:  # noqa: BLE001 - one law that fails must not lose the others
-            broken = error if isinstance(error, _Broken) else examined.found
-            if broken is None:  # it is no lab that failed, but what they are all given
-                for lab in labs:
-                    lab.result.broken = {"raised": brief(error)}
-                break
-            if broken is not error:  # Hypothesis does not see it again, and says so in errors of its own
-                broken.details.setdefault("again", HOLDS)
-            broken.lab.result.broken = broken.details
-            labs = [lab for lab in labs if lab is not broken.lab]
-            for lab in labs:
-                old = lab.result
-                fresh = LawResult(old.law, old.rule, old.backend, old.device, old.dtype, old.mode)
-                old.__dict__.update(fresh.__dict__)
-        else:
-            break
+    """Runs the law on examples in all labs at once."""
+    if not labs:
+        return
+    name = f"{law.name} {labs[0].rule.name} {dtype}"
+    failed = explore(labs, lambda left: _Examples(law, left), _cases(labs[0], dtype), effort, name)
+    if failed and not isinstance(failed[1], hypothesis.errors.Unsatisfiable):  # which compares nothing: a problem of the run
+        left, error = failed
+        for lab in left:  # it is no lab that failed, but what they are all given
+            lab.result.fail({"raised": brief(error)})
 
 
 class _Examples:
@@ -101,7 +73,7 @@ class _Examples:
         self.law = law
         self.labs = labs
         self.count = 0
-        self.found: _Broken | None = None  # the first
+        self.found: ViolationError | None = None  # the first
 
     def run(self, case: Case) -> None:
         if self.found is not None and "again" in self.found.details:
@@ -119,7 +91,7 @@ class _Examples:
             if details is not None:
                 lab.result.found_after = lab.result.found_after or place
                 again = self._broken(lab, case)
-                broken = _Broken(lab, details if again == details else details | {"again": again or HOLDS})
+                broken = ViolationError(lab.result, details if again == details else details | {"again": again or HOLDS})
                 self.found = self.found or broken
                 raise broken
             looked.append(lab)

@@ -19,7 +19,7 @@ from xopt.conformance.inputs.census import look_at
 from xopt.conformance.inputs.hyperparameters import settings
 from xopt.conformance.inputs.words import decode
 from xopt.conformance.laws.traits import Trait
-from xopt.conformance.results import DTYPES, MODES, LawResult
+from xopt.conformance.results import DTYPES, MODES, BrokenError, LawResult
 from xopt.conformance.target import Implementations, Target
 from xopt.rule import Rule
 from xopt.rules import RULES
@@ -50,14 +50,6 @@ class Kind(StrEnum):
     BITS = "bits"  # bit for bit
     BOUND = "bound"  # within the derived bounds of what is compared
     FAILS = "fails"  # not at all: its violation, beyond the derived bounds, must be seen
-
-
-class BrokenError(Exception):
-    """Raised where a law is seen broken."""
-
-    def __init__(self, details: dict[str, Any]) -> None:
-        super().__init__(str(details))
-        self.details = details
 
 
 class Case(NamedTuple):

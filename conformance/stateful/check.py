@@ -1,6 +1,5 @@
 """The check of programs: any order of operations on one rule in one dtype, from each backend."""
 
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from hypothesis import stateful
 from xopt import backends
 from xopt.backends import Backend
 from xopt.conformance.arithmetic.formats import FLOAT_FORMATS, FloatFormat, arithmetic_of
-from xopt.conformance.inputs.explore import SETTINGS
+from xopt.conformance.inputs.explore import seeded, settings_of
 from xopt.conformance.results import LawResult, brief
 from xopt.conformance.stateful.machine import MACHINE, Machine, Setup
 from xopt.conformance.target import OURS, Effort, Implementations, Target
@@ -66,9 +65,8 @@ def _explore(setup: Setup, effort: Effort) -> None:
         return Machine(setup)
 
     result = setup.result
-    hypothesis.seed(zlib.crc32(f"{effort.seed} {result.rule} {result.dtype} {result.backend} {MACHINE}".encode()))(program)
-    phases = [phase for phase in SETTINGS.phases if effort.shrink or phase is not hypothesis.Phase.shrink]
-    explore = hypothesis.settings(SETTINGS, max_examples=effort.examples, phases=phases, stateful_step_count=OPERATIONS)
+    seeded(program, effort, f"{result.rule} {result.dtype} {result.backend} {MACHINE}")
+    explore = settings_of(effort, stateful_step_count=OPERATIONS)
     try:
         stateful.run_state_machine_as_test(program, settings=explore)  # type: ignore[arg-type]  # a function will do
     except Exception as error:  # noqa: BLE001 - one check that fails must not lose the others

@@ -26,8 +26,8 @@ from xopt.conformance.golden import Golden
 from xopt.conformance.inputs.census import look_at, saw
 from xopt.conformance.inputs.hyperparameters import settings
 from xopt.conformance.inputs.words import decode
-from xopt.conformance.results import LawResult
-from xopt.conformance.stateful.tracked import FORMS, SIZE, BrokenError, Run, differ, each_array
+from xopt.conformance.results import BrokenError, LawResult
+from xopt.conformance.stateful.tracked import FORMS, SIZE, Run, differ, each_array
 from xopt.rule import Rule
 
 MACHINE = "any order of operations"

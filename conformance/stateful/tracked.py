@@ -11,6 +11,7 @@ from xopt.backends import Backend
 from xopt.conformance.arithmetic.formats import arithmetic_of
 from xopt.conformance.compare.reference import Columns
 from xopt.conformance.inputs.census import saw
+from xopt.conformance.results import BrokenError
 from xopt.conformance.structures.parts import Layer, Pair, tree_of
 from xopt.rule import Rule
 
@@ -21,10 +22,6 @@ FORMS: dict[str, Callable[[list[Any], Sequence[str]], Any]] = {
     "nested": lambda leaves, keys: {keys[0]: leaves[:1], keys[1]: Pair(tuple(leaves[1:3]), Layer(leaves[3:], None))},
 }
 """Trees that leaves may stand in: the containers of drawn structures. The keys of a mapping decide in which order they are met."""
-
-
-class BrokenError(AssertionError):
-    """A program came to what the law forbids."""
 
 
 class Run:

@@ -1,16 +1,12 @@
 """The check of structures: drawn situations of one rule, in every mode and by every compiler of each library."""
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import hypothesis
-
 from xopt import backends
 from xopt.conformance.inputs.census import saw
-from xopt.conformance.inputs.explore import SETTINGS
-from xopt.conformance.laws.check import HOLDS
+from xopt.conformance.inputs.explore import ViolationError, explore
 from xopt.conformance.results import LawResult
 from xopt.conformance.structures.draw import situations
 from xopt.conformance.structures.law import Play, Product
@@ -25,13 +21,6 @@ SHARES = {"torch": 0.6, "jax": 0.3, "cupy": 0.6, "array_api_strict": 0.6}
 SLOW = "torch.compile"
 SMALL = 6
 """Lines of a setup that are compiled at most: a leaf takes a quarter of a second."""
-
-
-class _Broken(Exception):  # noqa: N818 - carries the row to who catches it
-    def __init__(self, result: LawResult, details: dict[str, Any]) -> None:
-        super().__init__(str(details))
-        self.result = result
-        self.details = details
 
 
 class Played(NamedTuple):
@@ -49,7 +38,7 @@ class _Examples:
         self.rows = rows
         self.compiled = compiled  # how many more may be
         self.count = 0
-        self.found: _Broken | None = None  # the first
+        self.found: ViolationError | None = None  # the first
         self._compiles: dict[Situation, bool] = {}  # the same each time, as Hypothesis looks at some again
 
     def run(self, situation: Situation) -> None:
@@ -88,7 +77,7 @@ class _Examples:
             reason = f"{type(error).__name__}: {error}"
             if play.trouble:
                 situation = situation._replace(troubles=(play.trouble,))
-            broken = _Broken(result, {"program": situation.program(mode), "mode": str(mode), "reason": reason})
+            broken = ViolationError(result, {"program": situation.program(mode), "mode": str(mode), "reason": reason})
             self.found = self.found or broken
             raise broken from error
 
@@ -137,7 +126,15 @@ def check_structures(
                 rows.append(Played(result, Play(product, backend, target), modes))
         drawn = situations(RULES[rule_name], name, dtype, backend.dtypes(), backend.place, _devices(backend), wide)
         count = max(1, int(effort.examples * SHARES.get(name, 1.0) * (1.0 if dtype == "float32" or name != "jax" else 0.3)))
-        _explore(rows, drawn, replace(effort, examples=count), compiled)
+        failed = explore(
+            rows,
+            lambda left: _Examples(left, compiled),
+            drawn,
+            replace(effort, examples=count),
+            f"{rule_name} {dtype} {name} {STRUCTURES}",
+        )
+        if failed:  # it is no situation that failed
+            raise failed[1]
     return results
 
 
@@ -150,33 +147,3 @@ def modes_of(backend: Any, mode: str) -> list[Mode]:
     if mode != "fused":
         return [Mode(mode)]
     return [Mode(mode, name, donate) for name in backend.usable_compilers for donate in (False, True)]
-
-
-def _explore(
-    rows: list[Played],
-    drawn: Any,
-    effort: Effort,
-    compiled: int,
-) -> None:
-    """One row after another that breaks the law is set aside, and the others start anew."""
-    phases = [phase for phase in SETTINGS.phases if effort.shrink or phase is not hypothesis.Phase.shrink]
-    explore = hypothesis.settings(SETTINGS, max_examples=effort.examples, phases=phases)
-    while rows:
-        first = rows[0].result
-        examined = _Examples(rows, compiled)
-        run: Any = hypothesis.given(drawn)(examined.run)  # type: ignore[no-untyped-call]
-        run = hypothesis.seed(zlib.crc32(f"{effort.seed} {first.rule} {first.dtype} {first.backend} {STRUCTURES}".encode()))(run)
-        try:
-            explore(run)()
-        except Exception as error:
-            broken = error if isinstance(error, _Broken) else examined.found
-            if broken is None:  # it is no situation that failed
-                raise
-            if broken is not error:  # Hypothesis does not see it again, and says so in errors of its own
-                broken.details["again"] = HOLDS
-            broken.result.broken = broken.details
-            rows = [row for row in rows if row.result is not broken.result]
-            for old in (row.result for row in rows):
-                old.__dict__.update(LawResult(old.law, old.rule, old.backend, old.device, old.dtype, old.mode).__dict__)
-        else:
-            break

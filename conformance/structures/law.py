@@ -19,6 +19,7 @@ import numpy as np
 from xopt.conformance.arithmetic.formats import FLOAT_FORMATS, arithmetic_of, round_to
 from xopt.conformance.compare.reference import Reference
 from xopt.conformance.golden import GOLDENS
+from xopt.conformance.results import BrokenError
 from xopt.conformance.structures import parts, paths
 from xopt.conformance.structures.memory import Snapshot, cannot_be_given
 from xopt.conformance.structures.situation import COMPILED_IN, CONSTANTS, Mode, Names, Situation
@@ -29,10 +30,6 @@ OF_VALUE = ("a count below 0", "a carried number beyond its range")
 """Troubles that no check sees while a compiler traces: a count and what is carried have a type then, and no value."""
 INTERRUPTIONS = 8
 """Places of a step that is interrupted: what is written is written in a tenth of its lines."""
-
-
-class BrokenError(AssertionError):
-    """A situation in which the law does not hold."""
 
 
 def _fail(what: str, error: Exception | None = None) -> NoReturn:

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xopt import backends
-from xopt.conformance.compare.comparison import Check, Subject, WrongError, pieces_of, raised
+from xopt.conformance.compare.comparison import Comparer, Subject, pieces_of, raised
 from xopt.conformance.golden import GOLDENS
+from xopt.conformance.inputs.explore import ViolationError
 from xopt.conformance.inputs.trajectories import Trajectory
 from xopt.conformance.results import Cell, brief
 from xopt.conformance.target import Target
@@ -57,11 +58,11 @@ def replay_rule(rule_name: str, targets: Sequence[Target], steps: int) -> list[R
         native = _Native([], [], [])
         try:
             subject = Subject(rule, "float32", target, data.SHAPES)
-            cell = subject.cell
-            Check(rule, GOLDENS[rule_name], "float32", [subject], data.SHAPES, "digits").example(case)
+            cell = subject.result
+            Comparer(rule, GOLDENS[rule_name], "float32", [subject], data.SHAPES, "digits").example(case)
             if target.mode == "eager":
                 native = _train(rule, subject.candidate.backend, steps, recorded)
-        except WrongError as error:
+        except ViolationError as error:
             cell.wrong = error.details
         except Exception as error:  # noqa: BLE001 - whatever a backend raises
             cell.wrong = raised(error, data.SHAPES, pieces_of(case, data.SHAPES))
