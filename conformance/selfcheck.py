@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import optree
 
-from xopt.conformance import __main__ as command
 from xopt.conformance import ledger, suite
 from xopt.conformance.arithmetic.bounded import Bounded, Namespace, Signs, exact
 from xopt.conformance.arithmetic.formats import FLOAT_FORMATS, HOST, arithmetic_of, round_to
+from xopt.conformance.cli.app import app
 from xopt.conformance.compare import comparison as compared_by
 from xopt.conformance.compare.candidate import Candidate, Shapes, split
 from xopt.conformance.compare.check import check_rule
@@ -35,7 +35,7 @@ from xopt.conformance.laws import check as law_check
 from xopt.conformance.laws.lab import Case, Kind, Lab, Law, Series
 from xopt.conformance.report.html import write_html
 from xopt.conformance.report.junit import write_junit
-from xopt.conformance.report.report import Report
+from xopt.conformance.report.report import BackendReport, Report
 from xopt.conformance.report.text import symbol, tally
 from xopt.conformance.results import BROKEN, HELD, IDENTICAL, NOT_RUN, SUBNORMALS, WITHIN, WRONG, Cell, LawResult
 from xopt.conformance.stateful import check_machine
@@ -709,22 +709,20 @@ def what_fails_the_run_is_shown() -> None:
 
     from typer.testing import CliRunner
 
-    from xopt.conformance import suite as used  # by the command, when it runs
-
     about = dict.fromkeys(("xopt", "python", "machine", "command", "profile"), "") | {
         "date": "2026-11-24",
         "seed": 0,
         "seconds": 1.0,
     }
     for problems in ([], ["planted"]):
-        right = used.conform
-        used.conform = lambda *_, problems=problems: _report(used, about, problems)
+        right = suite.conform
+        suite.conform = lambda *_, problems=problems: _report(about, problems)  # type: ignore[assignment,misc]
         try:
-            code = CliRunner().invoke(command._app(), ["conform", "--backend", "numpy"]).exit_code
+            code = CliRunner().invoke(app(), ["conform", "--backend", "numpy"]).exit_code
         finally:
-            used.conform = right
+            suite.conform = right
         must(code == len(problems), f"the exit status is {code} with {len(problems)} problems")
-        shown = _report(suite, about, problems).to_dict()
+        shown = _report(about, problems).to_dict()
         must(shown["problems"] == problems, "problems are not written")
         with tempfile.TemporaryDirectory() as folder:
             write_html(shown, Path(folder) / "page.html")
@@ -738,10 +736,10 @@ def what_fails_the_run_is_shown() -> None:
     must(tally([law(), law(broken={})]) == ("1 BROKEN", BROKEN) and tally([law(differ=1)])[0] == "0+1~", "laws are counted wrongly")
 
 
-def _report(of: Any, about: dict[str, Any], problems: list[str]) -> Any:
-    """One of that module, with a cell that ran."""
-    ran = of.Cell("sgd", "numpy", "cpu", "float32", "eager", elements=1)
-    return of.Report(about, [of.BackendReport("numpy", "cpu", "2")], [ran], [], failures=problems)
+def _report(about: dict[str, Any], problems: list[str]) -> Report:
+    """One with a cell that ran."""
+    ran = Cell("sgd", "numpy", "cpu", "float32", "eager", elements=1)
+    return Report(about, [BackendReport("numpy", "cpu", "2")], [ran], [], failures=problems)
 
 
 @check

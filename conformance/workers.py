@@ -63,3 +63,8 @@ def as_completed(tasks: dict["Future[Any]", Any]) -> Iterator["Future[Any]"]:
     while pending:
         done, pending = wait(pending, return_when=FIRST_COMPLETED)
         yield from done
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

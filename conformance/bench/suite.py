@@ -21,11 +21,11 @@ from xopt.conformance.bench.checks import checks
 from xopt.conformance.bench.contender import EAGER, FUSED, LIMIT, Contender, Running
 from xopt.conformance.bench.contenders import contenders
 from xopt.conformance.bench.leaf_costs import leaf_costs
-from xopt.conformance.bench.limits import cores
 from xopt.conformance.bench.loop import SIZES, InLoop, in_loop
 from xopt.conformance.bench.measure import Spread, Turns, interleave, ratio, spread
 from xopt.conformance.bench.processes import first_call, memory
 from xopt.conformance.bench.shapes import LADDER, Size, one_leaf
+from xopt.conformance.workers import cores
 from xopt.rules import RULES
 
 Json = dict[str, Any]

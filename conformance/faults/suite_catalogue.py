@@ -439,7 +439,7 @@ SUITE_FAULTS: list[SuiteFault] = [
         ("what no row accepts is no problem", "return [*map(_unaccepted, self.unaccepted), *rows]", "return rows"),
     ),
     *_in(
-        "__main__.py",
+        "cli/conform.py",
         "what_fails_the_run_is_shown",
         (
             "the command exits with 0",
