@@ -6,7 +6,7 @@ from xopt.conformance.laws import LAWS
 from xopt.conformance.results import MODES, Cell, LawResult
 from xopt.conformance.stateful.machine import MACHINE
 
-NAMES = frozenset(law.name for law in LAWS)
+LAW_NAMES = frozenset(law.name for law in LAWS)
 
 
 class Profile(NamedTuple):
@@ -35,7 +35,7 @@ class Profile(NamedTuple):
             return self.cells(result.dtype)
         if result.law == MACHINE:
             return self.operations
-        return self.law_examples(result.dtype) if result.law in NAMES else 1
+        return self.law_examples(result.dtype) if result.law in LAW_NAMES else 1
 
 
 PROFILES = {

@@ -20,13 +20,13 @@ from xopt.conformance import ledger, suite
 from xopt.conformance.arithmetic.bounded import Bounded, Namespace, Signs, exact
 from xopt.conformance.arithmetic.formats import FLOAT_FORMATS, HOST, arithmetic_of, round_to
 from xopt.conformance.cli.app import app
-from xopt.conformance.compare import comparison as compared_by
+from xopt.conformance.compare import comparison as comparison_module
 from xopt.conformance.compare.candidate import Candidate, Shapes, split
 from xopt.conformance.compare.check import check_rule
 from xopt.conformance.compare.reference import Columns, Reference
 from xopt.conformance.faults.planting import copied, updating
 from xopt.conformance.golden import GOLDENS
-from xopt.conformance.inputs.census import FLOORS, Row, counted, take_census
+from xopt.conformance.inputs.census import FLOORS, CensusRow, counted, take_census
 from xopt.conformance.inputs.explore import draw
 from xopt.conformance.inputs.hyperparameters import settings
 from xopt.conformance.inputs.trajectories import EXPONENTS, PARTS, ROWS, SHAPES, Part, Trajectory, trajectories
@@ -121,7 +121,7 @@ class Off(Changed):
 @contextmanager
 def standing_in(one: type[Candidate]) -> Iterator[None]:
     """Has ``one`` stand in for candidates."""
-    names = vars(compared_by)
+    names = vars(comparison_module)
     right = names["Candidate"]
     names["Candidate"] = one
     try:
@@ -280,7 +280,7 @@ def each_step_and_the_whole_are_compared() -> None:
         columns.append((state.params, state.v))
     case = Trajectory(0, {}, np.ones(3), grads, [np.False_] * 3)
     shapes: Shapes = {"all": (3,)}
-    judge = compared_by.Comparer(rule, GOLDENS["momentum"], "float64", [], shapes)
+    judge = comparison_module.Comparer(rule, GOLDENS["momentum"], "float64", [], shapes)
     results = judge._compare(case, FLOAT_FORMATS["float64"], False, columns)
     must([len(local) for local, _ in results] == [2, 2, 2], "columns are left out")
     must([len(whole) for _, whole in results] == [2, 2, 2], "columns of the trajectory are left out")
@@ -290,7 +290,7 @@ def each_step_and_the_whole_are_compared() -> None:
         for at in (0, 1):
             wrong = list(columns)
             wrong[t + 1] = tuple(c + 1e-3 if i == at else c for i, c in enumerate(wrong[t + 1]))
-            place = compared_by.Summary(judge._compare(case, FLOAT_FORMATS["float64"], False, wrong)).wrong
+            place = comparison_module.Summary(judge._compare(case, FLOAT_FORMATS["float64"], False, wrong)).wrong
             must(place is not None and place.step == t + 1, f"column {at} of step {t + 1} is not compared: {place}")
 
 
@@ -301,7 +301,7 @@ def what_is_no_number_is_wrong() -> None:
         known.restart((np.ones(1),))
         (comparison,) = known.step(np.ones(1), 1, (np.full(1, after),))
         must(comparison.ratio[0] == ratio, f"{after} for a number has the ratio {comparison.ratio}")
-        summary = compared_by.Summary([([comparison], [comparison])])
+        summary = comparison_module.Summary([([comparison], [comparison])])
         must(summary.wrong is not None, f"{after} for a number is not wrong")
     known.restart((np.full(1, np.nan),))
     (comparison,) = known.step(np.ones(1), 1, (np.full(1, np.nan),))
@@ -325,9 +325,9 @@ def what_is_no_number_is_wrong() -> None:
 @check
 def bits_are_compared_everywhere() -> None:
     one = (np.asarray([1.0, np.nan, 0.0, np.inf]), None, 0.5, (np.ones(2), np.zeros(2)))
-    must(not any(np.any(mask) for mask in compared_by._differ(one, one)), "equal states differ")
+    must(not any(np.any(mask) for mask in comparison_module._differ(one, one)), "equal states differ")
     other = (np.asarray([2.0, 1.0, -0.0, -np.inf]), None, 0.25, (np.ones(2), np.asarray([0.0, 1e-300])))
-    masks = [np.asarray(mask).tolist() for mask in compared_by._differ(one, other)]
+    masks = [np.asarray(mask).tolist() for mask in comparison_module._differ(one, other)]
     must(masks == [[True, True, False, True], True, [False, False], [False, True]], f"other bits are {masks}")
     flushing = replace(TARGETS[1], formats={"float32": replace(FLOAT_FORMATS["float32"], flushes=True)})
     with standing_in(Flushing):
@@ -576,10 +576,10 @@ def what_must_be_drawn_is_drawn() -> None:
 def _draw(name: str) -> None:
     """Draws examples for the comparison, and looks at them."""
     rule = RULES[name]
-    judge = compared_by.Comparer(rule, GOLDENS[name], "float32", [], SHAPES)
+    judge = comparison_module.Comparer(rule, GOLDENS[name], "float32", [], SHAPES)
 
     def look(case: Trajectory) -> None:
-        judge._look_at(case, compared_by.pieces_of(case, SHAPES), judge._baseline(case)[1])
+        judge._look_at(case, comparison_module.pieces_of(case, SHAPES), judge._baseline(case)[1])
 
     drawn = trajectories(rule, settings(rule, 0, 40), "float32", longest=6)
     with np.errstate(all="ignore"):
@@ -624,7 +624,7 @@ def generated_numbers_are_of_all_kinds() -> None:
 # What fails a run.
 
 
-def report_of(results: Sequence[Any] = (), rows: Sequence[ledger.Row] = (), census: Sequence[Row] = ()) -> Report:
+def report_of(results: Sequence[Any] = (), rows: Sequence[ledger.Row] = (), census: Sequence[CensusRow] = ()) -> Report:
     """A report of one right cell and of what is given."""
     kept: dict[type, list[Any]] = {Cell: [right_cell()], LawResult: [], Replay: []}
     for result in results:
@@ -683,7 +683,7 @@ def what_is_wrong_fails_the_run() -> None:
         "a stale row": report_of([law()], [row]),
         "an expired row": report_of([law(differ=1)], [replace(row, expires=datetime.date(2026, 11, 23))]),
         "a row of no law": report_of([replace(law(), law="delay")], [row]),
-        "too few zeros": report_of(census=[Row("cells: zeros", 4, "cells: numbers", 100, 5)]),
+        "too few zeros": report_of(census=[CensusRow("cells: zeros", 4, "cells: numbers", 100, 5)]),
     }
     for what, report in failing.items():
         must(report.problems, f"{what} does not fail the run")

@@ -25,7 +25,7 @@ from xopt.conformance.inputs.census import counted, take_census
 from xopt.conformance.laws import LAWS, check_laws
 from xopt.conformance.papers.check import check_papers
 from xopt.conformance.profiles import PROFILES, Profile
-from xopt.conformance.report.report import BackendReport, Report, Result
+from xopt.conformance.report.report import BackendReport, Report, Reported
 from xopt.conformance.results import DTYPES, MODES, WITHIN, Cell, LawResult, brief
 from xopt.conformance.stateful.check import check_machine
 from xopt.conformance.structures import check_structures
@@ -43,7 +43,7 @@ class Events:
 
     def planned(self, tasks: int) -> None: ...
     def probed(self, backend: BackendReport) -> None: ...
-    def finished(self, rule: str, what: str, results: Sequence[Result]) -> None: ...
+    def finished(self, rule: str, what: str, results: Sequence[Reported]) -> None: ...
 
 
 def conform(

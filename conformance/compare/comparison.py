@@ -15,12 +15,12 @@ from xopt.conformance.compare.reference import Columns, Comparison, Reference
 from xopt.conformance.golden import Golden
 from xopt.conformance.inputs.census import look_at, saw
 from xopt.conformance.inputs.explore import ViolationError
-from xopt.conformance.inputs.trajectories import COMPILED, HELD, Part, Trajectory
+from xopt.conformance.inputs.trajectories import COMPILED, LARGEST_COUNT, Part, Trajectory
 from xopt.conformance.results import BINS, Cell, brief
 from xopt.conformance.target import Target
 from xopt.rule import Rule
 
-LATE = (1, 255, 4096, 65536, 2**31)
+LATE_COUNTS = (1, 255, 4096, 65536, 2**31)
 """Steps after which examples that begin are counted: bias corrections and counts are to be right late, too."""
 
 
@@ -187,7 +187,7 @@ class Comparer:
     def _leaves_out(self, subject: Subject, case: Trajectory) -> bool:
         """Whether an example is none for a subject: one that compiles anew for each setting, or whose count may be too narrow."""
         compiled = subject.candidate.backend.compiles_each(subject.result.mode)
-        narrow = subject.result.mode == "traced" and case.taken > HELD
+        narrow = subject.result.mode == "traced" and case.taken > LARGEST_COUNT
         return narrow or (compiled and (case.setting >= COMPILED or bool(case.parts)))
 
     def _run(self, subject: Subject, case: Trajectory, grads: list[Any]) -> list[list[Columns]]:
@@ -218,7 +218,7 @@ class Comparer:
         saw(f"{self.name}: examples in {self.dtype}")
         saw(f"{self.name}: examples of more than one step", len(grads) > 1)
         saw(f"{self.name}: examples of several groups", len(pieces) > 1)
-        for late in LATE:
+        for late in LATE_COUNTS:
             saw(f"{self.name}: examples that begin after {late:,} steps", case.taken >= late)
         saw(f"{self.name}: parameters", case.params.size)
         saw(f"{self.name}: parameters of 0", np.sum(case.params == 0))

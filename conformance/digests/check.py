@@ -9,13 +9,13 @@ import numpy as np
 
 from xopt import backends
 from xopt.conformance.compare.candidate import Candidate
-from xopt.conformance.digests.runs import SHAPES, SIZE, STEPS, Run, cancelling, far_setting, hashed, inputs, runs
+from xopt.conformance.digests.runs import SHAPES, SIZE, STEPS, Recorded, cancelling, far_setting, hashed, inputs, runs
 from xopt.conformance.results import LawResult
 from xopt.rule import Rule
 from xopt.rules import RULES
 
 DIGESTS = Path(__file__).with_name("digests.json")
-DTYPES = ("float16", "float32", "float64")
+NUMPY_DTYPES = ("float16", "float32", "float64")
 """Those of NumPy."""
 LAW = "the bits of the reference"
 RENEW = """python -c 'from xopt.conformance.digests import write; write()'"""
@@ -30,7 +30,9 @@ def on_numpy(rule: Rule[Any, Any], dtype: str) -> str:
     candidate = Candidate(rule, backends.get("numpy"), dtype, "eager", SHAPES)
     short, long = far_setting(rule, 0.125), far_setting(rule, 1.0 - 2.0**-20)
     more = [({}, cancelling(dtype), 0), (short, inputs(dtype), 0), (long, inputs(dtype), LATE)]
-    return hashed([*runs(candidate, dtype), *(Run(hyper, candidate.run(*given, hyper, taken)) for hyper, given, taken in more)])
+    return hashed(
+        [*runs(candidate, dtype), *(Recorded(hyper, candidate.run(*given, hyper, taken)) for hyper, given, taken in more)]
+    )
 
 
 def kept() -> dict[str, dict[str, str]]:
@@ -53,5 +55,5 @@ def check_digest(rule_name: str, dtype: str, rules: Mapping[str, Rule[Any, Any]]
 
 def write() -> None:
     """Keeps the digests of the rules as they are."""
-    found = {name: {dtype: on_numpy(rule, dtype) for dtype in DTYPES} for name, rule in RULES.items()}
+    found = {name: {dtype: on_numpy(rule, dtype) for dtype in NUMPY_DTYPES} for name, rule in RULES.items()}
     DIGESTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -82,20 +82,20 @@ def far_setting(rule: Rule[Any, Any], decay: float) -> dict[str, Any]:
     return {name: far(interval, rule.defaults[name]) for name, interval in rule.ranges.items()}
 
 
-class Run(NamedTuple):
+class Recorded(NamedTuple):
     """The states of a rule, before and after each step, with one setting of the hyperparameters."""
 
     hyper: dict[str, Any]
     states: list[Columns]
 
 
-def runs(candidate: Candidate, dtype: str) -> list[Run]:
+def runs(candidate: Candidate, dtype: str) -> list[Recorded]:
     params, grads = inputs(dtype)
     with candidate.backend.session():
-        return [Run(hyper, candidate.run(params, grads, hyper)) for hyper in ({}, other_setting(candidate.rule))]
+        return [Recorded(hyper, candidate.run(params, grads, hyper)) for hyper in ({}, other_setting(candidate.rule))]
 
 
-def hashed(found: list[Run]) -> str:
+def hashed(found: list[Recorded]) -> str:
     """SHA-256 of all numbers of the states after a step, as little-endian float64, which holds them exactly. -0 counts as 0."""
     sha = hashlib.sha256()
 

@@ -11,7 +11,7 @@ class Edit(NamedTuple):
     new: str
 
 
-Kind = Literal["rule", "golden", "twin", "core", "backend"]
+FaultKind = Literal["rule", "golden", "twin", "core", "backend"]
 
 
 class Fault(NamedTuple):
@@ -26,7 +26,7 @@ class Fault(NamedTuple):
     target: str = "numpy"  # the backend on which it shows
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> FaultKind:
         """Where it is planted: in a rule, in its golden, in both at once, in what the rules share, or for one backend alone."""
         if self.target != "numpy":
             return "backend"

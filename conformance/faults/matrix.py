@@ -28,7 +28,7 @@ LAW_EXAMPLES = PROFILES["ci"].laws
 """What a law gets first, as in a run for continuous integration; all of them only where no check sees the fault."""
 POOL = PROFILES["ci"].pool
 """Settings of the hyperparameters that the comparison with the golden draws from, as there."""
-DTYPES = ("float32", "float16", "float64")
+DTYPES_IN_TURN = ("float32", "float16", "float64")
 """In this order; a check asks the next one only where the one before showed nothing."""
 
 STEP, TRAJECTORY, BITS = "step", "trajectory", "bits"
@@ -64,7 +64,7 @@ Look = Callable[[Implementations], Seen]
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Detection:
     """What the checks say of one fault."""
 
     fault: Fault
@@ -130,7 +130,7 @@ def _broken(found: Sequence[LawResult], examples: int) -> Seen:
 def _looks(fault: Fault, examples: int, law_examples: int, seed: int) -> Iterator[tuple[str, list[Look]]]:
     """The checks that concern a fault, the fastest first: each with what it does in one dtype after the other."""
     place = fault.rule, fault.target
-    dtypes = DTYPES[:1] if fault.kind in ("twin", "backend") else DTYPES  # a twin deceives it in each
+    dtypes = DTYPES_IN_TURN[:1] if fault.kind in ("twin", "backend") else DTYPES_IN_TURN  # a twin deceives it in each
     yield STEP, [partial(_cells, *place, dtype, min(examples, PROFILES["ci"].cells(dtype)), seed) for dtype in dtypes]
     if fault.kind in ("rule", "core"):  # elsewhere it is NumPy's own bits that stay
         yield digests.LAW, [partial(_digest, fault.rule, "float32")]
@@ -139,10 +139,10 @@ def _looks(fault: Fault, examples: int, law_examples: int, seed: int) -> Iterato
     for law in LAWS:
         if fault.rule in law.rules or fault.rule in law.partners:
             rule = fault.rule if fault.rule in law.rules else law.rules[0]
-            said = next(dtype for dtype in DTYPES if dtype in law.dtypes)
+            said = next(dtype for dtype in DTYPES_IN_TURN if dtype in law.dtypes)
             yield law.name, [partial(_law, law.name, rule, fault.target, said, law_examples, seed)]
     if fault.kind == "core":  # of a formula it sees what the comparison with the golden sees
-        yield MACHINE, [partial(_machine, *place, dtype, law_examples, seed) for dtype in DTYPES[:1]]
+        yield MACHINE, [partial(_machine, *place, dtype, law_examples, seed) for dtype in DTYPES_IN_TURN[:1]]
 
 
 def _raises(look: Look, planted: Implementations) -> bool:
@@ -163,7 +163,7 @@ def _seen_by(check: str, look: Look, planted: Implementations, examples: int) ->
         return {check: examples}
 
 
-def judge(fault: Fault, examples: int = EXAMPLES, seed: int = 0, first: bool = False) -> Judgement:
+def detect(fault: Fault, examples: int = EXAMPLES, seed: int = 0, first: bool = False) -> Detection:
     """Runs the checks on a planted fault; with ``first`` no further than the first one that sees it, which is its effect too."""
     planted = plant(fault)
     killed: Seen = {}
@@ -178,54 +178,54 @@ def judge(fault: Fault, examples: int = EXAMPLES, seed: int = 0, first: bool = F
                 killed |= seen
                 if seen:
                     break
-    return Judgement(fault, "" if first and killed else effect(fault, planted), killed)
+    return Detection(fault, "" if first and killed else effect(fault, planted), killed)
 
 
 @dataclass
 class FaultReport:
     """The matrix: what was found of each fault."""
 
-    judgements: list[Judgement]
+    detections: list[Detection]
 
     @property
-    def survivors(self) -> list[Judgement]:
+    def survivors(self) -> list[Detection]:
         """Faults that no check sees and that are not proved to change nothing."""
-        return [judgement for judgement in self.judgements if judgement.survived]
+        return [detection for detection in self.detections if detection.survived]
 
     @property
     def worst(self) -> int:
         """Examples until a fault was seen, where that took longest."""
-        return max((judgement.examples for judgement in self.judgements), default=0)
+        return max((detection.examples for detection in self.detections), default=0)
 
     def kills(self) -> dict[str, dict[str, int]]:
         """For each check, how many faults it sees, and how many it alone."""
-        seen = [judgement.killed_by for judgement in self.judgements]
+        seen = [detection.killed_by for detection in self.detections]
         return {
             check: {"kills": sum(check in by for by in seen), "sole": sum(list(by) == [check] for by in seen)} for check in CHECKS
         }
 
     def table(self) -> str:
         """The comparison with other libraries' styles, as Markdown."""
-        return comparison_table((j.fault, j.styles, bool(j.killed_by)) for j in self.judgements)
+        return comparison_table((j.fault, j.styles, bool(j.killed_by)) for j in self.detections)
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "faults": [judgement.to_dict() for judgement in self.judgements],
+            "faults": [detection.to_dict() for detection in self.detections],
             "checks": self.kills(),
-            "survivors": [judgement.fault.name for judgement in self.survivors],
+            "survivors": [detection.fault.name for detection in self.survivors],
             "worst": self.worst,
             "summary": self.summary(),
         }
 
     def summary(self) -> list[str]:
         """The matrix in a few lines."""
-        equivalent = sum(bool(judgement.fault.equivalent) for judgement in self.judgements)
-        killed = sum(bool(judgement.killed_by) for judgement in self.judgements)
+        equivalent = sum(bool(detection.fault.equivalent) for detection in self.detections)
+        killed = sum(bool(detection.killed_by) for detection in self.detections)
         spare = [check for check, counts in self.kills().items() if not counts["sole"] and check not in WHY_KEPT]
         return [
-            f"{len(self.judgements)} faults: {killed} seen, {len(self.survivors)} not seen, {equivalent} proved to change nothing",
+            f"{len(self.detections)} faults: {killed} seen, {len(self.survivors)} not seen, {equivalent} proved to change nothing",
             f"worst: {self.worst} examples",
-            *(f"not seen: {judgement.fault.name}" for judgement in self.survivors),
+            *(f"not seen: {detection.fault.name}" for detection in self.survivors),
             f"never the only one to see a fault: {', '.join(spare) or 'no check'}",
         ]
 
@@ -235,23 +235,23 @@ def run(
     examples: int = EXAMPLES,
     jobs: int = 2,
     seed: int = 0,
-    progress: Callable[[Judgement], None] | None = None,
+    progress: Callable[[Detection], None] | None = None,
 ) -> FaultReport:
     """Plants each fault, default all of the catalogue, and runs every check that concerns it, in so many processes.
 
-    ``progress`` is called with each judgement as it is ready. The processes are new ones: a script must guard its main module.
+    ``progress`` is called with each detection as it is ready. The processes are new ones: a script must guard its main module.
     """
     chosen = list(FAULTS if faults is None else faults)
-    found: dict[str, Judgement] = {}
+    found: dict[str, Detection] = {}
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        for task in as_completed([pool.submit(_judge_with_styles, fault, examples, seed) for fault in chosen]):
-            judgement = task.result()
-            found[judgement.fault.name] = judgement
+        for task in as_completed([pool.submit(_detect_with_styles, fault, examples, seed) for fault in chosen]):
+            detection = task.result()
+            found[detection.fault.name] = detection
             if progress:
-                progress(judgement)
+                progress(detection)
     return FaultReport([found[fault.name] for fault in chosen])
 
 
-def _judge_with_styles(fault: Fault, examples: int, seed: int) -> Judgement:
-    judgement = judge(fault, examples, seed)
-    return replace(judgement, styles=caught(fault)) if comparable(fault) else judgement
+def _detect_with_styles(fault: Fault, examples: int, seed: int) -> Detection:
+    detection = detect(fault, examples, seed)
+    return replace(detection, styles=caught(fault)) if comparable(fault) else detection

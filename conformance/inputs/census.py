@@ -43,7 +43,7 @@ FEW = 5
 """A floor below that is not asked: what is as rare as that is left to chance."""
 
 
-class Row(NamedTuple):
+class CensusRow(NamedTuple):
     """One count of a run beside its floor."""
 
     what: str
@@ -62,13 +62,15 @@ class Row(NamedTuple):
         )
 
 
-def take_census(counts: Mapping[str, int], whole: bool) -> list[Row]:
+def take_census(counts: Mapping[str, int], whole: bool) -> list[CensusRow]:
     """Every count of a run, and every floor that it is asked to reach; ``whole`` is a run of all rules."""
-    rows = {what: Row(what, number) for what, number in counts.items()}
+    rows = {what: CensusRow(what, number) for what, number in counts.items()}
     for what, of, share, of_all in FLOORS:
         least = math.floor(share * counts.get(of, 0))
         if counts.get(of, 0):
-            rows[what] = Row(what, counts.get(what, 0), of, counts[of], least if least >= FEW and (whole or not of_all) else 0)
+            rows[what] = CensusRow(
+                what, counts.get(what, 0), of, counts[of], least if least >= FEW and (whole or not of_all) else 0
+            )
     return [rows[what] for what in sorted(rows)]
 
 
@@ -112,13 +114,13 @@ def _kind(interval: Interval) -> str:
     return "shares" if interval.low < 0 or interval.high == 1 else "rates"
 
 
-STRUCTURES = {
+SITUATIONS = {
     **dict.fromkeys(("dict", "OrderedDict", "defaultdict", "list", "tuple", "Pair", "Layer", "nested"), 0.03),
     **dict.fromkeys(("one leaf alone", "groups of lr", "gradient in another container", "another order before"), 0.01),
     **dict.fromkeys(("stepped before", "trouble: a count that is none", "trouble: a surplus key in the gradient"), 0.005),
 }
 """The least share of drawn situations that have this in them, of all libraries,"""
-STRUCTURES_OF_NUMPY = {
+SITUATIONS_OF_NUMPY = {
     **dict.fromkeys(("masked leaf", "subclass leaf", "byte-swapped leaf", "windows leaf", "read-only leaf", "scalar leaf"), 0.004),
     **dict.fromkeys(("interrupted", "threads", "small blocks", "small shares", "gradient with NaN", "pickled state"), 0.01),
 }
@@ -152,8 +154,8 @@ FLOORS: list[Floor] = [
     Floor("programs: steps beside the original of a copy", "programs: go on with a copy", 0.03),
     Floor("programs: numbers compared", "programs: steps", 1.0),
     Floor("structures: numbers compared", "structures: situations", 5.0),
-    *(Floor(f"structures: {what}", "structures: situations", share) for what, share in STRUCTURES.items()),
-    *(Floor(f"structures: {what}", "structures: situations of numpy", share) for what, share in STRUCTURES_OF_NUMPY.items()),
+    *(Floor(f"structures: {what}", "structures: situations", share) for what, share in SITUATIONS.items()),
+    *(Floor(f"structures: {what}", "structures: situations of numpy", share) for what, share in SITUATIONS_OF_NUMPY.items()),
 ]
 """Of cells (the comparison with the golden), digits (its replay of real gradients), laws, programs of the state machine,
 and structures."""

@@ -21,9 +21,9 @@ PARTS = (("weight",), ("empty", "bias"), ("scale",))
 COMPILED = 3
 """Compiled steps run the first so many settings of a pool, and a third of the examples have one of them: each is compiled anew."""
 
-HELD = 2**31 - 64
+LARGEST_COUNT = 2**31 - 64
 """Steps taken before an example at most, that a count holds which a compiler made an array: its integers may have 32 bits."""
-BORDERS = (2**8, 2**15, 2**16, 2**24, 2**31, 2**32, 1_000, 10_000, 100_000, 256_000)
+CRITICAL_COUNTS = (2**8, 2**15, 2**16, 2**24, 2**31, 2**32, 1_000, 10_000, 100_000, 256_000)
 """Counts at which a count may wrap or lose digits, and typical ends of warm-ups."""
 
 EXPONENTS = {"float16": (-14, 4), "bfloat16": (-60, 60), "float32": (-60, 60), "float64": (-500, 500)}
@@ -74,7 +74,7 @@ def count(choices: Choices, own: Sequence[int]) -> int:
         return int(2**bits) + choices.below(2**bits)
     if kind == "none" or (kind == "own" and not own):
         return 0
-    return max(0, int(choices.pick(BORDERS if kind == "border" else own)) - choices.below(4))
+    return max(0, int(choices.pick(CRITICAL_COUNTS if kind == "border" else own)) - choices.below(4))
 
 
 def trajectories(rule: Rule[Any, Any], pool: list[dict[str, Any]], dtype: str, longest: int) -> st.SearchStrategy[Trajectory]:

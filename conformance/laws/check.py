@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from xopt.conformance.inputs.census import saw
 from xopt.conformance.inputs.explore import HOLDS, ViolationError, explore
-from xopt.conformance.inputs.trajectories import HELD, count, own_counts
+from xopt.conformance.inputs.trajectories import LARGEST_COUNT, count, own_counts
 from xopt.conformance.inputs.words import Choices, drawn
 from xopt.conformance.laws.lab import POOL, SIZE, STEPS, Bounds, Case, Lab, Law
 from xopt.conformance.results import BrokenError, LawResult, brief
@@ -85,7 +85,7 @@ class _Examples:
         for lab in self.labs:
             if lab.mode == "traced" and place % TRACED != 1:
                 continue
-            lab.taken = min(case.taken, HELD if lab.mode == "traced" else case.taken) if self.law.late else 0
+            lab.taken = min(case.taken, LARGEST_COUNT if lab.mode == "traced" else case.taken) if self.law.late else 0
             before = lab.result.numbers
             details = self._broken(lab, case)
             if details is not None:

@@ -10,7 +10,7 @@ import optree
 
 from xopt.conformance.arithmetic.numbers import FLOAT
 from xopt.conformance.golden import start
-from xopt.conformance.inputs.trajectories import BORDERS
+from xopt.conformance.inputs.trajectories import CRITICAL_COUNTS
 from xopt.conformance.laws.lab import EAGER, NOT_TRACED, SIZE, Case, Kind, Lab, Laws
 from xopt.conformance.laws.traits import EVERY
 from xopt.conformance.structures.parts import tree_of as tree_of_leaves
@@ -146,7 +146,7 @@ def steps_are_counted(lab: Lab, case: Case) -> None:
     for t, grad in enumerate(case.grads, start=lab.taken + 1):
         state = step(state, lab.array(grad), **hyper)
         lab.holds(int(state.step) == t, f"the step count is {int(state.step)} after {t} steps")
-    for t in BORDERS if lab.mode != "traced" else ():
+    for t in CRITICAL_COUNTS if lab.mode != "traced" else ():
         state = step(state._replace(step=t - 1), lab.array(case.grads[0]), **hyper)
         lab.holds(state.step == t, f"the step count is {state.step} after {t} steps")
 

@@ -6,15 +6,15 @@ from typing import Any
 
 from xopt.conformance.arithmetic.measured import measured_formats
 from xopt.conformance.arithmetic.probes import Probes
-from xopt.conformance.inputs.census import Row
+from xopt.conformance.inputs.census import CensusRow
 from xopt.conformance.laws import LAWS
 from xopt.conformance.ledger.judgement import Judgement
-from xopt.conformance.profiles import NAMES, PROFILES
+from xopt.conformance.profiles import LAW_NAMES, PROFILES
 from xopt.conformance.results import BROKEN, NOT_RUN, WRONG, Cell, LawResult
 from xopt.conformance.target import Target
 from xopt.conformance.training import Replay
 
-Result = Cell | LawResult | Replay
+Reported = Cell | LawResult | Replay
 
 SCHEMA = "xopt-conformance-3"
 """Of a report as JSON: what ``schema.json`` describes."""
@@ -52,15 +52,15 @@ class Report:
     replays: list[Replay]
     laws: list[LawResult] = field(default_factory=list)
     ledger: Judgement = field(default_factory=Judgement)
-    census: list[Row] = field(default_factory=list)  # what was drawn and compared
+    census: list[CensusRow] = field(default_factory=list)  # what was drawn and compared
     failures: list[str] = field(default_factory=list)  # checks that failed themselves, so that nothing is known of their results
     faults: dict[str, Any] | None = None  # what planting them showed, where that was asked for
     evidence: list[dict[str, Any]] = field(default_factory=list)  # records of other machines
 
     @property
-    def wrong(self) -> list[Result]:
+    def wrong(self) -> list[Reported]:
         """What is outside its bound; empty where every backend computed what the golden says and kept every law."""
-        everything: list[Result] = [*self.cells, *self.laws, *self.replays]
+        everything: list[Reported] = [*self.cells, *self.laws, *self.replays]
         return [result for result in everything if result.verdict in (WRONG, BROKEN)]
 
     @property
@@ -95,7 +95,7 @@ class Report:
     @property
     def _lawless(self) -> list[str]:
         """Rules of which nothing but their golden says what they are."""
-        lawful = {law.rule for law in self.laws if law.law in NAMES}
+        lawful = {law.rule for law in self.laws if law.law in LAW_NAMES}
         ran = "profile" in self.about and self.laws and not self.failures
         rules = dict.fromkeys(cell.rule for cell in self.cells if cell.verdict != NOT_RUN) if ran else ()
         return [f"No law chose {rule}: see its traits in xopt.conformance.laws.traits." for rule in rules if rule not in lawful]
@@ -148,7 +148,7 @@ def _reasons(cells: Sequence[Cell]) -> str:
     return "; ".join(dict.fromkeys(f"{cell.backend}: {cell.reason or 'no reason is given'}" for cell in cells)) or "it has no cell"
 
 
-def _verdict(result: Result) -> str:
+def _verdict(result: Reported) -> str:
     """In words, with what it gave once more where that was something else."""
     found = (
         result.broken if isinstance(result, LawResult) else result.wrong if isinstance(result, Cell) else result.replayed["wrong"]
@@ -156,5 +156,5 @@ def _verdict(result: Result) -> str:
     return f"{result.verdict}: not reproducible" if found and found.get("again") else result.verdict
 
 
-def _what(result: Result) -> str:
+def _what(result: Reported) -> str:
     return repr(result.law) if isinstance(result, LawResult) else "the comparison"

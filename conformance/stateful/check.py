@@ -15,7 +15,7 @@ from xopt.conformance.results import LawResult, brief
 from xopt.conformance.stateful.machine import MACHINE, Machine, Setup
 from xopt.conformance.target import OURS, Effort, Implementations, Target
 
-OPERATIONS = 12
+PROGRAM_LENGTH = 12
 """Of one program, at most."""
 
 
@@ -66,7 +66,7 @@ def _explore(setup: Setup, effort: Effort) -> None:
 
     result = setup.result
     seeded(program, effort, f"{result.rule} {result.dtype} {result.backend} {MACHINE}")
-    explore = settings_of(effort, stateful_step_count=OPERATIONS)
+    explore = settings_of(effort, stateful_step_count=PROGRAM_LENGTH)
     try:
         stateful.run_state_machine_as_test(program, settings=explore)  # type: ignore[arg-type]  # a function will do
     except Exception as error:  # noqa: BLE001 - one check that fails must not lose the others

@@ -27,7 +27,7 @@ from xopt.conformance.inputs.census import look_at, saw
 from xopt.conformance.inputs.hyperparameters import settings
 from xopt.conformance.inputs.words import decode
 from xopt.conformance.results import BrokenError, LawResult
-from xopt.conformance.stateful.tracked import FORMS, SIZE, Run, differ, each_array
+from xopt.conformance.stateful.tracked import FORMS, SIZE, Tracked, differ, each_array
 from xopt.rule import Rule
 
 MACHINE = "any order of operations"
@@ -114,8 +114,8 @@ class Machine(stateful.RuleBasedStateMachine):
         self.program: list[str] = []
         backend, self.format = setup.places[0]
         self.exact = not self.format.ulps  # whether equal numbers have equal bits wherever they stand in an array
-        self.main, self.plain = (Run(setup.rule, backend, setup.result.dtype) for _ in range(2))
-        self.left: Run | None = None
+        self.main, self.plain = (Tracked(setup.rule, backend, setup.result.dtype) for _ in range(2))
+        self.left: Tracked | None = None
         self.t = 0
 
     @operation(stateful.initialize, setting=drawn(lambda machine: st.sampled_from(machine.setup.settings)), params=NUMBERS)

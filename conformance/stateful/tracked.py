@@ -24,7 +24,7 @@ FORMS: dict[str, Callable[[list[Any], Sequence[str]], Any]] = {
 """Trees that leaves may stand in: the containers of drawn structures. The keys of a mapping decide in which order they are met."""
 
 
-class Run:
+class Tracked:
     """A rule's state on one backend, as a tree of leaves: ``parts`` says which numbers of the flat vector each of them holds."""
 
     def __init__(self, rule: Rule[Any, Any], backend: Backend, dtype: str) -> None:
