@@ -41,7 +41,7 @@ def check_rule(
         again="the same input gives what is right",
     )
     if failed:  # it is not a subject that failed, but what they are all held against
-        left, error = failed
+        left, cause = failed
         for subject in left:
-            subject.result.fail(raised(error, SHAPES))
+            subject.result.fail(raised(cause, SHAPES))
     return cells
