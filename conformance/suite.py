@@ -55,7 +55,7 @@ def conform(
     jobs: int = 1,
     events: Events | None = None,
 ) -> Report:
-    """Checks rules on backends: against the golden reference, on generated and on real gradients, and by laws of their own.
+    """Checks rules on backends: against the golden, on generated and on real gradients, and by laws that need no reference.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def _command(profile: str, seed: int, asked: dict[str, list[str]]) -> str:
 
 
 class Task(NamedTuple):
-    """One check: a call in a process of its own."""
+    """One check: a call that a worker process makes."""
 
     rule: str
     what: str
@@ -150,7 +150,7 @@ class Task(NamedTuple):
 
 
 Outcome = tuple[list[Any], Counter[str], str | None]
-"""Results, what was counted, and why there is neither where the check itself failed."""
+"""The results, the census, and, where the check itself failed, why both are empty."""
 
 
 def _attempted(task: Task) -> Outcome:

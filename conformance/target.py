@@ -1,4 +1,4 @@
-"""What every check is asked: where a rule is stepped, how far to look, and which rules and goldens stand for xopt's own."""
+"""The arguments of every check: where a rule is stepped, how far to look, and the rules and goldens under test."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -46,4 +46,4 @@ class Implementations(NamedTuple):
 
 
 OURS = Implementations()
-"""xopt's own. Others have something planted in them."""
+"""Those of xopt. Any other has a fault planted in it."""

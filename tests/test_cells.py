@@ -225,7 +225,7 @@ def test_counts_are_of_every_size() -> None:
         found.append(count(example[0], [77_000]))
 
     look()
-    sizes = {taken.bit_length() for taken in found}
+    sizes = {steps_before.bit_length() for steps_before in found}
     assert {0, *range(1, 7)} & sizes
     assert len(sizes & {*range(8, 42)}) > 20
     assert {76_999, 77_000} & {*found}

@@ -3,7 +3,7 @@
 A ``Bounded`` stands for every number that a correct library may compute in its place. ``value`` estimates the exact
 result and ``error`` bounds the distance from it of anything computed with one rounding an operation. The recurrences
 are running error analysis (Higham, "Accuracy and Stability of Numerical Algorithms", section 3.3) with the magnitudes
-taken at their largest, so that higher orders are covered too. ``touched`` marks elements where a subnormal number may
+taken at their largest, so that higher orders are covered too. ``may_be_subnormal`` marks elements where a subnormal number may
 have occurred on the way.
 """
 
@@ -25,7 +25,7 @@ class Bounded:
     value: Values
     error: Values
     format: FloatFormat
-    touched: Any = False
+    may_be_subnormal: Any = False
 
     __array_ufunc__ = None  # NumPy scalars leave the operators to us
 
@@ -54,36 +54,36 @@ class Bounded:
         rounding = _where(is_exact, 0.0, to.unit * size + to.underflow)
         if to.flushes:
             rounding = _where(_small(size, to), np.maximum(rounding, size), rounding)
-        return _result(self.value, self.error, rounding, to, self.touched)
+        return _result(self.value, self.error, rounding, to, self.may_be_subnormal)
 
     def stored(self, to: FloatFormat) -> "Bounded":
         """Rounded to a narrower format for storage, and read again."""
         size = self.size
         rounding = to.unit * size + to.underflow
-        return replace(self, error=self.error + rounding, touched=self.touched | _small(size, to))
+        return replace(self, error=self.error + rounding, may_be_subnormal=self.may_be_subnormal | _small(size, to))
 
     def __add__(self, other: Any) -> "Bounded":
-        a, b, to, touched = _meet(self, other)
-        return _result(a.value + b.value, a.error + b.error, None, to, touched, "add")
+        a, b, to, may_be_subnormal = _meet(self, other)
+        return _result(a.value + b.value, a.error + b.error, None, to, may_be_subnormal, "add")
 
     def __sub__(self, other: Any) -> "Bounded":
-        a, b, to, touched = _meet(self, other)
-        return _result(a.value - b.value, a.error + b.error, None, to, touched, "add")
+        a, b, to, may_be_subnormal = _meet(self, other)
+        return _result(a.value - b.value, a.error + b.error, None, to, may_be_subnormal, "add")
 
     def __mul__(self, other: Any) -> "Bounded":
-        a, b, to, touched = _meet(self, other)
+        a, b, to, may_be_subnormal = _meet(self, other)
         value = abs(a.value)
         one, other = value + a.error, b.size
         error = value * b.error + a.error * other
-        return _result(a.value * b.value, error, None, to, touched, "multiply", (one == 0) | (other == 0))
+        return _result(a.value * b.value, error, None, to, may_be_subnormal, "multiply", (one == 0) | (other == 0))
 
     def __truediv__(self, other: Any) -> "Bounded":
-        a, b, to, touched = _meet(self, other)
+        a, b, to, may_be_subnormal = _meet(self, other)
         value = a.value / b.value
         room = np.abs(b.value) - b.error  # the divisor's distance from 0
         certain = (a.error == 0) & (b.error == 0)
         error = _where(room > 0, (a.error + abs(value) * b.error) / room, _where(certain, 0.0, _INFINITE))
-        return _result(value, error, None, to, touched, "divide", a.size == 0)
+        return _result(value, error, None, to, may_be_subnormal, "divide", a.size == 0)
 
     def __radd__(self, other: Any) -> "Bounded":
         return _lift(other) + self
@@ -103,17 +103,17 @@ class Bounded:
             return self * self
         value = self.value**power
         grown = (np.abs(self.value) + self.error) ** power - np.abs(self.value) ** power
-        return _result(value, grown, 2 * self.format.unit * (np.abs(value) + grown), self.format, self.touched)
+        return _result(value, grown, 2 * self.format.unit * (np.abs(value) + grown), self.format, self.may_be_subnormal)
 
     def __neg__(self) -> "Bounded":
-        return Bounded(-self.value, self.error, self.format, self.touched)
+        return Bounded(-self.value, self.error, self.format, self.may_be_subnormal)
 
     def __abs__(self) -> "Bounded":
-        return Bounded(abs(self.value), self.error, self.format, self.touched)
+        return Bounded(abs(self.value), self.error, self.format, self.may_be_subnormal)
 
     def _compare(self, other: Any, how: Callable[[Any, Any], Any]) -> "Bounded":
         other = _lift(other)
-        return Bounded(how(self.value, other.value), abs(self.error) + abs(other.error), self.format, self.touched)
+        return Bounded(how(self.value, other.value), abs(self.error) + abs(other.error), self.format, self.may_be_subnormal)
 
     def __bool__(self) -> bool:
         return bool(self.value)
@@ -153,13 +153,13 @@ def _lift(x: Any) -> Bounded:
 
 
 def _meet(x: Bounded, y: Any) -> tuple[Bounded, Bounded, FloatFormat, Any]:
-    """Both operands in the format of the array, where one of them is a number that meets it, and may be subnormal there."""
+    """Both operands in the format of the array; the operand that is a number may be subnormal in that format."""
     y = _lift(y)
     to = x.format
     if y.format is not to:
         to = _common(to, y.format)
         x, y = x.met_in(to), y.met_in(to)
-    return x, y, to, x.touched | y.touched
+    return x, y, to, x.may_be_subnormal | y.may_be_subnormal
 
 
 def _common(one: FloatFormat, other: FloatFormat) -> FloatFormat:
@@ -175,7 +175,13 @@ def _small(size: Values, to: FloatFormat) -> Any:
 
 
 def _result(
-    value: Values, error: Values, rounding: Values, to: FloatFormat, touched: Any, primitive: str = "", is_zero: Values = None
+    value: Values,
+    error: Values,
+    rounding: Values,
+    to: FloatFormat,
+    may_be_subnormal: Any,
+    primitive: str = "",
+    is_zero: Values = None,
 ) -> Bounded:
     """A result with the rounding of its own operation added; beyond the format's range nothing is promised.
 
@@ -189,7 +195,7 @@ def _result(
     error = error + rounding
     error = _where(size + rounding > to.largest, _INFINITE, error)
     known = size if np.all(size < np.inf) else _where(size < np.inf, size, abs(value))  # without a bound it may be subnormal too
-    return Bounded(value, error, to, touched | _small(known, to))
+    return Bounded(value, error, to, may_be_subnormal | _small(known, to))
 
 
 _INFINITE = np.float64(np.inf)
@@ -224,11 +230,11 @@ class Signs:
         result = np.sign(x.value)
         signs = cls._current.get()
         if signs is not None and signs.choice is not None:
-            return Bounded(signs.chosen(result), np.zeros(np.shape(result)), x.format, x.touched)
+            return Bounded(signs.chosen(result), np.zeros(np.shape(result)), x.format, x.may_be_subnormal)
         is_open = (np.abs(x.value) <= x.error) & (x.error > 0)
         if signs is not None:
             signs.open = signs.open | is_open
-        return Bounded(result, np.where(is_open, 1.0 + np.abs(result), 0.0), x.format, x.touched)
+        return Bounded(result, np.where(is_open, 1.0 + np.abs(result), 0.0), x.format, x.may_be_subnormal)
 
     def chosen(self, signs: Values) -> Values:
         return np.where(self.open, self.choice, signs)
@@ -250,7 +256,7 @@ class Namespace:
         below = root - np.sqrt(np.maximum(inside - x.error, 0.0))  # the root bends downward: this side is the farther one
         above = np.sqrt(inside + x.error) - root  # but where below it there is only 0
         spread = np.where(inside > 0, np.maximum(below, above) + root * 2.0**-52, np.sqrt(x.error))
-        return _result(root, spread, None, x.format, x.touched, "sqrt")
+        return _result(root, spread, None, x.format, x.may_be_subnormal, "sqrt")
 
     @staticmethod
     def sign(x: Bounded) -> Bounded:
@@ -262,7 +268,7 @@ class Namespace:
         first = x.value + x.error < y.value - y.error
         second = y.value + y.error < x.value - x.error
         error = np.where(first, x.error, np.where(second, y.error, np.maximum(x.error, y.error)))
-        return Bounded(np.minimum(x.value, y.value), error, _common(x.format, y.format), x.touched | y.touched)
+        return Bounded(np.minimum(x.value, y.value), error, _common(x.format, y.format), x.may_be_subnormal | y.may_be_subnormal)
 
     @staticmethod
     def maximum(x: Any, y: Any) -> Bounded:
@@ -272,14 +278,19 @@ class Namespace:
     def where(condition: Bounded, x: Any, y: Any) -> Bounded:
         x, y, to, _ = _meet(_lift(x), y)
         pick = np.asarray(condition.value)
-        return Bounded(np.where(pick, x.value, y.value), np.where(pick, x.error, y.error), to, np.where(pick, x.touched, y.touched))
+        return Bounded(
+            np.where(pick, x.value, y.value),
+            np.where(pick, x.error, y.error),
+            to,
+            np.where(pick, x.may_be_subnormal, y.may_be_subnormal),
+        )
 
     @staticmethod
     def log(x: Bounded) -> Bounded:
         value = np.log(x.value)
         room = x.value - x.error
         error = np.where(room > 0, x.error / np.where(room > 0, room, 1.0), np.inf)
-        return _result(value, error, 2 * x.format.unit * (np.abs(value) + error), x.format, x.touched)
+        return _result(value, error, 2 * x.format.unit * (np.abs(value) + error), x.format, x.may_be_subnormal)
 
     @staticmethod
     def exp(x: Bounded) -> Bounded:
@@ -287,7 +298,7 @@ class Namespace:
         error = np.where(
             x.error < 1, value * np.expm1(np.minimum(x.error, 1)), np.exp(x.value + x.error)
         )  # 0 times infinity is none
-        return _result(value, error, 2 * x.format.unit * (value + error), x.format, x.touched)
+        return _result(value, error, 2 * x.format.unit * (value + error), x.format, x.may_be_subnormal)
 
 
 class BoundedArithmetic:

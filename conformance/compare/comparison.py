@@ -49,16 +49,16 @@ class Place(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """The part of an example that its leaves share: an example of its own, but that they step in one tree with others."""
+    """The leaves of an example that share hyperparameters: compared as an example, stepped in one tree with all other leaves."""
 
-    case: Trajectory  # its own hyperparameters, and its own elements alone
+    case: Trajectory  # with the hyperparameters and the elements of these leaves alone
     part: Part
     shapes: Shapes
-    at: Any  # where its elements are in the vector of all
+    at: Any  # the indices of its elements in the vector of all leaves
 
 
 def pieces_of(case: Trajectory, shapes: Shapes) -> list[Piece]:
-    """The parts of the leaves with what is theirs."""
+    """One piece for each part of an example's leaves."""
     places = dict(split(np.arange(len(case.params)), shapes))
     pieces = []
     for part in case.parts or [Part(list(shapes), case.hyper, {})]:
@@ -118,7 +118,7 @@ class Comparer:
         self.store = FLOAT_FORMATS[dtype]
         self.compute = FLOAT_FORMATS[arithmetic_of(dtype)]
         self.examples = 0
-        self.found: ViolationError | None = None  # the first
+        self.found: ViolationError | None = None  # the first violation
         self.largest = 0.0  # error/bound of an example
 
     def run(self, case: Trajectory) -> None:
@@ -138,8 +138,10 @@ class Comparer:
         self._look_at(case, pieces, grads)
         results = [self._compare(piece.case, self.compute, False, states) for piece, states in zip(pieces, base, strict=True)]
         summaries = [Summary(result) for result in results]
-        touched = [
-            np.logical_or.accumulate([np.any([c.touched for c in local if np.ndim(c.touched)], axis=0) for local, _ in result])
+        subnormal = [
+            np.logical_or.accumulate(
+                [np.any([c.may_be_subnormal for c in local if np.ndim(c.may_be_subnormal)], axis=0) for local, _ in result]
+            )
             for result in results
         ]
         for subject in self.subjects:
@@ -148,7 +150,7 @@ class Comparer:
             found: list[list[Columns]] | None = None
             try:
                 found = self._run(subject, case, grads)
-                wrong = self._look(subject, pieces, base, found, summaries, touched)
+                wrong = self._look(subject, pieces, base, found, summaries, subnormal)
             except Exception as error:  # noqa: BLE001 - whatever a backend raises, or a state that cannot be compared
                 wrong = raised(error, self.shapes, pieces)
             if wrong is not None:
@@ -169,7 +171,7 @@ class Comparer:
         base: list[list[Columns]],
         found: list[list[Columns]],
         summaries: list[Summary],
-        touched: list[Any],
+        subnormal: list[Any],
     ) -> dict[str, Any] | None:
         """Notes what a subject computed of each piece, up to the first that is wrong, of which it returns the details."""
         for i, (piece, states) in enumerate(zip(pieces, found, strict=True)):
@@ -180,22 +182,22 @@ class Comparer:
                 own = Summary(self._compare(piece.case, subject.compute, subject.candidate.traced, states))
             if own.wrong is not None:
                 return self._details(own.wrong, states, pieces, i)
-            self._note(subject.result, own, differ, touched[i], states, pieces, i)
+            self._note(subject.result, own, differ, subnormal[i], states, pieces, i)
             self.largest = max(self.largest, own.ratio)
         return None
 
     def _leaves_out(self, subject: Subject, case: Trajectory) -> bool:
-        """Whether an example is none for a subject: one that compiles anew for each setting, or whose count may be too narrow."""
+        """Whether a subject skips an example: it would be compiled anew, or the compiled step count is too narrow for it."""
         compiled = subject.candidate.backend.compiles_each(subject.result.mode)
-        narrow = subject.result.mode == "traced" and case.taken > LARGEST_COUNT
+        narrow = subject.result.mode == "traced" and case.steps_before > LARGEST_COUNT
         return narrow or (compiled and (case.setting >= COMPILED or bool(case.parts)))
 
     def _run(self, subject: Subject, case: Trajectory, grads: list[Any]) -> list[list[Columns]]:
         with subject.candidate.backend.session(), np.errstate(all="ignore"):
-            return subject.candidate.run_parts(case.params, grads, case.hyper, case.taken, case.parts)
+            return subject.candidate.run_parts(case.params, grads, case.hyper, case.steps_before, case.parts)
 
     def _again(self, subject: Subject, case: Trajectory, grads: list[Any], found: list[list[Columns]] | None) -> str | None:
-        """What a wrong input gives once more, where that is something else: there is a race, or a state that nobody sees."""
+        """What a second run of a wrong input gives, where it differs from the first: there is a race, or hidden state."""
         try:
             again = self._run(subject, case, grads)
         except Exception as error:  # noqa: BLE001 - whatever a backend raises
@@ -211,7 +213,7 @@ class Comparer:
         return None
 
     def _look_at(self, case: Trajectory, pieces: list[Piece], grads: list[Any]) -> None:
-        """For the census: what this example is."""
+        """Counts, for the census, what this example contains."""
         for piece in pieces:
             look_at(self.name, self.rule, piece.case.hyper)
         saw(f"{self.name}: examples")
@@ -219,7 +221,7 @@ class Comparer:
         saw(f"{self.name}: examples of more than one step", len(grads) > 1)
         saw(f"{self.name}: examples of several groups", len(pieces) > 1)
         for late in LATE_COUNTS:
-            saw(f"{self.name}: examples that begin after {late:,} steps", case.taken >= late)
+            saw(f"{self.name}: examples that begin after {late:,} steps", case.steps_before >= late)
         saw(f"{self.name}: parameters", case.params.size)
         saw(f"{self.name}: parameters of 0", np.sum(case.params == 0))
         for drawn, grad in zip(case.grads, grads, strict=True):
@@ -236,7 +238,7 @@ class Comparer:
     def _baseline(self, case: Trajectory) -> tuple[list[list[Columns]], list[Any]]:
         """NumPy's states, for each piece, and the gradients."""
         pieces, baseline = pieces_of(case, self.shapes), self.baseline
-        baseline.start(case.params, case.hyper, case.taken, case.parts)
+        baseline.start(case.params, case.hyper, case.steps_before, case.parts)
         states = [[baseline.columns(piece.shapes)] for piece in pieces]
         grads = []
         for t, (grad, cancels) in enumerate(zip(case.grads, case.cancels, strict=True)):
@@ -270,9 +272,9 @@ class Comparer:
         whole = Reference(self.rule, case.hyper, compute, self.store, traced, self.golden)
         local = copy(whole)
         whole.restart(states[0])
-        first = whole.step(case.grads[0], case.taken + 1, states[1])
+        first = whole.step(case.grads[0], case.steps_before + 1, states[1])
         results = [(first, first)]
-        for grad, t, before, after in zip(case.grads[1:], count(case.taken + 2), states[1:], states[2:], strict=False):
+        for grad, t, before, after in zip(case.grads[1:], count(case.steps_before + 2), states[1:], states[2:], strict=False):
             local.restart(before)
             results.append((local.step(grad, t, after), whole.step(grad, t, after)))
         return results
@@ -282,12 +284,12 @@ class Comparer:
         cell: Cell,
         found: Summary,
         differ: list[list[Any]],
-        touched: Any,
+        subnormal: Any,
         states: list[Columns],
         pieces: list[Piece],
         i: int,
     ) -> None:
-        for masks, excuse in zip(differ, touched, strict=True):
+        for masks, excuse in zip(differ, subnormal, strict=True):
             for mask in masks:
                 excused = excuse if np.ndim(mask) else np.any(excuse)
                 cell.elements += int(np.size(mask))
@@ -324,7 +326,7 @@ class Comparer:
 
 
 def raised(error: BaseException, shapes: Shapes, pieces: Sequence[Piece] = ()) -> dict[str, Any]:
-    """What is wrong where something failed: there is no number to point at, so that the first stands for all."""
+    """The details of an exception: no number is wrong, so that the first element of the first leaf stands for all."""
     steps = len(pieces[0].case.grads) if pieces else 0
     nothing: dict[str, Any] = {"hyper": {}, "taken": 0, "carried": {}, "params": 0.0, "grads": []}
     return {
@@ -348,7 +350,7 @@ def _element(piece: Piece, at: int, t: int) -> dict[str, Any]:
     case = piece.case
     return {
         "hyper": case.hyper,
-        "taken": case.taken,
+        "taken": case.steps_before,
         "carried": piece.part.carried,
         "params": float(case.params[at]),
         "grads": [float(g[at]) for g in case.grads[:t]],
@@ -356,7 +358,7 @@ def _element(piece: Piece, at: int, t: int) -> dict[str, Any]:
 
 
 def _beside(pieces: list[Piece], i: int, t: int) -> dict[str, Any]:
-    """The first elements of the other pieces, by their leaves: what goes wrong among groups shows only beside them."""
+    """The first element of each other piece, by its first leaf: an error of groups is reproduced only together with them."""
     return {next(leaf for leaf in p.shapes if 0 not in p.shapes[leaf]): _element(p, 0, t) for j, p in enumerate(pieces) if j != i}
 
 

@@ -30,7 +30,7 @@ class Comparison(NamedTuple):
     error: Any  # distance from the truth
     bound: Any  # largest distance that a correct library may have; not finite where nothing can be said
     ulps: Any  # error in units in the last place at the scale of the step
-    touched: Any  # a subnormal number may have occurred
+    may_be_subnormal: Any  # a subnormal number may have occurred
 
     @property
     def ratio(self) -> Any:
@@ -163,7 +163,7 @@ def _comparison(name: str, to: FloatFormat, before: Any, after: Any, ours: Any, 
     error, bound = np.where(special, 0.0, error), np.where(special, 0.0, bound)
     _, exponent = np.frexp(np.maximum(np.abs(before), np.abs(after)))
     ulps = np.where(error == 0, 0.0, error / np.ldexp(to.unit, exponent))
-    return Comparison(name, error, bound, ulps, np.broadcast_to(ours.touched | paper.touched, np.shape(error)))
+    return Comparison(name, error, bound, ulps, np.broadcast_to(ours.may_be_subnormal | paper.may_be_subnormal, np.shape(error)))
 
 
 class _Vectors:

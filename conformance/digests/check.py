@@ -31,7 +31,10 @@ def on_numpy(rule: Rule[Any, Any], dtype: str) -> str:
     short, long = far_setting(rule, 0.125), far_setting(rule, 1.0 - 2.0**-20)
     more = [({}, cancelling(dtype), 0), (short, inputs(dtype), 0), (long, inputs(dtype), LATE)]
     return hashed(
-        [*runs(candidate, dtype), *(Recorded(hyper, candidate.run(*given, hyper, taken)) for hyper, given, taken in more)]
+        [
+            *runs(candidate, dtype),
+            *(Recorded(hyper, candidate.run(*given, hyper, steps_before)) for hyper, given, steps_before in more),
+        ]
     )
 
 
@@ -42,7 +45,7 @@ def kept() -> dict[str, dict[str, str]]:
 
 
 def check_digest(rule_name: str, dtype: str, rules: Mapping[str, Rule[Any, Any]] = RULES) -> list[LawResult]:
-    """Compares the digest of a rule on NumPy with the one that is kept. ``rules`` may hold others than xopt's own."""
+    """Compares the digest of a rule on NumPy with the one that is kept. ``rules`` may have a fault planted in them."""
     result = LawResult(LAW, rule_name, "numpy", "cpu", dtype, "eager", examples=1, numbers=5 * STEPS * SIZE)
     with np.errstate(all="ignore"):
         found = on_numpy(rules[rule_name], dtype)

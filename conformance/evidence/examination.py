@@ -151,7 +151,7 @@ def _judge(name: str, record: dict[str, Any], hashes: dict[str, str], today: dat
 
 
 def _stale(record: dict[str, Any], rules: Sequence[str], hashes: dict[str, str]) -> dict[str, list[str]]:
-    """The rules whose cells are stale, and the sources that have changed: its own file and golden, or what all cells stand on."""
+    """The rules whose cells are stale, each with its changed sources: its file or its golden, or a source of all cells."""
     then = {subject["name"]: subject["digest"]["sha256"] for subject in record["subject"]}
     stale = {}
     for rule in rules:

@@ -27,7 +27,7 @@ FEW = 5
 LAW_EXAMPLES = PROFILES["ci"].laws
 """What a law gets first, as in a run for continuous integration; all of them only where no check sees the fault."""
 POOL = PROFILES["ci"].pool
-"""Settings of the hyperparameters that the comparison with the golden draws from, as there."""
+"""Settings of the hyperparameters that the comparison with the golden draws from, as in that profile."""
 DTYPES_IN_TURN = ("float32", "float16", "float64")
 """In this order; a check asks the next one only where the one before showed nothing."""
 

@@ -265,11 +265,11 @@ def _golden_values(golden: Golden) -> list[Any]:
     values = []
     for hyper in settings(RULES[golden.name], 0, 40, "float64"):
         full = lift(FLOAT, golden.defaults | hyper)
-        for taken in (0, 15_000, 70_000, 2**21, 2**24):
+        for steps_before in (0, 15_000, 70_000, 2**21, 2**24):
             state = start(golden, FLOAT, 0.75, full)
             for t in range(1, _STEPS + 1):
                 try:
-                    state = golden.step(FLOAT, *state, (-0.5) ** t * t, taken + t, **full)
+                    state = golden.step(FLOAT, *state, (-0.5) ** t * t, steps_before + t, **full)
                 except (ZeroDivisionError, OverflowError):  # as it is with eps=0, and far out
                     break
                 values.append(state)

@@ -40,7 +40,7 @@ SUITE_FAULTS: list[SuiteFault] = [
             "np.where(small, size, 0.0)[()] if to.flushes",
             "np.where(small, 0.0, 0.0)[()] if to.flushes",
         ),
-        ("storage rounds twice", "error=self.error + rounding, touched", "error=self.error + 2 * rounding, touched"),
+        ("storage rounds twice", "error=self.error + rounding, may", "error=self.error + 2 * rounding, may"),
         ("the larger of two numbers has both errors", "np.maximum(x.error, y.error)))", "x.error + y.error))"),
     ),
     *_in(
@@ -226,12 +226,16 @@ SUITE_FAULTS: list[SuiteFault] = [
     *_in(
         "inputs/trajectories.py",
         "what_must_be_drawn_is_drawn",
-        ("examples begin at 0", "taken = count(choices, own_counts(rule, hyper))", "taken = 0"),
+        ("examples begin at 0", "steps_before = count(choices, own_counts(rule, hyper))", "steps_before = 0"),
         ("an example's setting is always 0", "        hyper = pool[setting]", "        hyper = pool[0]"),
         ("all examples have one step", "steps = 1 + choices.below(longest)", "steps = 1"),
         ("nothing is to cancel", "[g & 7 == 7 for g in grads]", "[g & 7 == 9 for g in grads]"),
         ("there are no groups", '    if kind == "one":', "    if True:"),
-        ("counts have 16 bits", "            taken,\n            parts,", "            taken % 65536,\n            parts,"),
+        (
+            "counts have 16 bits",
+            "            steps_before,\n            parts,",
+            "            steps_before % 65536,\n            parts,",
+        ),
     ),
     *_in(
         "inputs/words.py",

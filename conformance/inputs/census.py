@@ -44,7 +44,7 @@ FEW = 5
 
 
 class CensusRow(NamedTuple):
-    """One count of a run beside its floor."""
+    """One count of a run, and the floor that it must reach."""
 
     what: str
     count: int  # type: ignore[assignment]  # a tuple's method of that name is not missed

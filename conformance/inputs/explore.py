@@ -45,7 +45,7 @@ class Checked(Protocol):
 class Examination(Protocol):
     """Runs one example after another on all that is checked."""
 
-    found: ViolationError | None  # the first
+    found: ViolationError | None  # the first violation
 
     def run(self, example: Any) -> None:
         """Raises ViolationError where an example shows one."""
@@ -64,7 +64,7 @@ def settings_of(effort: Effort, **more: Any) -> hypothesis.settings:
 
 
 def seeded(function: Callable[..., Any], effort: Effort, name: str) -> Callable[..., Any]:
-    """The function with a seed of its own, by the name of the check."""
+    """The function, seeded by the effort's seed and the name of the check."""
     return hypothesis.seed(zlib.crc32(f"{effort.seed} {name}".encode()))(function)
 
 

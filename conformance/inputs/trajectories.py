@@ -11,12 +11,12 @@ from xopt.conformance.inputs.words import Choices, decode, drawn
 from xopt.rule import Rule
 
 ROWS = 16
-"""Trajectories that one example carries: a rule is elementwise, so that each row of the leaves is one of its own."""
+"""Trajectories in one example: a rule is elementwise, so that each row of the leaves is a trajectory."""
 SHAPES: dict[str, tuple[int, ...]] = {"weight": (ROWS, 2, 2), "empty": (ROWS, 0), "bias": (ROWS, 2), "scale": ()}
 """The leaves of every example: fixed, because libraries compile anew for each shape."""
 SIZE = sum(int(np.prod(shape)) for shape in SHAPES.values())
 PARTS = (("weight",), ("empty", "bias"), ("scale",))
-"""Leaves that have hyperparameters, or numbers that the state carries, of their own where an example has groups."""
+"""The groups of leaves that differ in hyperparameters or in carried numbers, where an example has groups."""
 
 COMPILED = 3
 """Compiled steps run the first so many settings of a pool, and a third of the examples have one of them: each is compiled anew."""
@@ -47,12 +47,12 @@ class Trajectory(NamedTuple):
     grads: list[Any]
     cancels: list[Any]  # where a gradient is to be replaced by the one that cancels the rule's memory
     rows: int = 1
-    taken: int = 0  # steps before the first, of which the slots remember nothing
+    steps_before: int = 0  # steps before the first, of which the slots remember nothing
     parts: Sequence[Part] = ()  # groups of leaves; none where all leaves have ``hyper``
 
 
 def own_counts(rule: Rule[Any, Any], hyper: dict[str, Any]) -> list[int]:
-    """Counts at which the hyperparameters themselves matter: ends and middles of warm-ups, and spans of the decays' memory."""
+    """Step counts at which a hyperparameter has its effect: ends and middles of warm-ups, and time constants of the decays."""
     found = []
     for name, value in (rule.defaults | hyper).items():
         interval = rule.ranges[name]
@@ -84,7 +84,7 @@ def trajectories(rule: Rule[Any, Any], pool: list[dict[str, Any]], dtype: str, l
         choices, vectors = example
         setting = choices.below(len(pool) if choices.below(3) else min(COMPILED, len(pool)))
         hyper = pool[setting]
-        taken = count(choices, own_counts(rule, hyper))
+        steps_before = count(choices, own_counts(rule, hyper))
         steps = 1 + choices.below(longest)
         parts = _parts(choices, rule, pool, hyper)
         params, *grads = vectors[: steps + 1]
@@ -95,7 +95,7 @@ def trajectories(rule: Rule[Any, Any], pool: list[dict[str, Any]], dtype: str, l
             [decode(g, dtype, EXPONENTS[dtype]) for g in grads],
             [g & 7 == 7 for g in grads],
             ROWS,
-            taken,
+            steps_before,
             parts,
         )
 
@@ -103,7 +103,7 @@ def trajectories(rule: Rule[Any, Any], pool: list[dict[str, Any]], dtype: str, l
 
 
 def _parts(choices: Choices, rule: Rule[Any, Any], pool: list[dict[str, Any]], hyper: dict[str, Any]) -> Sequence[Part]:
-    """In a third of the examples, or more, parts of the leaves have hyperparameters of their own, or numbers that they carry."""
+    """The groups of leaves. A third of the examples, or more, have groups that differ in hyperparameters or carried numbers."""
     kind = choices.pick(("one", "one", "hyper", "carried", "both") if rule.carried else ("one", "one", "hyper"))
     if kind == "one":
         return ()

@@ -11,11 +11,11 @@ from xopt.conformance.arithmetic.formats import round_to
 # Examples.
 
 CHOICES = 64
-"""Bytes of an example that choose what is beside its numbers."""
+"""Bytes of an example that choose everything but its numbers: setting, count, steps, groups."""
 
 
 class Choices:
-    """Choices made with bytes, one after another; where there are none left each is the first, to which Hypothesis shrinks.
+    """Choices made with bytes, one after another; without bytes left each choice is the first option, to which Hypothesis shrinks.
 
     All of an example is drawn as one value: of examples that draw many, Hypothesis spends most on copies of one part into another.
     """

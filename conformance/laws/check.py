@@ -27,7 +27,7 @@ def check_laws(
     effort: Effort,
     implementations: Implementations = OURS,
 ) -> list[LawResult]:
-    """Each law on each target: those given that are said of the rule."""
+    """Checks each of the given laws that is about the rule, on each target."""
     bounds = Bounds()
     labs = [Lab(rule_name, dtype, target, implementations, effort.seed, bounds) for target in targets]
     results = []
@@ -73,7 +73,7 @@ class _Examples:
         self.law = law
         self.labs = labs
         self.count = 0
-        self.found: ViolationError | None = None  # the first
+        self.found: ViolationError | None = None  # the first violation
 
     def run(self, case: Case) -> None:
         if self.found is not None and "again" in self.found.details:
@@ -85,7 +85,9 @@ class _Examples:
         for lab in self.labs:
             if lab.mode == "traced" and place % TRACED != 1:
                 continue
-            lab.taken = min(case.taken, LARGEST_COUNT if lab.mode == "traced" else case.taken) if self.law.late else 0
+            lab.steps_before = (
+                min(case.steps_before, LARGEST_COUNT if lab.mode == "traced" else case.steps_before) if self.law.late else 0
+            )
             before = lab.result.numbers
             details = self._broken(lab, case)
             if details is not None:
@@ -112,7 +114,7 @@ class _Examples:
         return None
 
     def _look_at(self, case: Case) -> None:
-        """For the census: what this example is."""
+        """Counts, for the census, what this example contains."""
         grads = np.stack(case.grads)
         saw("laws: examples")
         saw(f"laws: examples in {case.dtype}")

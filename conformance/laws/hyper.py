@@ -204,7 +204,7 @@ def carried_numbers_are_each_leafs_own(lab: Lab, case: Case) -> None:
     def after(name: str) -> Any:
         """The state of one leaf that has stepped alone, and of all of them for no name."""
         names = [name] if name else list(numbers)
-        state = lab.rule.bind(**hyper).init({n: lab.array(case.params) for n in names})._replace(step=lab.taken)
+        state = lab.rule.bind(**hyper).init({n: lab.array(case.params) for n in names})._replace(step=lab.steps_before)
         state = state._replace(**{slot: {n: numbers[n] for n in names} for slot in lab.rule.carried})
         for grad in case.grads:
             state = lab.step(state, {n: lab.array(grad) for n in names}, **hyper)

@@ -33,7 +33,7 @@ POOL = 24
 FEW = 8
 """Elements of a sequence that a compiled step has at most: each length is compiled anew, and long ones take long."""
 BUSY: dict[str, Any] = {"lr": 0.25, "weight_decay": 0.25, "alpha_warmup": 3, "beta3_warmup": 4}
-"""The first setting, beside the defaults; compiled steps have no other, because each is compiled anew."""
+"""The first setting, whose other values are the defaults; compiled steps have no other, because each is compiled anew."""
 
 SINGLE_OR_DOUBLE = ("float32", "float64")
 EAGER = ("eager",)
@@ -56,7 +56,7 @@ class Case(NamedTuple):
     """One example: a setting of the hyperparameters, a count and 16-bit words, which stand for the numbers of a dtype."""
 
     setting: int
-    taken: int  # steps before the first, of which the slots remember nothing
+    steps_before: int  # steps before the first, of which the slots remember nothing
     words: Any  # STEPS + 1 vectors
     dtype: str
 
@@ -196,7 +196,7 @@ class Lab:
         self.result = LawResult("", rule_name, self.backend.name, self.backend.device, dtype, self.mode)
         busy = {name: value for name, value in BUSY.items() if self.has(name)}
         self.pool = [busy, *settings(self.rule, seed, POOL, arithmetic_of(dtype), borders=False)[1:]]
-        self.taken = 0
+        self.steps_before = 0
         """Steps before the first of every run: those of the example, but for laws that are said of the first steps alone."""
         self.bounds = bounds
 
@@ -212,7 +212,7 @@ class Lab:
 
     @property
     def right(self) -> Rule[Any, Any]:
-        """The rule as it should be, whose program is known, where another stands in for it."""
+        """xopt's rule, whose program is recorded, also where a faulty one is under test."""
         return RULES.get(self.rule.name, self.rule)
 
     def has(self, name: str) -> bool:
@@ -231,7 +231,7 @@ class Lab:
         given = [chosen.defaults | dict(h) for h in each]
         plain = [{name: optree.tree_map(_value, h[name], none_is_leaf=True) for name in chosen.defaults} for h in given]
         step = self.stepper(chosen)
-        state = chosen.bind(**plain[0]).init(self.array(params))._replace(step=self.taken)
+        state = chosen.bind(**plain[0]).init(self.array(params))._replace(step=self.steps_before)
         start = _vectors(self, state)
         states = [dict(_named(chosen, start))]
         for t, h in enumerate(plain):
@@ -281,7 +281,7 @@ class Lab:
             repr(self.compute),
             self.dtype,
             traced,
-            self.taken,
+            self.steps_before,
             repr(hyper),
             params.tobytes(),
             *(g.tobytes() for g in grads),
@@ -305,7 +305,7 @@ class Lab:
         columns = optree.tree_map(lambda x: exact(x, self.compute if np.ndim(x) else number), columns)
         states = [columns]
         for i, h in enumerate(hyper):
-            t = self.taken + i + 1
+            t = self.steps_before + i + 1
             carried = [x for name, x in zip(rule.slots, columns[1:], strict=True) if name in rule.carried]
             lifted = {name: optree.tree_map(_exact, value) for name, value in h.items()}
             c = rule.coefficients(exact(float(t)).met_in(self.compute) if traced else t, *carried, **lifted)

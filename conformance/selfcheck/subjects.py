@@ -33,20 +33,20 @@ class Changed(Candidate):
     """A candidate whose states on array_api_strict are others, part by part; right on other backends."""
 
     def run_parts(
-        self, params: Any, grads: list[Any], hyper: dict[str, Any], taken: int = 0, parts: Sequence[Part] = ()
+        self, params: Any, grads: list[Any], hyper: dict[str, Any], steps_before: int = 0, parts: Sequence[Part] = ()
     ) -> list[list[Columns]]:
-        found = super().run_parts(params, grads, hyper, taken, parts)
+        found = super().run_parts(params, grads, hyper, steps_before, parts)
         if self.backend.name != PLACES[1]:
             return found
         places = dict(split(np.arange(len(params)), self.shapes))
         parts = parts or [Part(list(self.shapes), hyper, {})]
         at = [np.concatenate([np.ravel(places[leaf]) for leaf in part.leaves]) for part in parts]
         return [
-            self.changed(states, [g[own] for g in grads], part.hyper, taken)
+            self.changed(states, [g[own] for g in grads], part.hyper, steps_before)
             for states, own, part in zip(found, at, parts, strict=True)
         ]
 
-    def changed(self, states: list[Columns], grads: list[Any], hyper: dict[str, Any], taken: int) -> list[Columns]:
+    def changed(self, states: list[Columns], grads: list[Any], hyper: dict[str, Any], steps_before: int) -> list[Columns]:
         raise NotImplementedError
 
 
@@ -57,11 +57,11 @@ class Off(Changed):
     moved = slice(None)
     """Which numbers are."""
 
-    def changed(self, states: list[Columns], grads: list[Any], hyper: dict[str, Any], taken: int) -> list[Columns]:
+    def changed(self, states: list[Columns], grads: list[Any], hyper: dict[str, Any], steps_before: int) -> list[Columns]:
         compute = FLOAT_FORMATS[arithmetic_of(self.dtype)]
         known = Reference(self.rule, hyper, compute, FLOAT_FORMATS[self.dtype], False)
         known.restart(states[-2])
-        comparison = known.step(grads[-1], taken + len(grads), states[-1])[0]
+        comparison = known.step(grads[-1], steps_before + len(grads), states[-1])[0]
         params, truth = np.array(states[-1][0]), known.truth[0]
         truth = truth.value if isinstance(truth, Bounded) else truth.astype(np.float64)
         if params.size > 1 or self.moved == slice(None):  # of a leaf of one number that is all of it

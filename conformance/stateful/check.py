@@ -54,7 +54,7 @@ def check_machine(
 
 
 def _others(backend: Backend, dtype: str) -> Iterator[tuple[Backend, FloatFormat]]:
-    """The place that programs may move to, if it is there and has the dtype."""
+    """The second backend, which programs move to, where it is available and has the dtype."""
     name = "array_api_strict" if backend.name == "numpy" else "numpy"
     if backends.available([name])[name].reason is None and dtype in (other := backends.get(name)).dtypes():
         yield other, FLOAT_FORMATS[arithmetic_of(dtype)]

@@ -39,7 +39,7 @@ EXPONENTS = (-10, 4)
 """Of the numbers, as powers of two: what the edges of a format do is asked elsewhere."""
 
 KEYS = "abcdef"
-"""Of dicts, as many as there can be leaves."""
+"""Keys of a dict of leaves: a program has at most so many leaves."""
 
 
 class Setup:
@@ -106,7 +106,7 @@ def operation(kind: Callable[..., Any] = stateful.rule, /, **draws: Any) -> Call
 
 
 class Machine(stateful.RuleBasedStateMachine):
-    """One program: the run that it rearranges, a plain run of one leaf beside it, and a run that a copy left behind."""
+    """One program: a state that it rearranges, the same state in one leaf, and the original of a copied state."""
 
     def __init__(self, setup: Setup) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class Machine(stateful.RuleBasedStateMachine):
         self.known = self.main.flat()
 
     def step(self, grad: Any) -> None:
-        """Of all runs: the state that is known from here on."""
+        """Steps all states alike. The result is the state that operations must not change from here on."""
         self.t += 1
         look_at("programs", self.setup.rule, self.hyper)
         saw("programs: steps")
@@ -148,7 +148,7 @@ class Machine(stateful.RuleBasedStateMachine):
     @stateful.precondition(lambda self: len(self.main.parts) < len(KEYS))
     @operation(leaf=LEAF, at=st.integers(0, SIZE))
     def split(self, leaf: int, at: int) -> None:
-        """In two at a place, where there may be nothing on one side."""
+        """Splits a leaf in two; one of them may be empty."""
 
         def pieces(x: Any) -> list[Any]:
             return [each_array(x, lambda a: a[:at]), each_array(x, lambda a: a[at:])]
@@ -196,7 +196,7 @@ class Machine(stateful.RuleBasedStateMachine):
         self.left = None  # its bits are those of the other backend
 
     def look(self) -> None:
-        """Whether the state is the one that is known, however it is kept."""
+        """Checks that the state is still the one of the last step, however its leaves are arranged."""
         if np.any(differ(self.main.flat(), self.known)):
             msg = f"the state changed without a step: {self.main.flat()} was {self.known}"
             raise BrokenError(msg)
@@ -218,7 +218,7 @@ class Machine(stateful.RuleBasedStateMachine):
         result.broken = {"program": "\n".join(self.program), "reason": f"{type(error).__name__}: {error}"}
 
     def _follows(self, grad: Any, after: Columns) -> None:
-        """Whether the step from the known state is the golden's."""
+        """Checks that the step from the last state is the golden's, within the bound."""
         setup = self.setup
         reference = Reference(
             setup.rule, self.hyper, self.format, FLOAT_FORMATS[setup.result.dtype], traced=False, golden=setup.golden

@@ -17,7 +17,7 @@ from xopt.rules import RULES
 STRUCTURES = "any structure"
 
 SHARES = {"torch": 0.6, "jax": 0.3, "cupy": 0.6, "array_api_strict": 0.6}
-"""Of the examples that a library gets: what a step of it takes, beside one of NumPy."""
+"""The share of NumPy's examples that a slower library gets."""
 SLOW = "torch.compile"
 SMALL = 6
 """Lines of a setup that are compiled at most: a leaf takes a quarter of a second."""
@@ -36,10 +36,10 @@ class _Examples:
 
     def __init__(self, rows: list[Played], compiled: int) -> None:
         self.rows = rows
-        self.compiled = compiled  # how many more may be
+        self.compiled = compiled  # how many more situations torch.compile may compile
         self.count = 0
-        self.found: ViolationError | None = None  # the first
-        self._compiles: dict[Situation, bool] = {}  # the same each time, as Hypothesis looks at some again
+        self.found: ViolationError | None = None  # the first violation
+        self._compiles: dict[Situation, bool] = {}  # the same answer each time that Hypothesis repeats a situation
 
     def run(self, situation: Situation) -> None:
         self.count += 1
@@ -61,7 +61,7 @@ class _Examples:
             play.tally = type(tally)()
 
     def _look_at(self, situation: Situation) -> None:
-        """For the census: what this situation is."""
+        """Counts, for the census, what this situation contains."""
         saw("structures: situations")
         saw(f"structures: situations of {situation.library}")
         for feature in situation.features:

@@ -20,7 +20,7 @@ from xopt.rules import RULES
 
 @dataclass
 class Replay:
-    """One rule on one backend and mode: the digits' recorded gradients against the golden, and a training of its own (eager)."""
+    """One rule on one backend and mode: recorded gradients against the golden, and where it is eager a training on that backend."""
 
     rule: str
     backend: str
@@ -72,11 +72,11 @@ def replay_rule(rule_name: str, targets: Sequence[Target], steps: int) -> list[R
 
 
 class _Native(NamedTuple):
-    """A training on a backend of its own, as a replay has it."""
+    """A training on the target's backend."""
 
     losses: list[float]
     distances: list[float]
-    notes: list[str]  # why there is none
+    notes: list[str]  # why nothing was trained
 
 
 def _train(rule: Rule[Any, Any], backend: Any, steps: int, recorded: data.Training) -> _Native:
