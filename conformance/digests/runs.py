@@ -10,9 +10,9 @@ from xopt.checks import Interval
 from xopt.conformance.arithmetic.formats import FLOAT_FORMATS, round_to
 from xopt.conformance.compare.candidate import Candidate, Shapes
 from xopt.conformance.compare.reference import Columns
+from xopt.conformance.inputs.hyperparameters import is_decay
 from xopt.rule import Rule
 
-# The inputs, and what comes of them.
 SHAPES: Shapes = {"weight": (64, 63), "bias": (63,), "scale": ()}
 SIZE = sum(math.prod(shape) for shape in SHAPES.values())
 STEPS = 8
@@ -58,7 +58,7 @@ def other_setting(rule: Rule[Any, Any]) -> dict[str, Any]:
             return 2.0**-20
         if default == 0:
             return 0.0625
-        return 1.0 - (1.0 - default) * 0.75 if interval.text in ("[0, 1)", "(-1, 1)") else default * 0.75
+        return 1.0 - (1.0 - default) * 0.75 if is_decay(interval) else default * 0.75
 
     return {name: other(interval, rule.defaults[name]) for name, interval in rule.ranges.items()}
 
@@ -73,7 +73,7 @@ def far_setting(rule: Rule[Any, Any], decay: float) -> dict[str, Any]:
             return 2.0**25 + 0.25
         if interval.divisor:
             return 0.5
-        if interval.text in ("[0, 1)", "(-1, 1)"):
+        if is_decay(interval):
             return decay
         if interval.high == 1:
             return 0.25
@@ -109,9 +109,6 @@ def hashed(found: list[Recorded]) -> str:
     for one in found:
         absorb(tuple(one.states[1:]))
     return sha.hexdigest()
-
-
-# What is kept.
 
 
 def cancelling(dtype: str) -> tuple[Any, list[Any]]:

@@ -16,8 +16,6 @@ OLD = 90
 """Days after which a record is worth renewing, because drivers and libraries have moved on."""
 
 
-# Examining.
-
 ERROR, WARNING = "error", "warning"
 
 

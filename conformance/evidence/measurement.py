@@ -14,8 +14,6 @@ from xopt.conformance.compare.reference import Reference
 from xopt.conformance.digests.runs import SHAPES, SIZE, hashed, inputs, runs
 from xopt.rules import RULES
 
-# The digests.
-
 
 def digest(rule: str, backend: Backend, dtype: str, mode: str) -> str:
     """The digest of a rule on a backend: of its params and slots after every step from fixed inputs."""

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import optree
 
 from xopt.checks import Interval
+from xopt.conformance.inputs.hyperparameters import is_decay
 from xopt.rule import Rule
 
 _counts: Counter[str] = Counter()
@@ -109,7 +110,7 @@ def _kind(interval: Interval) -> str:
         return "warm-ups"
     if interval.divisor:
         return "epsilons"
-    if interval.text in ("[0, 1)", "(-1, 1)"):
+    if is_decay(interval):
         return "decays"
     return "shares" if interval.low < 0 or interval.high == 1 else "rates"
 

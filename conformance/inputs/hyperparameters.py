@@ -16,9 +16,6 @@ PRECISIONS = {
 """Of the arithmetic."""
 
 
-# Hyperparameters.
-
-
 def settings(
     rule: Rule[Any, Any], seed: int, count: int, arithmetic: str = "float32", *, borders: bool = True
 ) -> list[dict[str, Any]]:
@@ -53,6 +50,11 @@ def _deck(rule: Rule[Any, Any], draw: random.Random, precision: Precision, borde
             yield name, value
 
 
+def is_decay(interval: Interval) -> bool:
+    """Whether a range is that of a decay: up to 1, and not 1 itself."""
+    return interval.high == 1 and interval.text.endswith(")")
+
+
 def usual(draw: random.Random, interval: Interval, default: Any) -> Any:
     """A hyperparameter as it is used, from its range alone: so that a new rule needs nothing here."""
     if draw.random() < 0.15:
@@ -63,7 +65,7 @@ def usual(draw: random.Random, interval: Interval, default: Any) -> Any:
         return draw.choice((None, 0, 1, 2.5, 3, 40.75))
     if interval.divisor:
         return 10.0 ** draw.uniform(-10, -2)
-    if interval.high == 1 and interval.text[-1] == ")":
+    if is_decay(interval):
         return _decay(draw) * (draw.choice((1, 1, 1, -0.5)) if interval.low < 0 else 1)
     if interval.high == 1:
         return draw.choice((0.0, 1.0, 0.5, draw.random()))
@@ -85,7 +87,7 @@ def far(draw: random.Random, interval: Interval, precision: Precision) -> list[A
         return [0.5, draw.randint(2, 1_000) + 0.25, 256_000, 10.0 ** draw.uniform(3, 6), round(10.0 ** draw.uniform(6, 12))]
     if interval.divisor:
         return [10.0 ** draw.uniform(-20, -10), 1.0, 10.0 ** draw.uniform(0, 4)]
-    if interval.high == 1 and interval.text[-1] == ")":
+    if is_decay(interval):
         near = [1 - 10.0 ** draw.uniform(math.log10(precision.eps), -5) for _ in range(2)]
         return [draw.uniform(0, 0.5), 2.0**-20, *near, *([-draw.random(), -near[0]] if interval.low < 0 else [])]
     if interval.high == 1:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 
+from xopt.conformance.inputs.hyperparameters import is_decay
 from xopt.conformance.inputs.words import Choices, decode, drawn
 from xopt.rule import Rule
 
@@ -58,7 +59,7 @@ def own_counts(rule: Rule[Any, Any], hyper: dict[str, Any]) -> list[int]:
         interval = rule.ranges[name]
         if interval.optional:
             found += [math.ceil(value), math.ceil(value / 2)] if value and value < 2**53 else []
-        elif interval.high == 1 and interval.text[-1] == ")":
+        elif is_decay(interval):
             spans = [1 / (1 - abs(decay)) for decay in (value if interval.sequence else [value])]
             found += [round(span * share) for span in spans for share in (1, 8)]
     return [count for count in found if 0 < count < 2**52]  # a float holds them all

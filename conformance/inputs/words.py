@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 
 from xopt.conformance.arithmetic.formats import round_to
 
-# Examples.
-
 CHOICES = 64
 """Bytes of an example that choose everything but its numbers: setting, count, steps, groups."""
 
