@@ -59,6 +59,10 @@ class Cell:
             return WITHIN
         return SUBNORMALS if self.differ_subnormal else IDENTICAL
 
+    def fail(self, details: dict[str, Any]) -> None:
+        """Notes what is wrong."""
+        self.wrong = details
+
     def reset(self) -> None:
         """Forgets what was found."""
         self.__dict__.update(Cell(self.rule, self.backend, self.device, self.dtype, self.mode).__dict__)
@@ -93,5 +97,26 @@ class LawResult:
             return NOT_RUN
         return WITHIN if self.differ else HELD
 
+    def fail(self, details: dict[str, Any]) -> None:
+        """Notes what breaks the law."""
+        self.broken = details
+
+    def reset(self) -> None:
+        """Forgets what was found."""
+        self.__dict__.update(LawResult(self.law, self.rule, self.backend, self.device, self.dtype, self.mode).__dict__)
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"verdict": self.verdict}
+
+
+class BrokenError(AssertionError):
+    """A law does not hold: with what is wrong, in words or as details."""
+
+    def __init__(self, what: str | dict[str, Any]) -> None:
+        super().__init__(what if isinstance(what, str) else str(what))
+        self.details = {"what": what} if isinstance(what, str) else what
+
+
+def brief(error: BaseException) -> str:
+    """An exception in one line."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -17,11 +17,11 @@ from xopt.checks import Interval
 
 ELSEWHERE = {
     "BI-05": "a second moment saved in float16: checkpoints",
-    "BI-06": "subnormals that a library flushes: the probes of xopt.backends",
+    "BI-06": "subnormals that a library flushes: the probes of the suite",
     "BI-18": "a truncated checkpoint: checkpoints",
     "BI-19": "a malicious checkpoint: checkpoints",
     "BI-21": "more than 2**31 elements: evidence from a large machine",
-    "BI-22": "float64 on JAX without x64: the session and the probes of xopt.backends",
+    "BI-22": "float64 on JAX without x64: the session and the probes of the suite",
     "BI-23": "threads: test_purity.py",
 }
 

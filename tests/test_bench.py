@@ -14,7 +14,6 @@ import pytest
 from typer.testing import CliRunner
 
 import xopt
-from xopt.conformance.__main__ import _app
 from xopt.conformance.bench import BY_HAND, bench, loop, overhead
 from xopt.conformance.bench import leaf_costs as leaf_costs_of
 from xopt.conformance.bench.checks import FIGURES, checks
@@ -28,6 +27,7 @@ from xopt.conformance.bench.processes import first_call, memory
 from xopt.conformance.bench.shapes import LADDER, TREES, one_leaf, size_of
 from xopt.conformance.bench.show import amount, duration, finding, three_digits
 from xopt.conformance.bench.suite import Entry, Events, that_fit
+from xopt.conformance.cli.app import app
 
 SHAPES = ((3, 2), (5,))
 
@@ -609,7 +609,7 @@ def test_words_for_times_and_amounts() -> None:
     ],
 )
 def test_bad_usage_exits_with_2_and_says_why(arguments: list[str], complaint: str) -> None:
-    done = CliRunner().invoke(_app(), ["bench", *arguments])
+    done = CliRunner().invoke(app(), ["bench", *arguments])
     assert done.exit_code == 2, done.output
     assert complaint in " ".join(done.stderr.replace("│", " ").split())
 

@@ -8,21 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xopt.conformance.bounded import FORMATS, HOST, Bounded, Namespace, Signs, exact
+from xopt.conformance.arithmetic.bounded import Bounded, Namespace, Signs, exact
+from xopt.conformance.arithmetic.formats import FLOAT_FORMATS, HOST
 
-F32 = FORMATS["float32"]
+F32 = FLOAT_FORMATS["float32"]
 f32 = np.float32
 
 numbers = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False, min_value=-(2.0**30), max_value=2.0**30)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", FLOAT_FORMATS)
 def test_formats_are_what_numpy_says(name: str) -> None:
     if name == "bfloat16":
         info: Any = pytest.importorskip("ml_dtypes").finfo("bfloat16")
     else:
         info = np.finfo(name)
-    ours = FORMATS[name]
+    ours = FLOAT_FORMATS[name]
     assert ours.unit == float(info.eps) / 2
     assert ours.smallest_normal == float(info.smallest_normal)
     assert ours.smallest == float(info.smallest_subnormal)

@@ -12,26 +12,24 @@ import pytest
 
 import xopt
 from xopt import backends
-from xopt.conformance import cells
-from xopt.conformance.bounded import FORMATS
-from xopt.conformance.cells import check_rule
+from xopt.conformance.arithmetic.formats import FLOAT_FORMATS, round_to
+from xopt.conformance.compare.check import check_rule
 from xopt.conformance.faults.planting import updating
-from xopt.conformance.generate import PRECISIONS, ROWS, SHAPES, SIZE, Choices, count, decode, drawn, rounded, settings
 from xopt.conformance.golden import GOLDENS
+from xopt.conformance.inputs.explore import SETTINGS
+from xopt.conformance.inputs.hyperparameters import PRECISIONS, settings
+from xopt.conformance.inputs.trajectories import ROWS, SHAPES, SIZE, count
+from xopt.conformance.inputs.words import Choices, decode, drawn
 from xopt.conformance.report.text import script
 from xopt.conformance.results import IDENTICAL, SUBNORMALS, WITHIN, WRONG, Cell
+from xopt.conformance.target import Effort, Implementations, Target
 from xopt.operations import average, sqrt
 
-PLAIN = {
-    (name, "cpu", dtype, mode): FORMATS[dtype]
-    for name in ("numpy", "array_api_strict", "torch", "jax")
-    for dtype in ("float32", "float64")
-    for mode in ("eager", "traced")
-}
+NUMPY = Target("numpy", "cpu", "eager")
 
 
-def verdicts(rule: str, dtype: str = "float32", targets: Any = (("numpy", "cpu", "eager"),), examples: int = 25) -> list[Cell]:
-    return check_rule(rule, dtype, list(targets), PLAIN, examples, pool=5, seed=0)
+def verdicts(rule: str, dtype: str = "float32", targets: Any = (NUMPY,), examples: int = 25) -> list[Cell]:
+    return check_rule(rule, dtype, targets, Effort(examples, pool=5))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +64,7 @@ def decay_without_lr(params: Any, m: Any, v: Any, grad: Any, c: Any) -> Any:
 
 def planted(monkeypatch: pytest.MonkeyPatch, name: str, update: Callable[..., Any]) -> None:
     right = xopt.RULES[name]
-    monkeypatch.setitem(cells.RULES, name, updating(right, update))
+    monkeypatch.setitem(xopt.RULES, name, updating(right, update))
 
 
 def test_the_text_that_the_fault_edits_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,10 +103,11 @@ class Shifted:
         return x
 
 
-def run_on(monkeypatch: pytest.MonkeyPatch, backend: Any, rule: str = "sgd", formats: Any = PLAIN) -> list[Cell]:
+def run_on(monkeypatch: pytest.MonkeyPatch, backend: Any, rule: str = "sgd", **measured: Any) -> list[Cell]:
     real = backends.get
     monkeypatch.setattr(backends, "get", lambda name, device=None: backend if name == "torch" else real(name, device))
-    return check_rule(rule, "float32", [("numpy", "cpu", "eager"), ("torch", "cpu", "eager")], formats, 25, 5, 0)
+    torch = Target("torch", "cpu", "eager", {"float32": replace(FLOAT_FORMATS["float32"], **measured)})
+    return check_rule(rule, "float32", [NUMPY, torch], Effort(25, pool=5))
 
 
 def test_a_backend_that_is_off_by_more_than_rounding_is_wrong_and_the_others_are_still_checked(
@@ -150,31 +149,29 @@ class Flushing(Shifted):
 
 
 def test_flushed_subnormals_have_their_own_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
-    formats = PLAIN | {("torch", "cpu", "float32", "eager"): replace(FORMATS["float32"], flushes=True)}
-    _, flushing = run_on(monkeypatch, Flushing(), "adamw", formats)
+    _, flushing = run_on(monkeypatch, Flushing(), "adamw", flushes=True)
     assert flushing.verdict in (SUBNORMALS, IDENTICAL)
     assert flushing.differ == 0
 
 
 def test_a_measured_error_of_a_primitive_widens_the_bound_and_bits_still_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     ulps = dict.fromkeys(("add", "multiply", "divide", "sqrt"), 3.0)
-    formats = PLAIN | {("torch", "cpu", "float32", "eager"): replace(FORMATS["float32"], ulps=ulps)}
-    _, shifted = run_on(monkeypatch, Shifted(ulps=1), "sgd", formats)
+    _, shifted = run_on(monkeypatch, Shifted(ulps=1), "sgd", ulps=ulps)
     assert shifted.verdict == WITHIN
     assert shifted.differ > 0
 
 
 def test_the_same_seed_gives_the_same_cells() -> None:
     assert [c.to_dict() for c in verdicts("ademamix")] == [c.to_dict() for c in verdicts("ademamix")]
-    assert verdicts("ademamix")[0].ratio != check_rule("ademamix", "float32", [("numpy", "cpu", "eager")], PLAIN, 25, 5, 1)[0].ratio
+    assert verdicts("ademamix")[0].ratio != check_rule("ademamix", "float32", [NUMPY], Effort(25, seed=1, pool=5))[0].ratio
 
 
-@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("dtype", FLOAT_FORMATS)
 def test_generated_numbers_are_numbers_of_the_dtype(dtype: str) -> None:
     words = np.random.default_rng(0).integers(0, 2**32, 2000, dtype=np.uint32)
     values = decode(words, dtype, (-10, 4))
     assert np.isfinite(values).all()
-    assert (rounded(values, dtype) == values).all()
+    assert (round_to(values, dtype) == values).all()
     assert (values == 0).mean() > 0.08
     assert (decode(np.zeros(SIZE, np.uint32), dtype, (-10, 4)) == 0).all(), "Hypothesis shrinks towards zeros"
     assert len(np.unique(np.abs(values))) > 500
@@ -184,7 +181,7 @@ def test_bfloat16_rounding_is_to_nearest_even() -> None:
     ml_dtypes = pytest.importorskip("ml_dtypes")
     x = np.random.default_rng(0).standard_normal(5000).astype(np.float32).astype(np.float64)
     x[:3] = [1 + 2.0**-8, 1 + 3 * 2.0**-8, -(1 + 2.0**-8)]  # halfway
-    assert (rounded(x, "bfloat16") == x.astype(ml_dtypes.bfloat16).astype(np.float64)).all()
+    assert (round_to(x, "bfloat16") == x.astype(ml_dtypes.bfloat16).astype(np.float64)).all()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -221,14 +218,14 @@ def test_settings_reach_the_last_numbers_of_each_range_and_far_beyond_the_usual(
 def test_counts_are_of_every_size() -> None:
     found: list[int] = []
 
-    @hypothesis.settings(cells.SETTINGS, max_examples=300)
+    @hypothesis.settings(SETTINGS, max_examples=300)
     @hypothesis.seed(0)
     @hypothesis.given(drawn(1, 1))
     def look(example: tuple[Choices, Any]) -> None:
         found.append(count(example[0], [77_000]))
 
     look()
-    sizes = {taken.bit_length() for taken in found}
+    sizes = {steps_before.bit_length() for steps_before in found}
     assert {0, *range(1, 7)} & sizes
     assert len(sizes & {*range(8, 42)}) > 20
     assert {76_999, 77_000} & {*found}
@@ -254,7 +251,7 @@ def test_a_default_that_is_not_the_papers_is_found() -> None:
     """The golden has the defaults written down once more, and a run that leaves them untouched is compared with those."""
     right = GOLDENS["adamw"]
     goldens = GOLDENS | {"adamw": right._replace(defaults=right.defaults | {"beta2": 0.99})}
-    (cell,) = check_rule("adamw", "float32", [("numpy", "cpu", "eager")], PLAIN, 25, 5, 0, goldens=goldens, shrink=False)
+    (cell,) = check_rule("adamw", "float32", [NUMPY], Effort(25, pool=5, shrink=False), Implementations(goldens=goldens))
     assert cell.verdict == WRONG
     assert cell.found_after is not None
     assert cell.found_after <= 25

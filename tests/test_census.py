@@ -4,11 +4,12 @@ from collections import Counter
 
 import pytest
 
-from xopt.conformance import PROFILES, Report, census, conform
-from xopt.conformance.bounded import FORMATS
-from xopt.conformance.cells import check_rule
-from xopt.conformance.census import FLOORS, Floor, counted, look_at, saw, take_census
+from xopt.conformance import PROFILES, Report, conform
+from xopt.conformance.compare.check import check_rule
+from xopt.conformance.inputs import census
+from xopt.conformance.inputs.census import FLOORS, Floor, counted, look_at, saw, take_census
 from xopt.conformance.results import Cell
+from xopt.conformance.target import Effort, Target
 from xopt.rules import RULES
 
 
@@ -72,8 +73,7 @@ def test_processes_hand_over_what_they_counted() -> None:
 
 
 def test_an_example_counts_once_for_all_backends() -> None:
-    targets = [(name, "cpu", "eager") for name in ("numpy", "array_api_strict")]
-    formats = {(*target[:2], "float32", "eager"): FORMATS["float32"] for target in targets}
-    _, counts = counted(check_rule, "sgd", "float32", targets, formats, 5, 3, 0)
+    targets = [Target(name, "cpu", "eager") for name in ("numpy", "array_api_strict")]
+    _, counts = counted(check_rule, "sgd", "float32", targets, Effort(5, pool=3))
     assert counts["cells: examples"] == counts["cells: examples in float32"] == 5
     assert counts["cells: numbers compared"] > counts["cells: gradients"]

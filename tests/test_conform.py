@@ -15,12 +15,13 @@ from typer.testing import CliRunner
 
 import xopt
 from xopt.conformance import PROFILES, Report, conform, ledger
-from xopt.conformance.__main__ import _app, main
-from xopt.conformance.evidence import Evidence
+from xopt.conformance.__main__ import main
+from xopt.conformance.cli.app import app
+from xopt.conformance.evidence.examination import Evidence
 from xopt.conformance.report.text import TABLE, mark, markdown, read_json, write_json, write_table
 from xopt.conformance.results import NOT_RUN, WRONG, Cell
 
-SCHEMA = json.loads((files("xopt.conformance") / "schema.json").read_text())
+SCHEMA = json.loads((files("xopt.conformance.report") / "schema.json").read_text())
 
 
 def xopt_command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -121,7 +122,7 @@ def test_a_report_of_another_run_adds_its_columns(report: Any, tmp_path: Path) -
     ],
 )
 def test_bad_usage_exits_with_2_and_says_why(arguments: list[str], complaint: str) -> None:
-    done = CliRunner().invoke(_app(), arguments)
+    done = CliRunner().invoke(app(), arguments)
     assert done.exit_code == 2, done.output
     assert isinstance(done.exception, SystemExit), "no traceback"
     assert complaint in " ".join(done.stderr.replace("│", " ").split())

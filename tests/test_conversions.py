@@ -15,8 +15,8 @@ import pytest
 
 import xopt
 from xopt import conversions
+from xopt.conformance.arithmetic.numbers import multiprecision
 from xopt.conformance.golden import GOLDENS, lift, start
-from xopt.conformance.numbers import multiprecision
 
 MP = multiprecision(60)
 number = MP.number

@@ -20,12 +20,17 @@ from xopt.backends import BACKENDS
 from xopt.backends._cupy import CuPyBackend
 from xopt.backends._jax import JAXBackend
 from xopt.backends._torch import TorchBackend
-from xopt.conformance import evidence, suite
-from xopt.conformance.bounded import FORMATS, Bounded, exact
-from xopt.conformance.candidate import Candidate
-from xopt.conformance.cells import check_rule
+from xopt.conformance import suite
+from xopt.conformance.arithmetic.bounded import Bounded, exact
+from xopt.conformance.arithmetic.formats import FLOAT_FORMATS, arithmetic_of
+from xopt.conformance.compare.candidate import Candidate
+from xopt.conformance.compare.check import check_rule
+from xopt.conformance.digests.runs import SHAPES, hashed, inputs, other_setting, runs
+from xopt.conformance.evidence import examination, measurement, sources, view, writing
+from xopt.conformance.evidence.record import body_hash
 from xopt.conformance.faults.planting import updating
 from xopt.conformance.results import IDENTICAL, WITHIN, WRONG, Cell, LawResult
+from xopt.conformance.target import Effort
 from xopt.conformance.training import replay_rule
 from xopt.rules import RULES
 
@@ -37,16 +42,16 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 def test_hashes_name_all_that_decides():
-    hashes = evidence.source_hashes()
+    hashes = sources.source_hashes()
     parts = {f"{part}:{rule}" for part in ("rule", "golden") for rule in RULES}
     assert set(hashes) == {*parts, *(f"backend:{name}" for name in BACKENDS), "cells", "digest"}
     assert len(set(hashes.values())) == len(hashes)
 
 
 def test_every_rule_computes_with_the_common_modules():
-    beside = {f"xopt.{name}" for name in ("arrays", "bound", "checks", "program", "rule", "slots", "trees", "typed")}
+    beside = {f"xopt.{name}" for name in ("arrays", "bound", "checks", "program", "rule", "rules", "slots", "trees", "typed")}
     for name in RULES:
-        assert set(evidence.modules(f"xopt.rules.{name}", within="xopt")) == {f"xopt.rules.{name}", *evidence.ARITHMETIC, *beside}
+        assert set(sources.modules(f"xopt.rules.{name}", within="xopt")) == {f"xopt.rules.{name}", *sources.ARITHMETIC, *beside}
 
 
 def test_what_judges_a_cell_is_all_that_it_loads():
@@ -55,22 +60,26 @@ def test_what_judges_a_cell_is_all_that_it_loads():
 import importlib.util, sys
 name = "xopt.conformance"
 sys.modules[name] = importlib.util.module_from_spec(importlib.util.find_spec(name))  # as it would be if it imported nothing
-import xopt.conformance.cells
+import xopt.conformance.compare.check
 print(*(module for module in sys.modules if module.startswith(f"{name}.")))
 """
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     goldens = {f"xopt.conformance.golden.{name}" for name in RULES}
-    shows = {f"xopt.conformance.{name}" for name in evidence.SHOWS}
+    shows = {f"xopt.conformance.{name}" for name in sources.SHOWS}
     loaded = {name for name in set(done.stdout.split()) - goldens if not any(f"{name}.".startswith(f"{show}.") for show in shows)}
-    found = set(evidence.modules("xopt.conformance.cells", within="xopt.conformance"))
-    assert {"xopt.conformance.reference", "xopt.conformance.bounded", "xopt.conformance.cells"} <= loaded <= found
+    found = set(sources.modules("xopt.conformance.compare.check", within="xopt.conformance"))
+    assert (
+        {f"xopt.conformance.{name}" for name in ("compare.check", "compare.comparison", "compare.reference", "arithmetic.bounded")}
+        <= loaded
+        <= found
+    )
     assert not found & (shows | goldens)
 
 
 @pytest.fixture
 def edit(monkeypatch):
     """Edits the text of a module as the hashes read it."""
-    real, edits = evidence.read_source, {}
+    real, edits = sources.read_source, {}
 
     def read(module):
         source = real(module)
@@ -79,12 +88,12 @@ def edit(monkeypatch):
             source = source.replace(old, new, 1)
         return source
 
-    monkeypatch.setattr(evidence, "read_source", read)
+    monkeypatch.setattr(sources, "read_source", read)
     return lambda module, old, new: edits.setdefault(module, []).append((old, new))
 
 
 def changed(before):
-    after = evidence.source_hashes()
+    after = sources.source_hashes()
     return {name for name in before if before[name] != after[name]}
 
 
@@ -101,20 +110,20 @@ def changed(before):
         ("xopt.rule", "self.name = name", "self.name = name.lower()", set()),
         ("xopt.conformance.golden.lion", "0.99,", "0.98,", {"golden:lion"}),
         ("xopt.backends._torch", '"float16", ', "", {"backend:torch"}),
-        ("xopt.backends.probes", "NUMBER = 3.0", "NUMBER = 5.0", {f"backend:{name}" for name in BACKENDS}),
-        ("xopt.conformance.reference", "np.abs", "np.negative", {"cells"}),
-        ("xopt.conformance.bounded", "2.0**-30", "2.0**-3", {"cells"}),
+        ("xopt.conformance.arithmetic.probes", "NUMBER = 3.0", "NUMBER = 5.0", {f"backend:{name}" for name in BACKENDS}),
+        ("xopt.conformance.compare.reference", "np.abs", "np.negative", {"cells"}),
+        ("xopt.conformance.arithmetic.bounded", "2.0**-30", "2.0**-3", {"cells"}),
     ],
 )
 def test_edits_change_the_hashes_of_what_stands_on_them(edit, module, old, new, parts):
-    before = evidence.source_hashes()
+    before = sources.source_hashes()
     edit(module, old, new)
     assert changed(before) == parts
 
 
 def test_edits_of_the_digests_change_their_hash(monkeypatch):
-    before = evidence.source_hashes()
-    monkeypatch.setattr(evidence, "STEPS", 9)
+    before = sources.source_hashes()
+    monkeypatch.setattr(sources, "STEPS", 9)
     assert changed(before) == {"digest"}
 
 
@@ -159,20 +168,20 @@ def sha256(text):
 
 
 def test_the_normal_form_is_the_same_on_every_python():
-    assert sha256(evidence.normal_form(SAMPLE)) == SAMPLE_HASH
+    assert sha256(sources.normal_form(SAMPLE)) == SAMPLE_HASH
 
 
 def test_the_normal_form_leaves_out_fields_that_newer_pythons_add(monkeypatch):
-    expected = evidence.normal_form(SAMPLE)
+    expected = sources.normal_form(SAMPLE)
     for kind in (ast.FunctionDef, ast.ClassDef):
         monkeypatch.setattr(kind, "_fields", (*kind._fields, "type_params", "defaults_of_2030"))
         monkeypatch.setattr(kind, "type_params", [], raising=False)
-    assert evidence.normal_form.__wrapped__(SAMPLE) == expected
+    assert sources.normal_form.__wrapped__(SAMPLE) == expected
 
 
 def test_the_normal_form_keeps_the_meaning_and_nothing_else():
     same = SAMPLE.replace("    # a comment\n", "\n").replace("Text.", "Words.").replace("-1.5e-3", "-0.0015").replace("\n", "\r\n")
-    assert evidence.normal_form(same) == evidence.normal_form(SAMPLE)
+    assert sources.normal_form(same) == sources.normal_form(SAMPLE)
     for old, new in [
         ("1_000", "1_001"),
         ("!r", "!s"),
@@ -183,7 +192,7 @@ def test_the_normal_form_keeps_the_meaning_and_nothing_else():
         ("*r", "*q_"),
     ]:
         assert SAMPLE.count(old) >= 1
-        assert evidence.normal_form(SAMPLE.replace(old, new, 1)) != evidence.normal_form(SAMPLE), new
+        assert sources.normal_form(SAMPLE.replace(old, new, 1)) != sources.normal_form(SAMPLE), new
 
 
 # The digests.
@@ -198,7 +207,7 @@ INPUTS = {
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_inputs_are_the_same_everywhere_and_numbers_of_their_dtype(dtype):
-    params, grads = evidence.inputs(dtype)
+    params, grads = inputs(dtype)
     everything = np.stack([params, *grads])
     assert hashlib.sha256(everything.astype("<f8").tobytes()).hexdigest() == INPUTS[dtype]
     backend = backends.get("numpy") if dtype != "bfloat16" else None
@@ -227,24 +236,26 @@ def parts(column):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_no_number_on_the_way_is_subnormal_infinite_or_nan(rule, dtype):
     """Each operation marks what may be below twice the smallest normal number, and what may overflow has an infinite error."""
-    compute, grads = FORMATS["float64" if dtype == "float64" else "float32"], evidence.inputs(dtype)[1]
-    for hyper, states in evidence.runs(evidence._on_numpy(rule.name, dtype), dtype):
+    compute, grads = FLOAT_FORMATS[arithmetic_of(dtype)], inputs(dtype)[1]
+    for hyper, states in runs(measurement._on_numpy(rule.name, dtype), dtype):
         for t, grad in enumerate(grads, start=1):
             before = states[t - 1]
             carried = [x for name, x in zip(rule.slots, before[1:], strict=True) if name in rule.carried]
             c = rule.coefficients(t, *carried, **rule.defaults | hyper)
             new = rule.update(*on_bounds(before, compute), exact(grad, compute), c)
             numbers = [
-                x for x in parts((exact(grad, FORMATS[dtype]), new[0].stored(FORMATS[dtype]), *new)) if isinstance(x, Bounded)
+                x
+                for x in parts((exact(grad, FLOAT_FORMATS[dtype]), new[0].stored(FLOAT_FORMATS[dtype]), *new))
+                if isinstance(x, Bounded)
             ]
             assert len(numbers) >= 3 or rule.name == "sgd"
             for x in numbers:
-                assert not np.any(x.touched)
+                assert not np.any(x.may_be_subnormal)
                 assert np.all(np.isfinite(x.value) & np.isfinite(x.error))
 
 
 def test_the_other_setting_differs_in_every_hyperparameter(rule):
-    other = evidence.other_setting(rule)
+    other = other_setting(rule)
     assert set(other) == set(rule.defaults)
     assert not [name for name in other if other[name] == rule.defaults[name]]
     rule.bind(**other).init(np.ones(2))
@@ -253,17 +264,17 @@ def test_the_other_setting_differs_in_every_hyperparameter(rule):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_library_with_numpys_bits_has_numpys_digest(rule, dtype):
     strict = backends.get("array_api_strict")
-    assert evidence.digest(rule.name, strict, dtype, "eager") == evidence.numpy_digest(rule.name, dtype)
+    assert measurement.digest(rule.name, strict, dtype, "eager") == measurement.numpy_digest(rule.name, dtype)
 
 
 @pytest.mark.parametrize("name", ["torch", "jax"])
 def test_bfloat16_has_the_digest_of_numpy_with_bfloat16(name):
     pytest.importorskip(name)
-    assert evidence.digest("lion", backends.get(name), "bfloat16", "eager") == evidence.numpy_digest("lion", "bfloat16")
+    assert measurement.digest("lion", backends.get(name), "bfloat16", "eager") == measurement.numpy_digest("lion", "bfloat16")
 
 
 def test_digests_tell_rules_and_dtypes_apart():
-    found = {evidence.numpy_digest(rule, dtype) for rule in RULES for dtype in DTYPES}
+    found = {measurement.numpy_digest(rule, dtype) for rule in RULES for dtype in DTYPES}
     assert len(found) == len(RULES) * len(DTYPES)
 
 
@@ -294,12 +305,12 @@ def minus_zero(update):
 
 
 def digest_of(rule, dtype="float32"):
-    return evidence.hashed(evidence.runs(Candidate(rule, backends.get("numpy"), dtype, "eager", evidence.SHAPES), dtype))
+    return hashed(runs(Candidate(rule, backends.get("numpy"), dtype, "eager", SHAPES), dtype))
 
 
 def test_a_digest_sees_the_last_bit_of_one_number_and_not_the_sign_of_a_zero():
-    assert digest_of(planted("lion", last_digit)) != evidence.numpy_digest("lion", "float32")
-    assert digest_of(planted("lion", minus_zero)) == evidence.numpy_digest("lion", "float32")
+    assert digest_of(planted("lion", last_digit)) != measurement.numpy_digest("lion", "float32")
+    assert digest_of(planted("lion", minus_zero)) == measurement.numpy_digest("lion", "float32")
 
 
 # Writing.
@@ -309,9 +320,9 @@ def test_a_digest_sees_the_last_bit_of_one_number_and_not_the_sign_of_a_zero():
 def report():
     """What a run finds of two rules on array-api-strict."""
     found = suite._probe("array_api_strict", "cpu", False)
-    targets, formats = [("array_api_strict", "cpu", "eager")], suite.formats_of([found])
-    cells = [c for r in ("sgd", "adamw") for d in ("float32", "float64") for c in check_rule(r, d, targets, formats, 3, 2, 0)]
-    replays = [replay for r in ("sgd", "adamw") for replay in replay_rule(r, targets, formats, 3)]
+    targets, effort = [found.target("eager")], Effort(3, pool=2)
+    cells = [c for r in ("sgd", "adamw") for d in ("float32", "float64") for c in check_rule(r, d, targets, effort)]
+    replays = [replay for r in ("sgd", "adamw") for replay in replay_rule(r, targets, 3)]
     about = {"xopt": "0", "seed": 0, "seconds": 1.0}
     return types.SimpleNamespace(about=about, backends=[found], cells=cells, replays=replays)
 
@@ -320,8 +331,9 @@ def report():
 def two_rules(request, monkeypatch, tmp_path):
     """Records of two rules are complete, and the sources lie in no checkout."""
     if "report" in request.fixturenames:
-        monkeypatch.setattr(evidence, "RULES", {name: RULES[name] for name in ("sgd", "adamw")})
-        monkeypatch.setattr(evidence, "ROOT", tmp_path)
+        for module in (sources, measurement, writing):
+            monkeypatch.setattr(module, "RULES", {name: RULES[name] for name in ("sgd", "adamw")})
+        monkeypatch.setattr(writing, "ROOT", tmp_path)
 
 
 def run_of(report, **changes):
@@ -332,7 +344,7 @@ def run_of(report, **changes):
 
 @pytest.fixture
 def written(report, tmp_path):
-    (path,) = evidence.write(run_of(report), tmp_path / "evidence")
+    (path,) = writing.write(run_of(report), tmp_path / "evidence")
     return path
 
 
@@ -349,12 +361,12 @@ def test_a_record_is_a_statement_and_counts(report, written):
     assert "digits sgd/eager" in predicate["passedTests"]
     assert predicate["failedTests"] == []
     claim = predicate["xopt"]
-    assert claim["digests"]["adamw/float64/eager"] == evidence.numpy_digest("adamw", "float64")
+    assert claim["digests"]["adamw/float64/eager"] == measurement.numpy_digest("adamw", "float64")
     assert claim["hardware"] == backends.get("array_api_strict").hardware()
     assert claim["versions"]["array_api_strict"] == report.backends[0].version
     assert (claim["commit"], claim["dirty"]) == (None, False)
-    assert evidence.examine(written.parent, TODAY) == []
-    (found,) = evidence.current_cells(written.parent)
+    assert examination.examine(written.parent, TODAY) == []
+    (found,) = examination.current_cells(written.parent)
     assert found[:5] == (written.name, "array_api_strict", "cpu", claim["hardware"]["name"], TODAY.isoformat())
     assert [(c.rule, c.dtype, c.verdict) for c in found.cells] == [
         (rule, dtype, IDENTICAL) for rule in ("sgd", "adamw") for dtype in ("float32", "float64")
@@ -365,19 +377,19 @@ def test_a_record_is_a_statement_and_counts(report, written):
 
 def test_nothing_is_written_over(report, written):
     before = written.read_bytes()
-    second, third = (evidence.write(run_of(report), written.parent)[0] for _ in range(2))
+    second, third = (writing.write(run_of(report), written.parent)[0] for _ in range(2))
     assert [second.name, third.name] == [f"array_api_strict-cpu-{TODAY}-{number}.json" for number in (2, 3)]
     assert written.read_bytes() == before
-    assert [one.record for one in evidence.current_cells(written.parent)] == [third.name]
+    assert [one.record for one in examination.current_cells(written.parent)] == [third.name]
 
 
 def test_a_missing_cell_is_refused(report, tmp_path):
     cells = [c for c in report.cells if (c.rule, c.dtype) != ("adamw", "float64")]
     with pytest.raises(ValueError, match=r"1 cells of array_api_strict on cpu did not run \(adamw/float64/eager\).*without --rule"):
-        evidence.write(run_of(report, cells=cells), tmp_path / "evidence")
+        writing.write(run_of(report, cells=cells), tmp_path / "evidence")
     not_run = [Cell("adamw", "array_api_strict", "cpu", "float64", "eager", "a reason")]
     with pytest.raises(ValueError, match="did not run"):
-        evidence.write(run_of(report, cells=cells + not_run), tmp_path / "evidence")
+        writing.write(run_of(report, cells=cells + not_run), tmp_path / "evidence")
     assert not (tmp_path / "evidence").exists()
 
 
@@ -385,7 +397,7 @@ def test_an_emulated_device_is_no_evidence(report, tmp_path):
     (found,) = report.backends
     emulated = replace(found, name="cupy", device="cpu-emulated:0")
     with pytest.raises(ValueError, match="cupy cpu-emulated:0 is this CPU, which shows nothing of a device"):
-        evidence.write(run_of(report, backends=[found, emulated]), tmp_path / "evidence")
+        writing.write(run_of(report, backends=[found, emulated]), tmp_path / "evidence")
     assert not (tmp_path / "evidence").exists()
 
 
@@ -401,15 +413,15 @@ def test_a_dirty_tree_is_refused(report, tmp_path):
     git(tmp_path, "init", "--quiet")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "--quiet", "-m", "a")
-    folder = tmp_path / "conformance" / "evidence"
+    folder = tmp_path / "conformance" / "evidence" / "records"
     (tmp_path / "README.md").write_text("y = 2\n")  # decides nothing
-    (path,) = evidence.write(run_of(report), folder)
+    (path,) = writing.write(run_of(report), folder)
     assert re.fullmatch("[0-9a-f]{40}", json.loads(path.read_text())["predicate"]["xopt"]["commit"])
-    evidence.require_clean()  # for the next record: the first one is no change of the sources
+    writing.require_clean()  # for the next record: the first one is no change of the sources
     for name in ("xopt/a.py", "backends/new.py"):
         (tmp_path / name).write_text("x = 2\n")
         with pytest.raises(ValueError, match=rf"1 source files differ from commit [0-9a-f]{{12}} \({name}\).*commit or stash them"):
-            evidence.write(run_of(report), folder)
+            writing.write(run_of(report), folder)
         git(tmp_path, "add", ".")
         git(tmp_path, "commit", "--quiet", "-m", name)
     assert list(folder.iterdir()) == [path]
@@ -419,14 +431,14 @@ def test_a_failed_run_is_recorded_and_shown(report, tmp_path):
     ran = [cell for cell in report.cells if cell.elements]
     wrong = replace(ran[0], wrong={"where": "there"})
     law = LawResult("negation", "sgd", "array_api_strict", "cpu", "float32", "eager", numbers=1, broken={"x": 1.0})
-    (path,) = evidence.write(run_of(report, cells=[wrong, *ran[1:]], laws=[law]), tmp_path / "evidence")
+    (path,) = writing.write(run_of(report, cells=[wrong, *ran[1:]], laws=[law]), tmp_path / "evidence")
     predicate = json.loads(path.read_text())["predicate"]
     assert predicate["result"] == "FAILED"
     assert predicate["failedTests"] == ["sgd/float32/eager", "negation sgd/float32/eager"]
-    (finding,) = evidence.examine(path.parent, TODAY)
-    assert finding.level == evidence.WARNING
+    (finding,) = examination.examine(path.parent, TODAY)
+    assert finding.level == examination.WARNING
     assert "2 tests failed" in finding.message
-    assert [c.verdict for c in evidence.current_cells(path.parent)[0].cells].count(WRONG) == 1
+    assert [c.verdict for c in examination.current_cells(path.parent)[0].cells].count(WRONG) == 1
 
 
 def test_what_the_digest_alone_sees_is_held_against_the_bound(report, tmp_path, monkeypatch):
@@ -440,8 +452,8 @@ def test_what_the_digest_alone_sees_is_held_against_the_bound(report, tmp_path, 
         return states
 
     monkeypatch.setattr(Candidate, "run", run)
-    (path,) = evidence.write(run_of(report), tmp_path / "evidence")
-    verdicts = {(c.rule, c.dtype): c.verdict for c in evidence.current_cells(path.parent)[0].cells}
+    (path,) = writing.write(run_of(report), tmp_path / "evidence")
+    verdicts = {(c.rule, c.dtype): c.verdict for c in examination.current_cells(path.parent)[0].cells}
     assert verdicts == {
         ("sgd", "float32"): IDENTICAL,
         ("sgd", "float64"): IDENTICAL,
@@ -455,13 +467,13 @@ def test_what_the_digest_alone_sees_is_held_against_the_bound(report, tmp_path, 
 
 
 def messages(path, today=TODAY):
-    return [(finding.level, finding.message) for finding in evidence.examine(path.parent, today) if finding.record == path.name]
+    return [(finding.level, finding.message) for finding in examination.examine(path.parent, today) if finding.record == path.name]
 
 
 def the_error(path):
     ((level, message),) = messages(path)
-    assert level == evidence.ERROR
-    assert evidence.current_cells(path.parent) == []
+    assert level == examination.ERROR
+    assert examination.current_cells(path.parent) == []
     return message
 
 
@@ -469,7 +481,7 @@ def sealed(path, change):
     """A record changed by ``change`` with a body hash that fits, as by somebody who knows how."""
     record = json.loads(path.read_text())
     change(record)
-    record["predicate"]["xopt"]["body"] = evidence._body(record)
+    record["predicate"]["xopt"]["body"] = body_hash(record)
     path.write_text(json.dumps(record, indent=1))
     return record
 
@@ -543,14 +555,14 @@ def test_a_digest_may_differ_where_the_cell_is_not_bit_identical(report, written
 def test_an_edited_rule_makes_its_own_cells_stale(report, written, edit, bits, monkeypatch):
     edit("xopt.rules.adamw", "0.999", "0.99")
     if bits == "other ones":
-        digest = evidence.numpy_digest
-        monkeypatch.setattr(evidence, "numpy_digest", lambda rule, dtype: "0" if rule == "adamw" else digest(rule, dtype))
+        digest = measurement.numpy_digest
+        monkeypatch.setattr(examination, "numpy_digest", lambda rule, dtype: "0" if rule == "adamw" else digest(rule, dtype))
     ((level, message),) = messages(written)
-    assert level == (evidence.WARNING if bits == "the same" else evidence.ERROR)
+    assert level == (examination.WARNING if bits == "the same" else examination.ERROR)
     assert message.startswith("stale: the cells of adamw (rule:adamw changed); on such a machine run xopt conform --evidence DIR ")
     assert "--backend array_api_strict:cpu" in message
     assert "delete" in message
-    (found,) = evidence.current_cells(written.parent)
+    (found,) = examination.current_cells(written.parent)
     assert {c.rule for c in found.cells} == {"sgd"}
     assert found.stale == {"adamw": ["rule:adamw"]}
     assert found.to_dict()["why"] == "adamw: rule:adamw changed"
@@ -560,21 +572,21 @@ def test_an_edited_rule_makes_its_own_cells_stale(report, written, edit, bits, m
 @pytest.mark.parametrize(
     ("module", "old", "new", "part"),
     [
-        ("xopt.conformance.bounded", "2.0**-30", "2.0**-3", "cells"),
+        ("xopt.conformance.arithmetic.bounded", "2.0**-30", "2.0**-3", "cells"),
         ("xopt.backends._array_api_strict", '"float32", ', "", "backend:array_api_strict"),
     ],
 )
 def test_an_edited_judge_or_backend_makes_all_cells_stale(report, written, edit, module, old, new, part):
     edit(module, old, new)
     ((level, message),) = messages(written)
-    assert level == evidence.WARNING
+    assert level == examination.WARNING
     assert message.startswith(f"stale: all cells, because {part} changed; on such a machine run ")
-    assert evidence.current_cells(written.parent)[0].cells == []
+    assert examination.current_cells(written.parent)[0].cells == []
 
 
 def test_a_comment_leaves_a_record_current(report, written, edit):
     edit("xopt.rules.adamw", "import NamedTuple", "import NamedTuple  # as ever")
-    edit("xopt.conformance.reference", '"""', '"""Other words: ')
+    edit("xopt.conformance.compare.reference", '"""', '"""Other words: ')
     assert messages(written) == []
 
 
@@ -584,45 +596,46 @@ def test_another_backends_edit_leaves_a_record_current(report, written, edit):
 
 
 def test_a_new_rule_leaves_a_record_current(report, written, monkeypatch):
-    monkeypatch.setattr(evidence, "RULES", RULES)
+    for module in (sources, measurement, writing):
+        monkeypatch.setattr(module, "RULES", RULES)
     assert messages(written) == []
 
 
 def test_an_old_record_is_a_warning(report, written):
     assert messages(written, TODAY + datetime.timedelta(days=90)) == []
     ((level, message),) = messages(written, TODAY + datetime.timedelta(days=91))
-    assert level == evidence.WARNING
+    assert level == examination.WARNING
     assert message.startswith("91 days old, more than 90; on such a machine run xopt conform --evidence")
-    assert len(evidence.current_cells(written.parent)[0].cells) == 4
+    assert len(examination.current_cells(written.parent)[0].cells) == 4
 
 
 def test_only_the_newest_record_of_a_device_must_be_current(report, tmp_path, edit):
     folder = tmp_path / "evidence"
-    edit("xopt.conformance.bounded", "2.0**-30", "2.0**-29")
-    (old,) = evidence.write(run_of(report, about=report.about | {"date": "2026-11-01"}), folder)
-    edit("xopt.conformance.bounded", "2.0**-29", "2.0**-28")
+    edit("xopt.conformance.arithmetic.bounded", "2.0**-30", "2.0**-29")
+    (old,) = writing.write(run_of(report, about=report.about | {"date": "2026-11-01"}), folder)
+    edit("xopt.conformance.arithmetic.bounded", "2.0**-29", "2.0**-28")
     assert messages(old)[0][1].startswith("stale")
-    (new,) = evidence.write(run_of(report), folder)
-    assert evidence.examine(folder, TODAY) == []
-    assert [one.record for one in evidence.current_cells(folder)] == [new.name]
+    (new,) = writing.write(run_of(report), folder)
+    assert examination.examine(folder, TODAY) == []
+    assert [one.record for one in examination.current_cells(folder)] == [new.name]
     sealed(new, lambda record: record["predicate"]["xopt"]["hardware"].update(name="another"))
-    assert [finding.record for finding in evidence.examine(folder, TODAY)] == [old.name]  # each is the newest of its hardware
+    assert [finding.record for finding in examination.examine(folder, TODAY)] == [old.name]  # each is the newest of its hardware
     old.write_text("{")
     assert messages(old)[0][1].startswith("corrupted")
 
 
 def test_the_findings_are_shown(report, written):
     console = Console(record=True, width=100, file=io.StringIO())
-    assert evidence.show(console, written.parent, TODAY)
+    assert view.show(console, written.parent, TODAY)
     assert "array_api_strict" in console.export_text()
     written.write_text("{")
-    assert not evidence.show(console, written.parent, TODAY)
+    assert not view.show(console, written.parent, TODAY)
     assert f"error: {written.name}: corrupted" in console.export_text()
 
 
 def test_no_records_are_no_error(tmp_path):
-    assert evidence.examine(tmp_path / "none", TODAY) == []
-    assert evidence.current_cells(tmp_path / "none") == []
+    assert examination.examine(tmp_path / "none", TODAY) == []
+    assert examination.current_cells(tmp_path / "none") == []
 
 
 # The hardware.

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 import xopt
-from xopt.conformance.bounded import FORMATS
-from xopt.conformance.cells import check_rule
+from xopt.conformance.compare.check import check_rule
 from xopt.conformance.faults.catalogue import FAULTS
 from xopt.conformance.faults.fault import Edit, Fault
-from xopt.conformance.faults.matrix import EXAMPLES, POOL, FaultReport, judge
+from xopt.conformance.faults.matrix import EXAMPLES, POOL, FaultReport, detect
 from xopt.conformance.faults.orders import NAMES, ORDERS, run_order
 from xopt.conformance.faults.planting import effect, plant
 from xopt.conformance.faults.refusals import outcome, refusals
 from xopt.conformance.faults.styles import STYLES, caught, comparable, comparison_table
 from xopt.conformance.golden import GOLDENS
 from xopt.conformance.results import IDENTICAL, WRONG
+from xopt.conformance.target import Effort, Implementations, Target
 from xopt.rule import Rule
 
 BY_NAME = {fault.name: fault for fault in FAULTS}
@@ -42,10 +42,10 @@ def test_a_fault_has_an_effect_and_is_seen(name: str) -> None:
     if fault.equivalent:
         assert effect(fault) is None
         return
-    judgement = judge(fault, first=True)
-    assert judgement.effect is not None, "it changes nothing, and there is no proof"
-    assert judgement.killed_by, "no check sees it"
-    assert judgement.examples <= EXAMPLES
+    detection = detect(fault, first=True)
+    assert detection.effect is not None, "it changes nothing, and there is no proof"
+    assert detection.killed_by, "no check sees it"
+    assert detection.examples <= EXAMPLES
 
 
 def off(rule: Rule[Any, Any], coefficient: str) -> Rule[Any, Any]:
@@ -70,12 +70,11 @@ WITHOUT = [name for name in xopt.RULES if name not in {fault.rule for fault in F
     [(name, one) for name in (*WITHOUT, "lion") for one in xopt.RULES[name].coefficients(1)._fields],
 )
 def test_a_wrong_coefficient_is_seen_of_every_rule(name: str, coefficient: str) -> None:
-    rules = xopt.RULES | {name: off(xopt.RULES[name], coefficient)}
-    formats = {("numpy", "cpu", "float32", "eager"): FORMATS["float32"]}
-    targets = [("numpy", "cpu", "eager")]
-    (cell,) = check_rule(name, "float32", targets, formats, EXAMPLES, POOL, 0, rules, shrink=False)
+    faulty = Implementations(xopt.RULES | {name: off(xopt.RULES[name], coefficient)})
+    targets, effort = [Target("numpy", "cpu", "eager")], Effort(EXAMPLES, pool=POOL, shrink=False)
+    (cell,) = check_rule(name, "float32", targets, effort, faulty)
     assert cell.verdict == WRONG
-    (right,) = check_rule(name, "float32", targets, formats, EXAMPLES, POOL, 0, shrink=False)
+    (right,) = check_rule(name, "float32", targets, effort)
     assert right.verdict == IDENTICAL
 
 
@@ -86,10 +85,10 @@ def test_an_edit_that_does_not_apply_is_an_error() -> None:
 
 
 def test_a_fault_that_changes_nothing_is_reported_as_not_seen() -> None:
-    judgement = judge(NOTHING, examples=5)
-    assert judgement.effect is None
-    assert FaultReport([judgement]).survivors == [judgement]
-    assert "not seen: nothing" in FaultReport([judgement]).summary()
+    detection = detect(NOTHING, examples=5)
+    assert detection.effect is None
+    assert FaultReport([detection]).survivors == [detection]
+    assert "not seen: nothing" in FaultReport([detection]).summary()
 
 
 def test_planting_leaves_the_right_rules_alone() -> None:

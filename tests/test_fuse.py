@@ -19,9 +19,9 @@ from xopt.backends.compilers import numba_kernels
 from xopt.backends.compilers import threads as sharing
 from xopt.backends.compilers.blocks import blocks_of
 from xopt.backends.compilers.host import HostFuser
-from xopt.conformance.bounded import FORMATS
-from xopt.conformance.cells import check_rule
+from xopt.conformance.compare.check import check_rule
 from xopt.conformance.results import IDENTICAL
+from xopt.conformance.target import Effort, Target
 
 COMPILERS = ["numba", "blocks"]
 NUMPY = LIBRARIES["numpy"]
@@ -98,9 +98,7 @@ def test_blocks_in_the_conformance_suite(name: str, dtype: str, monkeypatch: pyt
     """What runs there where numba is missing: as numba's kernels, which have a column of their own."""
     monkeypatch.setattr(_numpy, "numba_or_reason", lambda: "numba is hidden")
     monkeypatch.setattr(_numpy, "say_once", lambda _: None)
-    arithmetic = "float64" if dtype == "float64" else "float32"
-    target = "numpy", "cpu", "fused"
-    (cell,) = check_rule(name, dtype, [target], {("numpy", "cpu", arithmetic, "fused"): FORMATS[arithmetic]}, 8, 4, seed=0)
+    (cell,) = check_rule(name, dtype, [Target("numpy", "cpu", "fused")], Effort(8, pool=4))
     assert get("numpy").compiler == "blocks"
     assert cell.verdict == IDENTICAL
     assert cell.trajectories > 50

@@ -15,10 +15,11 @@ from xopt.backends import get
 from xopt.backends.compilers import host, jax_jit, numba_kernels
 from xopt.backends.compilers.tables import TableFuser
 from xopt.backends.fused.work import Work
-from xopt.conformance.bounded import FORMATS
-from xopt.conformance.cells import check_rule
+from xopt.conformance.arithmetic.formats import ARITHMETICS, FLOAT_FORMATS
+from xopt.conformance.compare.check import check_rule
 from xopt.conformance.laws import check_laws, lab
 from xopt.conformance.results import HELD, IDENTICAL, SUBNORMALS, WITHIN, WRONG
+from xopt.conformance.target import Effort, Target
 from xopt.slots import Schema
 
 
@@ -45,10 +46,8 @@ IN_KERNELS = (
 
 
 def checked(rule: str, dtype: str, backend: str = "numpy", examples: int = 8) -> Any:
-    arithmetic = "float64" if dtype == "float64" else "float32"
-    format_ = replace(FORMATS[arithmetic], flushes=backend == "jax")
-    formats = {(backend, "cpu", arithmetic, "fused"): format_}
-    (cell,) = check_rule(rule, dtype, [(backend, "cpu", "fused")], formats, examples, 4, seed=0, shrink=False)
+    formats = {name: replace(FLOAT_FORMATS[name], flushes=backend == "jax") for name in ARITHMETICS}
+    (cell,) = check_rule(rule, dtype, [Target(backend, "cpu", "fused", formats)], Effort(examples, pool=4, shrink=False))
     return cell
 
 
@@ -90,8 +89,7 @@ def test_without_a_fault_the_same_checks_pass() -> None:
 def test_coefficients_of_another_leaf_break_a_law(edit: Callable[[str, str], None]) -> None:
     def broken() -> set[str]:
         lab._compiled.cache_clear()
-        formats = {("numpy", "cpu", "float32", mode): FORMATS["float32"] for mode in ("eager", "fused")}
-        results = check_laws("sgd", "float32", [("numpy", "cpu", "fused")], formats, 2, 0, shrink=False)
+        results = check_laws("sgd", "float32", [Target("numpy", "cpu", "fused")], Effort(2, shrink=False))
         return {result.law for result in results if result.reason is None and result.verdict != HELD}
 
     assert broken() == set()

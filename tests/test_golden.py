@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import xopt
-from xopt.conformance.bounded import Bounded, BoundedArithmetic, inflate
+from xopt.conformance.arithmetic.bounded import Bounded, BoundedArithmetic, inflate
+from xopt.conformance.arithmetic.numbers import EXACT, FLOAT, Arithmetic, multiprecision
 from xopt.conformance.golden import GOLDENS, Golden, ademamix, lift, nadam, start
-from xopt.conformance.numbers import EXACT, FLOAT, Arithmetic, multiprecision
 from xopt.scalars import half_life_warmup, linear_warmup
 
 MP = multiprecision(60)
@@ -112,7 +112,7 @@ def test_a_golden_is_written_from_the_paper(name: str) -> None:
     tree = ast.parse(inspect.getsource(module))
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert not any(isinstance(node, ast.Import) for node in ast.walk(tree))
-    assert imported == {"typing", "xopt.conformance.numbers"}
+    assert imported == {"typing", "xopt.conformance.arithmetic.numbers"}
     hyper = [p for p in inspect.signature(GOLDENS[name].step).parameters.values() if p.kind is p.KEYWORD_ONLY]
     assert all(p.default is not p.empty for p in hyper)
     used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}

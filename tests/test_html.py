@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from xopt.conformance.faults import FAULTS, FaultReport
-from xopt.conformance.faults.matrix import Judgement
+from xopt.conformance.faults.matrix import Detection
 from xopt.conformance.report.html import write_html
 from xopt.conformance.results import BINS, HELD, IDENTICAL, NOT_RUN, SUBNORMALS, WITHIN, WRONG, Cell, LawResult
 from xopt.rules import RULES
@@ -321,7 +321,7 @@ def test_shows_what_a_run_of_the_faults_gives(tmp_path: Path) -> None:
     """The dict that the planting makes, not one made up here."""
     fault = next(fault for fault in FAULTS if fault.rule == "sgd")
     page = tmp_path / "report.html"
-    write_html(bare() | {"faults": FaultReport([Judgement(fault, "values", {"step": 2})]).to_dict()}, page)
+    write_html(bare() | {"faults": FaultReport([Detection(fault, "values", {"step": 2})]).to_dict()}, page)
     assert escape(fault.name) in page.read_text()
 
 

@@ -11,17 +11,14 @@ import optree
 import pytest
 
 import xopt
-from xopt.conformance.bounded import FORMATS
 from xopt.conformance.faults.planting import copied, updating
 from xopt.conformance.laws import LAWS, LEFT_OUT, Kind, check_laws
 from xopt.conformance.results import BROKEN, HELD, LawResult
+from xopt.conformance.target import Effort, Implementations, Target
 from xopt.operations import average
 from xopt.rule import Rule
 
-PLAIN = {
-    (name, "cpu", dtype, "eager"): FORMATS[dtype] for name in ("numpy", "array_api_strict") for dtype in ("float32", "float64")
-}
-NUMPY = [("numpy", "cpu", "eager")]
+NUMPY = [Target("numpy", "cpu", "eager")]
 
 
 def test_items_are_complete() -> None:
@@ -53,27 +50,29 @@ def assert_held(results: list[LawResult], rule: str) -> None:
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("rule", ["nadam", "ademamix"])  # the conformance suite runs all
 def test_laws_hold_on_numpy(rule: str, dtype: str) -> None:
-    assert_held(check_laws(rule, dtype, NUMPY, PLAIN, 2, 0), rule)
+    assert_held(check_laws(rule, dtype, NUMPY, Effort(2)), rule)
 
 
 @pytest.mark.parametrize("rule", ["aggmo"])
 def test_laws_hold_on_array_api_strict(rule: str) -> None:
-    assert_held(check_laws(rule, "float32", [("array_api_strict", "cpu", "eager")], PLAIN, 2, 0), rule)
+    assert_held(check_laws(rule, "float32", [Target("array_api_strict", "cpu", "eager")], Effort(2)), rule)
 
 
 def test_arguments_and_results_pickle() -> None:
-    arguments = pickle.loads(pickle.dumps(("lion", "float32", NUMPY, PLAIN, 2, 0)))
+    arguments = pickle.loads(pickle.dumps(("lion", "float32", NUMPY, Effort(2))))
     results = check_laws(*arguments, only=["negation"])
     assert pickle.loads(pickle.dumps(results)) == results
 
 
 def test_unknown_law() -> None:
     with pytest.raises(ValueError, match=r"unknown law 'no such'; there are .*negation"):
-        check_laws("sgd", "float32", NUMPY, PLAIN, 1, 0, only=["no such"])
+        check_laws("sgd", "float32", NUMPY, Effort(1), only=["no such"])
 
 
 def test_a_broken_law_is_reported_and_shrunk() -> None:
-    (result,) = check_laws("sgd", "float32", NUMPY, PLAIN, 2, 0, xopt.RULES | {"sgd": drifting(xopt.sgd)}, only=["negation"])
+    (result,) = check_laws(
+        "sgd", "float32", NUMPY, Effort(2), Implementations(xopt.RULES | {"sgd": drifting(xopt.sgd)}), ["negation"]
+    )
     assert result.verdict == BROKEN
     assert result.found_after == 1
     assert result.broken is not None
@@ -271,8 +270,8 @@ def broken_by(fault: Callable[[Rule[Any, Any]], Rule[Any, Any]], laws: set[str])
     kinds = {law.name: law.kind for law in LAWS}
     for name, rule in xopt.RULES.items():
         said = [law.name for law in LAWS if law.name in laws and name == law.rules[-1]]
-        rules = xopt.RULES | {name: fault(rule)}
-        for result in check_laws(name, "float32", NUMPY, PLAIN, 2, 0, rules, only=said, shrink=False) if said else ():
+        faulty = Implementations(xopt.RULES | {name: fault(rule)})
+        for result in check_laws(name, "float32", NUMPY, Effort(2, shrink=False), faulty, said) if said else ():
             raised = result.broken is not None and "raised" in result.broken
             if result.broken is not None and (
                 not raised or (fault in (deaf, by_place, centred, impure) and kinds[result.law] == "bits")

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 import xopt
-from xopt.conformance.ledger import MANY, Row, judge, read
+from xopt.conformance.ledger.judgement import MANY, judge
+from xopt.conformance.ledger.rows import Row, read
 from xopt.conformance.results import BROKEN, WRONG, Cell, LawResult
-from xopt.conformance.stateful import MACHINE
+from xopt.conformance.stateful.machine import MACHINE
 
 TODAY = datetime.date(2026, 11, 24)
 ROW = Row(

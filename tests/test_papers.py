@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 import xopt
-from xopt.conformance import digests, papers
+from xopt.conformance.digests import check as digests
 from xopt.conformance.faults.planting import updating
 from xopt.conformance.golden import GOLDENS
+from xopt.conformance.papers import check as papers
 from xopt.conformance.results import BROKEN, HELD
 from xopt.operations import accumulate
 from xopt.rule import Rule
@@ -56,7 +57,7 @@ def test_a_printed_value_that_no_run_shows_is_found(monkeypatch: pytest.MonkeyPa
 _DEFAULTS = papers.papers()["default"]
 
 
-@pytest.mark.parametrize("dtype", digests.DTYPES)
+@pytest.mark.parametrize("dtype", digests.NUMPY_DTYPES)
 @pytest.mark.parametrize("name", xopt.RULES)
 def test_the_bits_are_those_that_are_kept(name: str, dtype: str) -> None:
     (result,) = digests.check_digest(name, dtype)
@@ -71,7 +72,7 @@ def from_the_right(params: Any, v: Any, grad: Any, c: Any) -> Any:
     return params - c.lr * (c.share * total + c.weight_decay * params), buffers
 
 
-@pytest.mark.parametrize("dtype", digests.DTYPES)
+@pytest.mark.parametrize("dtype", digests.NUMPY_DTYPES)
 def test_a_sum_from_the_right_has_other_bits(dtype: str) -> None:
     rule = xopt.RULES["aggmo"]
     wrong = updating(rule, from_the_right)

@@ -10,7 +10,8 @@ import pytest
 
 from xopt.backends import available, get
 from xopt.backends._numpy import NumPyBackend
-from xopt.backends.probes import FORMATS, HARD, OPERATIONS, SAMPLES, Probes, cases, nearest, probe, quotient, root
+from xopt.conformance.arithmetic.formats import FLOAT_FORMATS
+from xopt.conformance.arithmetic.probes import HARD, PROBED, SAMPLES, Probes, nearest, probe, quotient, root, samples
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch's own
 
@@ -304,7 +305,7 @@ def test_probing_takes_seconds_at_most(name):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_expected_results_are_exact_by_rational_arithmetic(dtype):
     """A second way to the same results: that of Fraction, for a quarter of the sample."""
-    digits, emin, _ = FORMATS[dtype]
+    digits, emin = FLOAT_FORMATS[dtype].digits, FLOAT_FORMATS[dtype].emin
     operations = {
         "add": lambda x, y: x + y,
         "subtract": lambda x, y: x - y,
@@ -314,7 +315,7 @@ def test_expected_results_are_exact_by_rational_arithmetic(dtype):
         "divide_number": lambda x: 3 / x,
     }
     for op, exactly in operations.items():
-        case = cases(dtype)[op]
+        case = samples(dtype)[op]
         for i in range(0, SAMPLES, 4 if op == "divide" else 7):
             true = exactly(*(Fraction(float(x[i])) for x in case.operands))
             got = Fraction(float(case.expected[i]))
@@ -330,7 +331,7 @@ def test_expected_results_are_exact_by_rational_arithmetic(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_expected_roots_are_exact(dtype):
     """sqrt(x) is within half a unit of y where (y - u/2)**2 <= x <= (y + u/2)**2."""
-    case = cases(dtype)["sqrt"]
+    case = samples(dtype)["sqrt"]
     for x, y in zip(case.operands[0][::3], case.expected[::3], strict=True):
         ulp = Fraction(float(np.spacing(np.asarray(y, dtype))))
         assert (Fraction(float(y)) - ulp / 2) ** 2 <= Fraction(float(x)) <= (Fraction(float(y)) + ulp / 2) ** 2
@@ -339,9 +340,10 @@ def test_expected_roots_are_exact(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_hard_cases_are_hard(dtype):
     """Among the results are ties, exact ones, and quotients and roots much closer to halfway than random ones come."""
-    digits, emin, emax = FORMATS[dtype]
-    found = cases(dtype)
-    assert set(found) == set(OPERATIONS)
+    form = FLOAT_FORMATS[dtype]
+    digits, emin, emax = form.digits, form.emin, form.emax
+    found = samples(dtype)
+    assert set(found) == set(PROBED)
     for op, case in found.items():
         for x in (*case.operands, case.expected):
             assert x.shape == (SAMPLES,)
@@ -363,10 +365,10 @@ def test_the_hard_cases_are_hard(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_contraction_would_show_in_most_elements(dtype):
     for op, sign in (("multiply_add", 1), ("difference_of_products", -1)):
-        case = cases(dtype)[op]
+        case = samples(dtype)[op]
         x, y, z, w = (*case.operands, np.ones(SAMPLES))[:4]
         product = [Fraction(a) * Fraction(b) for a, b in zip(x.tolist(), y.tolist(), strict=True)]
-        rounded = cases(dtype)["multiply_add"].operands[2].tolist()
+        rounded = samples(dtype)["multiply_add"].operands[2].tolist()
         assert [p + Fraction(r) for p, r in zip(product, rounded, strict=True)] == [Fraction(lost) for lost in case.beyond.tolist()]
         assert (x * y).astype(dtype).tolist() == (sign * -1 * (z * w)).astype(dtype).tolist()
         assert np.mean(case.beyond != 0) > 0.9

@@ -33,7 +33,7 @@ def test_a_fault_of_the_suite_is_seen(name: str) -> None:
 
 def test_a_private_copy_without_a_fault_passes_and_leaves_the_suite_alone() -> None:
     modules = {name: module for name, module in sys.modules.items() if name.startswith("xopt")}
-    nothing = SuiteFault("nothing", "", (Edit("cells.py", "class WrongError(Exception):", "class WrongError(Exception):  #"),))
+    nothing = SuiteFault("nothing", "", (Edit("compare/comparison.py", "class Subject:", "class Subject:  #"),))
     planted = plant_in_suite(nothing)
     planted.run(["verdicts follow from what was found", "up to the bound is right and beyond it is wrong"])
     assert planted is not selfcheck
@@ -43,4 +43,4 @@ def test_a_private_copy_without_a_fault_passes_and_leaves_the_suite_alone() -> N
 
 def test_an_edit_that_does_not_apply_is_an_error() -> None:
     with pytest.raises(ValueError, match="exactly once"):
-        plant_in_suite(SuiteFault("x", "", (Edit("cells.py", "no such text", ""),)))
+        plant_in_suite(SuiteFault("x", "", (Edit("compare/comparison.py", "no such text", ""),)))

@@ -10,29 +10,34 @@ import optree
 import pytest
 
 import xopt
-from xopt.conformance.bounded import FORMATS
+from xopt.conformance.arithmetic.formats import ARITHMETICS, FLOAT_FORMATS
 from xopt.conformance.faults.planting import copied
 from xopt.conformance.golden import GOLDENS
 from xopt.conformance.results import BROKEN, HELD, NOT_RUN, LawResult
-from xopt.conformance.stateful import MACHINE, check_machine
+from xopt.conformance.stateful.check import check_machine
+from xopt.conformance.stateful.machine import MACHINE
+from xopt.conformance.target import Effort, Implementations, Target
 from xopt.rule import Rule
 
-PLAIN = {
-    (name, "cpu", dtype, "eager"): FORMATS[dtype]
-    for name in ("numpy", "array_api_strict", "torch", "jax")
-    for dtype in ("float32", "float64")
-}
-MEASURED = PLAIN | {
-    ("torch", "cpu", "float32", "eager"): replace(FORMATS["float32"], ulps={"sqrt": 1.0}),
-    ("torch", "cpu", "float64", "eager"): replace(FORMATS["float64"], ulps={"sqrt": 1.0}),
-    ("jax", "cpu", "float32", "eager"): replace(FORMATS["float32"], flushes=True),
+MEASURED = {
+    "torch": {dtype: replace(FLOAT_FORMATS[dtype], ulps={"sqrt": 1.0}) for dtype in ARITHMETICS},
+    "jax": {dtype: replace(FLOAT_FORMATS[dtype], flushes=dtype == "float32") for dtype in ARITHMETICS},
 }
 
 Step = Callable[..., Any]
 
 
-def check(name: str, dtype: str = "float32", backend: str = "numpy", examples: int = 12, **options: Any) -> LawResult:
-    (result,) = check_machine(name, dtype, [(backend, "cpu", "eager")], MEASURED, examples, **{"seed": 0} | options)
+def check(
+    name: str,
+    dtype: str = "float32",
+    backend: str = "numpy",
+    examples: int = 12,
+    seed: int = 0,
+    shrink: bool = True,
+    **planted: Any,
+) -> LawResult:
+    target = Target(backend, "cpu", "eager", MEASURED.get(backend, FLOAT_FORMATS))
+    (result,) = check_machine(name, dtype, [target], Effort(examples, seed, shrink=shrink), Implementations(**planted))
     return result
 
 
@@ -68,7 +73,7 @@ def test_any_order_is_right_elsewhere(name: str, dtype: str, backend: str) -> No
 
 
 def test_what_does_not_run_says_why() -> None:
-    eager, traced = check_machine("sgd", "bfloat16", [("numpy", "cpu", "eager"), ("torch", "cpu", "traced")], PLAIN, 1, seed=0)
+    eager, traced = check_machine("sgd", "bfloat16", [Target("numpy", "cpu", "eager"), Target("torch", "cpu", "traced")], Effort(1))
     assert (eager.verdict, eager.reason) == (NOT_RUN, "numpy has no bfloat16")
     assert (traced.verdict, traced.reason) == (NOT_RUN, "splitting and merging leaves would compile anew at each step")
 

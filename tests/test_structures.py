@@ -12,22 +12,17 @@ from hypothesis import strategies as st
 
 import xopt
 from xopt import backends
-from xopt.conformance.bounded import FORMATS
-from xopt.conformance.results import HELD
+from xopt.conformance.results import HELD, BrokenError
 from xopt.conformance.structures import check_structures, paths
 from xopt.conformance.structures.check import modes_of
 from xopt.conformance.structures.draw import CHOICES, COPIES, LAYOUTS, MAKERS, Draft, situations
-from xopt.conformance.structures.law import BrokenError, Play, Product
+from xopt.conformance.structures.law import Play, Product
 from xopt.conformance.structures.memory import Snapshot, cannot_be_given, region_of
 from xopt.conformance.structures.parts import Layer, OrderedDict, Pair, as_strided, defaultdict, numbers, read_only
 from xopt.conformance.structures.situation import Mode, Situation
+from xopt.conformance.target import Effort, Target
 
-FORMATS_OF = {
-    (library, "cpu", dtype, mode): FORMATS[dtype]
-    for library in ("numpy", "array_api_strict")
-    for dtype in ("float32", "float64")
-    for mode in ("eager", "fused")
-}
+NUMPY = [Target("numpy", "cpu", "eager")]
 SETUP = ("params = {'b': numbers((3,), 0), 'a': numbers((2, 3), 1)}", "hyper = dict(lr=0.5)")
 
 
@@ -38,8 +33,8 @@ def situation(*stage: str, rule: str = "lion", **more: Any) -> Situation:
 
 
 def play(drawn: Situation, mode: Mode | None = None, product: Product | None = None) -> None:
-    formats = {f"{dtype} {mode}": FORMATS[dtype] for dtype in ("float32", "float64") for mode in ("eager", "fused")}
-    Play(product or Product(), backends.get("numpy"), formats).run(drawn, mode or Mode("eager"))
+    mode = mode or Mode("eager")
+    Play(product or Product(), backends.get("numpy"), Target("numpy", "cpu", mode.mode)).run(drawn, mode)
 
 
 def test_nothing_that_a_graph_leads_to_is_copied() -> None:
@@ -56,7 +51,7 @@ def test_nothing_that_a_graph_leads_to_is_copied() -> None:
 
 @pytest.mark.parametrize("name", ["sgd", "nadam", "aggmo", "lion"])
 def test_the_law_holds_of_numpy(name: str) -> None:
-    results = check_structures(name, "float32", [("numpy", "cpu", "eager"), ("numpy", "cpu", "fused")], FORMATS_OF, 15, seed=0)
+    results = check_structures(name, "float32", [*NUMPY, Target("numpy", "cpu", "fused")], Effort(15))
     assert [(r.mode, r.verdict, r.broken) for r in results] == [("eager", HELD, None), ("fused", HELD, None)]
     assert all(r.examples == 15 and r.numbers > 100 for r in results)
 
@@ -71,8 +66,8 @@ def test_what_does_not_fail_again_is_said_to_be_not_reproducible(monkeypatch: py
         play(self, situation, mode)
 
     monkeypatch.setattr(Play, "run", fails_once)
-    targets = [("numpy", "cpu", "eager"), ("array_api_strict", "cpu", "eager")]
-    one, other = check_structures("sgd", "float32", targets, FORMATS_OF, 10, seed=0)
+    targets = [*NUMPY, Target("array_api_strict", "cpu", "eager")]
+    one, other = check_structures("sgd", "float32", targets, Effort(10))
     assert one.broken is not None
     assert one.broken["reason"] == "BrokenError: a race"
     assert "not reproducible" in one.broken["again"]
@@ -80,13 +75,13 @@ def test_what_does_not_fail_again_is_said_to_be_not_reproducible(monkeypatch: py
 
 
 def test_a_dtype_that_a_library_lacks_is_not_run() -> None:
-    (result,) = check_structures("sgd", "bfloat16", [("numpy", "cpu", "eager")], FORMATS_OF, 2, seed=0)
+    (result,) = check_structures("sgd", "bfloat16", NUMPY, Effort(2))
     assert result.reason == "numpy has no bfloat16"
 
 
 def test_the_same_seed_draws_the_same() -> None:
     def run(seed: int) -> Any:
-        return [r.to_dict() for r in check_structures("adam", "float64", [("numpy", "cpu", "eager")], FORMATS_OF, 6, seed)]
+        return [r.to_dict() for r in check_structures("adam", "float64", NUMPY, Effort(6, seed))]
 
     assert run(0) == run(0)
     assert run(0) != run(1)
@@ -121,7 +116,7 @@ def test_the_smallest_counterexample_is_a_program() -> None:
             return rule.step(state, grad, **hyper)
 
     product = Product(Refusing(), backends)  # type: ignore[arg-type]
-    (result,) = check_structures("lion", "float32", [("numpy", "cpu", "eager")], FORMATS_OF, 60, 0, product)
+    (result,) = check_structures("lion", "float32", NUMPY, Effort(60), product)
     assert result.broken is not None
     lines = result.broken["program"].splitlines()
     assert "params = OrderedDict({'b': w0})" in " ".join(lines) or len(lines) <= 14, result.broken["program"]
@@ -284,5 +279,4 @@ def test_jax_refuses_an_empty_array_that_is_given_twice_in_our_words(gradient: s
     pytest.importorskip("jax", reason="JAX is not installed")
     setup = ("w = jax_array((0,))", "params = [w, w]", "hyper = dict(lr=0.5)", "state = xopt.lion.bind(**hyper).init(params)")
     drawn = Situation("jax", "lion", setup, (), (), ((f"grad = [{gradient}, jax_array((0,), 2)]",),), ())
-    formats = {f"{dtype} fused": FORMATS[dtype] for dtype in ("float32", "float64")}
-    Play(Product(), backends.get("jax"), formats).run(drawn, Mode("fused", "jax.jit", donate=True))
+    Play(Product(), backends.get("jax"), Target("jax", "cpu", "fused")).run(drawn, Mode("fused", "jax.jit", donate=True))

@@ -25,11 +25,12 @@ from xopt.backends.compilers import launches as device
 from xopt.backends.compilers.launches import Batch, Chosen
 from xopt.backends.fused.fallback import CompileError, OrElse
 from xopt.backends.fused.fuser import addresses
-from xopt.conformance.bounded import FORMATS
-from xopt.conformance.cells import check_rule
+from xopt.conformance.arithmetic.formats import ARITHMETICS, FLOAT_FORMATS
+from xopt.conformance.compare.check import check_rule
 from xopt.conformance.report.text import script
 from xopt.conformance.results import IDENTICAL, WRONG
 from xopt.conformance.structures import check_structures
+from xopt.conformance.target import Effort, Target
 from xopt.program import Operation, Program, record
 
 torch = pytest.importorskip("torch")
@@ -98,9 +99,7 @@ def assert_numpys(found: Any, wanted: Any) -> None:
 
 
 def checked(rule: str, dtype: str = "float32", examples: int = 6) -> Any:
-    arithmetic = "float64" if dtype == "float64" else "float32"
-    formats = {("torch", INTERPRETED, arithmetic, "fused"): FORMATS[arithmetic]}
-    (cell,) = check_rule(rule, dtype, [("torch", INTERPRETED, "fused")], formats, examples, 4, seed=0, shrink=False)
+    (cell,) = check_rule(rule, dtype, [Target("torch", INTERPRETED, "fused")], Effort(examples, pool=4, shrink=False))
     return cell
 
 
@@ -209,9 +208,9 @@ def test_several_threads_step_at_once() -> None:
 
 def drawn(name: str, examples: int) -> Any:
     """What situations of drawn structures show. Some take the plain step, in which torch's root on a CPU is off by an ulp."""
-    formats = {("torch", INTERPRETED, dtype, "fused"): FORMATS[dtype] for dtype in ("float32", "float64")}
-    formats |= {(*key[:3], "eager"): replace(format_, ulps={"sqrt": 1.0}) for key, format_ in formats.items()}
-    (result,) = check_structures(name, "float32", [("torch", INTERPRETED, "fused")], formats, examples, seed=0, shrink=False)
+    plain = {dtype: replace(FLOAT_FORMATS[dtype], ulps={"sqrt": 1.0}) for dtype in ARITHMETICS}
+    target = Target("torch", INTERPRETED, "fused", fallback=plain)
+    (result,) = check_structures(name, "float32", [target], Effort(examples, shrink=False))
     return result
 
 

@@ -7,6 +7,7 @@ import os
 import random
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -18,30 +19,28 @@ from test_conform import SCHEMA, xopt_command
 
 import xopt
 from xopt import backends
-from xopt.conformance import conform, ledger, suite
-from xopt.conformance.bounded import FORMATS
-from xopt.conformance.cells import check_rule
+from xopt.conformance import Report, conform, ledger, suite
+from xopt.conformance.compare.check import check_rule
 from xopt.conformance.faults.planting import updating
 from xopt.conformance.laws import check_laws
 from xopt.conformance.report.html import write_html
 from xopt.conformance.report.text import script
 from xopt.conformance.results import HELD, IDENTICAL, WRONG, Cell
-from xopt.conformance.stateful import check_machine
+from xopt.conformance.stateful.check import check_machine
+from xopt.conformance.target import Effort, Implementations, Target
 from xopt.conformance.training import data, replay_rule
-from xopt.rule import Rule
 
-PLAIN = {(name, "cpu", "float32", "eager"): FORMATS["float32"] for name in ("numpy", "array_api_strict")}
-TARGETS = [(name, "cpu", "eager") for name in ("numpy", "array_api_strict")]
+TARGETS = [Target(name, "cpu", "eager") for name in ("numpy", "array_api_strict")]
 
 
-def changed(change: Callable[[Any], Any]) -> dict[str, Rule[Any, Any]]:
+def changed(change: Callable[[Any], Any]) -> Implementations:
     """SGD whose new parameters are ``change`` of the right ones."""
     right = xopt.RULES["sgd"]
 
     def update(params: Any, grad: Any, c: Any) -> Any:
         return (change(right.update(params, grad, c)[0]),)
 
-    return xopt.RULES | {"sgd": updating(right, update)}
+    return Implementations(xopt.RULES | {"sgd": updating(right, update)})
 
 
 def now_and_then(when: Callable[[int], bool]) -> Callable[[Any], Any]:
@@ -79,7 +78,7 @@ def raises(*_: Any, **__: Any) -> Any:
 def test_a_race_is_a_wrong_cell_with_both_results(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
     draw = random.Random(0)
     on(monkeypatch, lambda x: x + 1 if x.size > 1 and draw.random() < share else x)
-    numpy, racing = check_rule("sgd", "float32", TARGETS, PLAIN, 20, 4, 0)
+    numpy, racing = check_rule("sgd", "float32", TARGETS, Effort(20, pool=4))
     assert (numpy.verdict, numpy.examples) == (IDENTICAL, 20)
     assert racing.verdict == WRONG
     assert racing.wrong is not None
@@ -90,7 +89,7 @@ def test_a_race_is_a_wrong_cell_with_both_results(monkeypatch: pytest.MonkeyPatc
 def test_an_error_that_is_not_raised_again_is_not_reproducible(monkeypatch: pytest.MonkeyPatch) -> None:
     reads = itertools.count()
     on(monkeypatch, lambda x: raises(x) if next(reads) == 100 else x)
-    numpy, racing = check_rule("sgd", "float32", TARGETS, PLAIN, 20, 4, 0)
+    numpy, racing = check_rule("sgd", "float32", TARGETS, Effort(20, pool=4))
     assert (numpy.verdict, numpy.examples) == (IDENTICAL, 20)
     assert racing.wrong is not None
     assert racing.wrong["message"] == "RuntimeError: illegal memory access"
@@ -99,7 +98,7 @@ def test_an_error_that_is_not_raised_again_is_not_reproducible(monkeypatch: pyte
 
 def test_what_is_wrong_each_time_is_reproducible(monkeypatch: pytest.MonkeyPatch) -> None:
     on(monkeypatch, lambda x: x + 1)
-    _, wrong = check_rule("sgd", "float32", TARGETS, PLAIN, 20, 4, 0, shrink=False)
+    _, wrong = check_rule("sgd", "float32", TARGETS, Effort(20, pool=4, shrink=False))
     assert wrong.wrong is not None
     assert wrong.wrong["again"] is None
 
@@ -110,7 +109,7 @@ SELDOM = random.Random(0)
 @pytest.mark.parametrize("when", [lambda n: n == 30, lambda _: SELDOM.random() < 0.03], ids=["once", "seldom"])
 def test_a_law_that_is_broken_now_and_then_is_not_reproducible(when: Callable[[int], bool]) -> None:
     laws = ["negation", "permutation", "no hidden state", "steps are counted"]
-    results = check_laws("sgd", "float32", TARGETS[:1], PLAIN, 3, 0, changed(now_and_then(when)), only=laws)
+    results = check_laws("sgd", "float32", TARGETS[:1], Effort(3), changed(now_and_then(when)), laws)
     broken = [result.broken for result in results if result.broken is not None]
     assert {result.law for result in results} == {*laws}
     assert broken
@@ -118,22 +117,21 @@ def test_a_law_that_is_broken_now_and_then_is_not_reproducible(when: Callable[[i
 
 
 def test_a_program_that_fails_once_is_not_reproducible() -> None:
-    (result,) = check_machine("sgd", "float32", TARGETS[:1], PLAIN, 10, 0, changed(now_and_then(lambda n: n == 5)))
+    (result,) = check_machine("sgd", "float32", TARGETS[:1], Effort(10), changed(now_and_then(lambda n: n == 5)))
     assert result.broken is not None
     assert "not reproducible" in result.broken["again"]
 
 
 def test_what_a_check_is_held_against_fails_in_each_of_its_cells() -> None:
     wrong = changed(raises)
-    cells = check_rule("sgd", "float32", TARGETS, PLAIN, 5, 3, 0, rules=wrong)
+    cells = check_rule("sgd", "float32", TARGETS, Effort(5, pool=3), wrong)
     assert [cell.wrong and cell.wrong["message"] for cell in cells] == ["RuntimeError: illegal memory access"] * 2
 
 
 def test_a_step_that_cannot_be_made_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xopt.conformance.candidate.fuse", raises)
-    targets = [TARGETS[0], ("numpy", "cpu", "fused")]
-    formats = PLAIN | {("numpy", "cpu", "float32", "fused"): FORMATS["float32"]}
-    right, unmade = check_rule("sgd", "float32", targets, formats, 5, 3, 0)
+    monkeypatch.setattr("xopt.conformance.compare.candidate.fuse", raises)
+    targets = [TARGETS[0], Target("numpy", "cpu", "fused")]
+    right, unmade = check_rule("sgd", "float32", targets, Effort(5, pool=3))
     assert (right.verdict, unmade.verdict) == (IDENTICAL, WRONG)
     assert "illegal memory access" in script(unmade.to_dict())
 
@@ -142,7 +140,7 @@ def test_a_replay_that_is_wrong_or_fails_leaves_the_others_alone(monkeypatch: py
     for read in (raises, lambda x: x + 1):
         with monkeypatch.context() as patch:
             on(patch, read)
-            right, wrong = replay_rule("sgd", TARGETS, PLAIN, 3)
+            right, wrong = replay_rule("sgd", TARGETS, 3)
         assert (right.verdict, wrong.verdict) == (IDENTICAL, WRONG)
         assert (len(right.losses), len(wrong.losses)) == (3, 0)
 
@@ -157,7 +155,7 @@ def test_a_training_that_wants_a_library_that_is_not_there_is_left_out(monkeypat
         return train(rule, backend, steps)
 
     monkeypatch.setattr(data, "train", without_products)
-    right, without = replay_rule("sgd", TARGETS, PLAIN, 3)
+    right, without = replay_rule("sgd", TARGETS, 3)
     assert (right.verdict, without.verdict) == (IDENTICAL, IDENTICAL)
     assert (len(right.losses), without.losses, without.divergence) == (3, [], None)
     assert without.explanation == ["not trained here: ImportError: no libcublas"]
@@ -166,7 +164,7 @@ def test_a_training_that_wants_a_library_that_is_not_there_is_left_out(monkeypat
 # The whole run.
 
 
-def run(**options: Any) -> suite.Report:
+def run(**options: Any) -> Report:
     report = conform(**{"backends": ["numpy"], "rules": ["sgd"], "dtypes": ["float32"]} | options)
     jsonschema.validate(json.loads(json.dumps(report.to_dict(), allow_nan=False)), SCHEMA)
     return report
@@ -197,7 +195,7 @@ def test_a_wrong_replay_fails_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path:
     def wrong(*arguments: Any) -> Any:
         with pytest.MonkeyPatch.context() as patch:
             on(patch, lambda x: x + 1)
-            return real(arguments[0], [TARGETS[1]], PLAIN, 3)
+            return real(arguments[0], [TARGETS[1]], 3)
 
     monkeypatch.setattr(suite, "replay_rule", wrong)
     report = run(backends=["numpy", "array_api_strict"])
@@ -254,7 +252,7 @@ def test_a_process_that_dies_is_a_problem_of_its_own_check(monkeypatch: pytest.M
 
 def test_fewer_examples_than_the_profile_says_fail_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     real = suite.check_rule
-    monkeypatch.setattr(suite, "check_rule", lambda *a: real(*a[:4], a[4] - 1, *a[5:]))
+    monkeypatch.setattr(suite, "check_rule", lambda *a: real(*a[:3], replace(a[3], examples=a[3].examples - 1)))
     assert "sgd on numpy cpu, float32, eager: the comparison ran on 9 examples of 10" in run().problems
 
 

@@ -28,7 +28,7 @@ LEAVES = 256
 class JaxMemory(Memory):
     """JAX's arrays, on one device or on several. What is given away is taken whole."""
 
-    def __init__(self, kind: type) -> None:
+    def __init__(self, kind: Any) -> None:
         self._kind = kind
 
     def form(self, x: Any) -> Hashable:

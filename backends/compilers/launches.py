@@ -92,17 +92,17 @@ class DevicePlan(Plan):
             at = (self.sizes[leaves] > 0) & (self.strided[leaves] == strided)
             some: list[int] = leaves[at].tolist()
             if some:
-                where = np.ix_(some, present), np.ix_(some, present[:-1])
+                where = np.ix_(leaves[at], present), np.ix_(leaves[at], present[:-1])
                 yield Chosen(some, rows[at], self.sizes[some], strided, present.tolist(), *where)
 
     def seen(self, memory: Memory, columns: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
         """What the kernels see: copies, where the memory of an array does not hold its numbers."""
         if not self.copied:
             return columns
-        columns = list(map(list, columns))
+        seen = list(map(list, columns))
         for column, i in self.copied:
-            columns[column][i] = memory.numbers(columns[column][i])
-        return columns
+            seen[column][i] = memory.numbers(seen[column][i])
+        return seen
 
 
 def _one_layout(memory: Memory, arrays: Sequence[Any]) -> bool:

@@ -188,6 +188,7 @@ class TritonKernels:
         places = np.column_stack([batch.sources[:, self._reads], batch.targets])
         bits = np.stack([self._bits(c) for c in batch.coefficients])[chosen.rows]
         device = batch.old[0][chosen.leaves[0]].device
+        groups: list[tuple[int | None, bool, Any]]
         if not chosen.strided:
             aligned = ~(places % ALIGNMENT).any(axis=1)
             groups = [(None, kind, np.flatnonzero(aligned == kind)) for kind in (True, False)]

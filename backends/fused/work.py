@@ -126,7 +126,7 @@ class Work:
         """The arrays of all leaves: params, what the slots hold, gradients; None where a slot, or a place of a tuple, is."""
         if self.rule.schema.several:
             self.leaf(0)  # refuses what is no such tuple; the others must be like it
-        columns = [self.params, *self.rule.schema.columns(self.slots), self.grads]
+        columns: list[Any] = [self.params, *self.rule.schema.columns(self.slots), self.grads]
         return columns if set(map(type, columns)) == {list} else list(map(list, columns))
 
     def filled(self, new: Sequence[Sequence[Any]], absent: Sequence[Any], carried: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:

@@ -1,6 +1,5 @@
 """What no step can beat in practice: a kernel that only reads and writes the same arrays, and a plain copy."""
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,6 +12,7 @@ from xopt.backends.compilers.tables import starts_of
 from xopt.backends.compilers.threads import PARALLEL
 from xopt.conformance.bench.contender import LIMIT, Contender, Running, loop_of, missing, no_device, numbers, program_of
 from xopt.conformance.bench.shapes import Shape
+from xopt.conformance.workers import cores
 from xopt.program import Operation, Program
 
 SCALE = 1e-8
@@ -88,8 +88,3 @@ def copy_on(name: str, device: str) -> Contender:
         return Running(step, lambda: backend.synchronise(target[0]), lambda: [backend.to_numpy(x) for x in target])
 
     return Contender(f"copy {name} {device}", name, device, LIMIT, "copy", 8, 2, lambda: no_device(name, device), prepare)
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -21,11 +21,11 @@ from xopt.conformance.bench.checks import checks
 from xopt.conformance.bench.contender import EAGER, FUSED, LIMIT, Contender, Running
 from xopt.conformance.bench.contenders import contenders
 from xopt.conformance.bench.leaf_costs import leaf_costs
-from xopt.conformance.bench.limits import cores
 from xopt.conformance.bench.loop import SIZES, InLoop, in_loop
 from xopt.conformance.bench.measure import Spread, Turns, interleave, ratio, spread
 from xopt.conformance.bench.processes import first_call, memory
 from xopt.conformance.bench.shapes import LADDER, Size, one_leaf
+from xopt.conformance.workers import cores
 from xopt.rules import RULES
 
 Json = dict[str, Any]
@@ -71,7 +71,7 @@ class Entry(NamedTuple):
         return 0 if in_place else self.keeps + 16 * self.size.numbers
 
 
-class Run(NamedTuple):
+class Race(NamedTuple):
     """Contenders that take turns."""
 
     rule: str
@@ -208,18 +208,18 @@ def _described(rule: str, one: Contender, reason: str | None) -> Json:
     }
 
 
-def _runs(rule: str, here: Sequence[Contender], sizes: Sequence[Size]) -> Iterator[Run]:
+def _runs(rule: str, here: Sequence[Contender], sizes: Sequence[Size]) -> Iterator[Race]:
     for size in sizes:
         entries = [Entry(one, size) for one in here]
         if size.name == "1000x1000":  # beside the same numbers in one leaf
             entries += [Entry(one, MILLION) for one in here if one.kind in (FUSED, LIMIT)]
-        yield Run(rule, size.name, entries)
+        yield Race(rule, size.name, entries)
     if all(size in sizes for size in LINEAR):
         some = [one for one in here if one.kind == FUSED or one.name == "touch"]
-        yield Run(rule, "linear", [Entry(one, size) for one in some for size in LINEAR])
+        yield Race(rule, "linear", [Entry(one, size) for one in some for size in LINEAR])
 
 
-def _timed(run: Run, seconds: float, seed: int, events: Events) -> Json:
+def _timed(run: Race, seconds: float, seed: int, events: Events) -> Json:
     entries, left_out = that_fit(run.entries)
     began = time.perf_counter()
     running: list[tuple[Entry, Running]] = []

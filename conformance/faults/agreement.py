@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xopt import backends
-from xopt.conformance.bounded import FORMATS
-from xopt.conformance.candidate import Candidate
+from xopt.conformance.arithmetic.formats import FLOAT_FORMATS
+from xopt.conformance.compare.candidate import Candidate
+from xopt.conformance.compare.reference import Reference
 from xopt.conformance.conventions import Convention
-from xopt.conformance.digests import other_setting
+from xopt.conformance.digests.runs import other_setting
 from xopt.conformance.faults.fault import fault_of
 from xopt.conformance.faults.planting import plant
-from xopt.conformance.generate import settings
 from xopt.conformance.golden import GOLDENS, Golden
-from xopt.conformance.reference import Reference
+from xopt.conformance.inputs.hyperparameters import settings
 from xopt.rule import Rule
 from xopt.rules import RULES
 
@@ -65,7 +65,7 @@ def _ratios(rule: Rule[Any, Any], golden: Golden, hyper: dict[str, Any], taken: 
     grads = [np.where(draw.random(_SIZE) < 0.2, 0.0, grad) for grad in grads]
     params, *grads = (x.astype(np.float32).astype(np.float64) for x in (params, *grads))
     candidate = Candidate(rule, backends.get("numpy"), "float32", "eager", {"x": (_SIZE,)})
-    whole, local = (Reference(rule, hyper, FORMATS["float32"], FORMATS["float32"], False, golden) for _ in range(2))
+    whole, local = (Reference(rule, hyper, FLOAT_FORMATS["float32"], FLOAT_FORMATS["float32"], False, golden) for _ in range(2))
     with np.errstate(all="ignore"):
         candidate.start(params, hyper, taken)
         whole.restart(candidate.columns(["x"]))

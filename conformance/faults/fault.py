@@ -4,10 +4,10 @@ from typing import Literal, NamedTuple
 
 from xopt.conformance.conventions import Convention, Edit, Place, Status, status
 
-__all__ = ["KINDS", "Edit", "Fault", "Kind", "SuiteFault", "fault_of"]
+__all__ = ["KINDS", "Edit", "Fault", "FaultKind", "SuiteFault", "fault_of"]
 
-Kind = Literal["rule", "golden", "twin", "core", "backend"]
-KINDS: tuple[Kind, ...] = ("rule", "golden", "twin", "core", "backend")
+FaultKind = Literal["rule", "golden", "twin", "core", "backend"]
+KINDS: tuple[FaultKind, ...] = ("rule", "golden", "twin", "core", "backend")
 """In the order in which they are listed."""
 
 
@@ -24,7 +24,7 @@ class Fault(NamedTuple):
     documented: str = ""  # a library that does so on purpose, and says so
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> FaultKind:
         """Where it is planted: in a rule, in its golden, in both at once, in what the rules share, or for one backend alone."""
         if self.target != "numpy":
             return "backend"
@@ -54,4 +54,4 @@ class SuiteFault(NamedTuple):
 
     name: str  # what the suite then says or does
     check: str  # of the self-check, which sees it
-    edits: tuple[Edit, ...]  # of files relative to the suite: ``cells.py``, ``laws/check.py``
+    edits: tuple[Edit, ...]  # of files relative to the suite: ``compare/check.py``, ``laws/lab.py``

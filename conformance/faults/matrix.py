@@ -8,18 +8,17 @@ from multiprocessing import get_context
 from typing import Any
 
 from xopt.conformance import digests, papers
-from xopt.conformance.bounded import FORMATS
-from xopt.conformance.cells import check_rule
+from xopt.conformance.compare.check import check_rule
 from xopt.conformance.faults.catalogue import FAULTS
 from xopt.conformance.faults.fault import Fault
-from xopt.conformance.faults.planting import Planted, effect, plant
+from xopt.conformance.faults.planting import effect, plant
 from xopt.conformance.faults.styles import caught, comparable, comparison_table
-from xopt.conformance.golden import GOLDENS
 from xopt.conformance.laws import LAWS, check_laws, hyper, invariants, reductions, responses, symmetries, use
+from xopt.conformance.profiles import PROFILES
 from xopt.conformance.results import BROKEN, WITHIN, WRONG, LawResult
-from xopt.conformance.stateful import MACHINE, check_machine
-from xopt.conformance.suite import PROFILES
-from xopt.rules import RULES
+from xopt.conformance.stateful.check import check_machine
+from xopt.conformance.stateful.machine import MACHINE
+from xopt.conformance.target import OURS, Effort, Implementations, Target
 
 EXAMPLES = PROFILES["ci"].examples
 """Within so many each fault must be seen."""
@@ -28,8 +27,8 @@ FEW = 5
 LAW_EXAMPLES = PROFILES["ci"].laws
 """What a law gets first, as in a run for continuous integration; all of them only where no check sees the fault."""
 POOL = PROFILES["ci"].pool
-"""Settings of the hyperparameters that the comparison with the golden draws from, as there."""
-DTYPES = ("float32", "float16", "float64")
+"""Settings of the hyperparameters that the comparison with the golden draws from, as in that profile."""
+DTYPES_IN_TURN = ("float32", "float16", "float64")
 """In this order; a check asks the next one only where the one before showed nothing."""
 
 STEP, TRAJECTORY, BITS = "step", "trajectory", "bits"
@@ -59,20 +58,13 @@ WHY_KEPT: dict[str, str] = {
 }
 """Why a check stays though it may be no fault's only killer."""
 
-_RIGHT = Planted(RULES, GOLDENS)
-_FORMATS = {
-    (backend, "cpu", dtype, "eager"): FORMATS[dtype]
-    for backend in ("numpy", "array_api_strict")
-    for dtype in ("float32", "float64")
-}
-
 Seen = dict[str, int]
 """Checks that see a fault, and within how many examples."""
-Look = Callable[[Planted], Seen]
+Look = Callable[[Implementations], Seen]
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Detection:
     """What the checks say of one fault."""
 
     fault: Fault
@@ -107,32 +99,29 @@ class Judgement:
         }
 
 
-def _cells(rule: str, target: str, dtype: str, examples: int, seed: int, planted: Planted) -> Seen:
+def _cells(rule: str, target: str, dtype: str, examples: int, seed: int, planted: Implementations) -> Seen:
     """The comparison with the golden, and with NumPy's bits."""
-    targets = [(target, "cpu", "eager")]
-    (cell,) = check_rule(rule, dtype, targets, _FORMATS, examples, POOL, seed, planted.rules, planted.goldens, shrink=False)
+    (cell,) = check_rule(rule, dtype, [Target(target, "cpu", "eager")], Effort(examples, seed, POOL, shrink=False), planted)
     if cell.verdict == WRONG and cell.wrong:  # what NumPy itself refuses is found before an example is counted
         return {str(cell.wrong["mode"]): cell.found_after or 1}
     return {BITS: cell.examples} if cell.verdict == WITHIN else {}
 
 
-def _law(name: str, rule: str, target: str, dtype: str, examples: int, seed: int, planted: Planted) -> Seen:
-    targets = [(target, "cpu", "eager")]
-    found = check_laws(rule, dtype, targets, _FORMATS, examples, seed, planted.rules, planted.goldens, [name], shrink=False)
+def _law(name: str, rule: str, target: str, dtype: str, examples: int, seed: int, planted: Implementations) -> Seen:
+    found = check_laws(rule, dtype, [Target(target, "cpu", "eager")], Effort(examples, seed, shrink=False), planted, [name])
     return _broken(found, examples)
 
 
-def _machine(rule: str, target: str, dtype: str, examples: int, seed: int, planted: Planted) -> Seen:
-    targets = [(target, "cpu", "eager")]
-    found = check_machine(rule, dtype, targets, _FORMATS, examples, seed, planted.rules, planted.goldens, shrink=False)
+def _machine(rule: str, target: str, dtype: str, examples: int, seed: int, planted: Implementations) -> Seen:
+    found = check_machine(rule, dtype, [Target(target, "cpu", "eager")], Effort(examples, seed, shrink=False), planted)
     return _broken(found, examples)
 
 
-def _digest(rule: str, dtype: str, planted: Planted) -> Seen:
+def _digest(rule: str, dtype: str, planted: Implementations) -> Seen:
     return _broken(digests.check_digest(rule, dtype, planted.rules), 1)
 
 
-def _papers(rule: str, planted: Planted) -> Seen:
+def _papers(rule: str, planted: Implementations) -> Seen:
     return _broken(papers.check_papers(rule, planted.rules, planted.goldens), 1)
 
 
@@ -143,7 +132,7 @@ def _broken(found: Sequence[LawResult], examples: int) -> Seen:
 def _looks(fault: Fault, examples: int, law_examples: int, seed: int) -> Iterator[tuple[str, list[Look]]]:
     """The checks that concern a fault, the fastest first: each with what it does in one dtype after the other."""
     place = fault.rule, fault.target
-    dtypes = DTYPES[:1] if fault.kind in ("twin", "backend") else DTYPES  # a twin deceives it in each
+    dtypes = DTYPES_IN_TURN[:1] if fault.kind in ("twin", "backend") else DTYPES_IN_TURN  # a twin deceives it in each
     yield STEP, [partial(_cells, *place, dtype, min(examples, PROFILES["ci"].cells(dtype)), seed) for dtype in dtypes]
     if fault.kind in ("rule", "core"):  # elsewhere it is NumPy's own bits that stay
         yield digests.LAW, [partial(_digest, fault.rule, "float32")]
@@ -152,13 +141,13 @@ def _looks(fault: Fault, examples: int, law_examples: int, seed: int) -> Iterato
     for law in LAWS:
         if fault.rule in law.rules or fault.rule in law.partners:
             rule = fault.rule if fault.rule in law.rules else law.rules[0]
-            said = next(dtype for dtype in DTYPES if dtype in law.dtypes)
+            said = next(dtype for dtype in DTYPES_IN_TURN if dtype in law.dtypes)
             yield law.name, [partial(_law, law.name, rule, fault.target, said, law_examples, seed)]
     if fault.kind == "core":  # of a formula it sees what the comparison with the golden sees
-        yield MACHINE, [partial(_machine, *place, dtype, law_examples, seed) for dtype in DTYPES[:1]]
+        yield MACHINE, [partial(_machine, *place, dtype, law_examples, seed) for dtype in DTYPES_IN_TURN[:1]]
 
 
-def _raises(look: Look, planted: Planted) -> bool:
+def _raises(look: Look, planted: Implementations) -> bool:
     try:
         look(planted)
     except Exception:  # noqa: BLE001 - whatever a wrong rule raises
@@ -166,17 +155,17 @@ def _raises(look: Look, planted: Planted) -> bool:
     return False
 
 
-def _seen_by(check: str, look: Look, planted: Planted, examples: int) -> Seen:
+def _seen_by(check: str, look: Look, planted: Implementations, examples: int) -> Seen:
     """What one check sees. A rule that raises where the right one does not is seen too, after all examples at the latest."""
     try:
         return look(planted)
     except Exception:
-        if _raises(look, _RIGHT):
+        if _raises(look, OURS):
             raise
         return {check: examples}
 
 
-def judge(fault: Fault, examples: int = EXAMPLES, seed: int = 0, first: bool = False) -> Judgement:
+def detect(fault: Fault, examples: int = EXAMPLES, seed: int = 0, first: bool = False) -> Detection:
     """Runs the checks on a planted fault; with ``first`` no further than the first one that sees it, which is its effect too."""
     planted = plant(fault)
     killed: Seen = {}
@@ -191,54 +180,54 @@ def judge(fault: Fault, examples: int = EXAMPLES, seed: int = 0, first: bool = F
                 killed |= seen
                 if seen:
                     break
-    return Judgement(fault, "" if first and killed else effect(fault, planted), killed)
+    return Detection(fault, "" if first and killed else effect(fault, planted), killed)
 
 
 @dataclass
 class FaultReport:
     """The matrix: what was found of each fault."""
 
-    judgements: list[Judgement]
+    detections: list[Detection]
 
     @property
-    def survivors(self) -> list[Judgement]:
+    def survivors(self) -> list[Detection]:
         """Faults that no check sees and that are not proved to change nothing."""
-        return [judgement for judgement in self.judgements if judgement.survived]
+        return [detection for detection in self.detections if detection.survived]
 
     @property
     def worst(self) -> int:
         """Examples until a fault was seen, where that took longest."""
-        return max((judgement.examples for judgement in self.judgements), default=0)
+        return max((detection.examples for detection in self.detections), default=0)
 
     def kills(self) -> dict[str, dict[str, int]]:
         """For each check, how many faults it sees, and how many it alone."""
-        seen = [judgement.killed_by for judgement in self.judgements]
+        seen = [detection.killed_by for detection in self.detections]
         return {
             check: {"kills": sum(check in by for by in seen), "sole": sum(list(by) == [check] for by in seen)} for check in CHECKS
         }
 
     def table(self) -> str:
         """The comparison with other libraries' styles, as Markdown."""
-        return comparison_table((j.fault, j.styles, bool(j.killed_by)) for j in self.judgements)
+        return comparison_table((j.fault, j.styles, bool(j.killed_by)) for j in self.detections)
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "faults": [judgement.to_dict() for judgement in self.judgements],
+            "faults": [detection.to_dict() for detection in self.detections],
             "checks": self.kills(),
-            "survivors": [judgement.fault.name for judgement in self.survivors],
+            "survivors": [detection.fault.name for detection in self.survivors],
             "worst": self.worst,
             "summary": self.summary(),
         }
 
     def summary(self) -> list[str]:
         """The matrix in a few lines."""
-        equivalent = sum(bool(judgement.fault.equivalent) for judgement in self.judgements)
-        killed = sum(bool(judgement.killed_by) for judgement in self.judgements)
+        equivalent = sum(bool(detection.fault.equivalent) for detection in self.detections)
+        killed = sum(bool(detection.killed_by) for detection in self.detections)
         spare = [check for check, counts in self.kills().items() if not counts["sole"] and check not in WHY_KEPT]
         return [
-            f"{len(self.judgements)} faults: {killed} seen, {len(self.survivors)} not seen, {equivalent} proved to change nothing",
+            f"{len(self.detections)} faults: {killed} seen, {len(self.survivors)} not seen, {equivalent} proved to change nothing",
             f"worst: {self.worst} examples",
-            *(f"not seen: {judgement.fault.name}" for judgement in self.survivors),
+            *(f"not seen: {detection.fault.name}" for detection in self.survivors),
             f"never the only one to see a fault: {', '.join(spare) or 'no check'}",
         ]
 
@@ -248,23 +237,23 @@ def run(
     examples: int = EXAMPLES,
     jobs: int = 2,
     seed: int = 0,
-    progress: Callable[[Judgement], None] | None = None,
+    progress: Callable[[Detection], None] | None = None,
 ) -> FaultReport:
     """Plants each fault, default all of the catalogue, and runs every check that concerns it, in so many processes.
 
-    ``progress`` is called with each judgement as it is ready. The processes are new ones: a script must guard its main module.
+    ``progress`` is called with each detection as it is ready. The processes are new ones: a script must guard its main module.
     """
     chosen = list(FAULTS if faults is None else faults)
-    found: dict[str, Judgement] = {}
+    found: dict[str, Detection] = {}
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        for task in as_completed([pool.submit(_judge_with_styles, fault, examples, seed) for fault in chosen]):
-            judgement = task.result()
-            found[judgement.fault.name] = judgement
+        for task in as_completed([pool.submit(_detect_with_styles, fault, examples, seed) for fault in chosen]):
+            detection = task.result()
+            found[detection.fault.name] = detection
             if progress:
-                progress(judgement)
+                progress(detection)
     return FaultReport([found[fault.name] for fault in chosen])
 
 
-def _judge_with_styles(fault: Fault, examples: int, seed: int) -> Judgement:
-    judgement = judge(fault, examples, seed)
-    return replace(judgement, styles=caught(fault)) if comparable(fault) else judgement
+def _detect_with_styles(fault: Fault, examples: int, seed: int) -> Detection:
+    detection = detect(fault, examples, seed)
+    return replace(detection, styles=caught(fault)) if comparable(fault) else detection

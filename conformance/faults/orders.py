@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xopt.conformance.bounded import FORMATS, Format
-from xopt.conformance.reference import Reference
+from xopt.conformance.arithmetic.formats import FLOAT_FORMATS, FloatFormat
+from xopt.conformance.compare.reference import Reference
 from xopt.rules import RULES
 
-F32 = FORMATS["float32"]
+F32 = FLOAT_FORMATS["float32"]
 f32 = np.float32
 
 NAMES = ("adamw", "ademamix")
@@ -90,7 +90,7 @@ def flush(x: Any) -> Any:
     return np.where(np.abs(x) < np.finfo(f32).smallest_normal, f32(0), x)
 
 
-ORDERS: dict[str, tuple[Order, Format]] = {
+ORDERS: dict[str, tuple[Order, FloatFormat]] = {
     "naive": (Order(naive, scale_then_root, divided), F32),
     "lerp form": (Order(lerp, scale_then_root, divided), F32),
     "fused multiply-add": (Order(contracted, scale_then_root, inverted, descend=lambda p, lr, u: fma(-lr, u, p)), F32),

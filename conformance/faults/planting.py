@@ -11,32 +11,27 @@ from importlib.resources import files
 from importlib.util import spec_from_loader
 from itertools import combinations
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import optree
 
 from xopt import backends
 from xopt.checks import Interval
-from xopt.conformance.candidate import Candidate
-from xopt.conformance.digests import other_setting
+from xopt.conformance.arithmetic.numbers import FLOAT
+from xopt.conformance.compare.candidate import Candidate
+from xopt.conformance.digests.runs import other_setting
 from xopt.conformance.faults.fault import Fault, SuiteFault
 from xopt.conformance.faults.refusals import outcome, refusals
-from xopt.conformance.generate import Part, settings
 from xopt.conformance.golden import GOLDENS, Golden, golden_of, lift, start
-from xopt.conformance.numbers import FLOAT
+from xopt.conformance.inputs.hyperparameters import settings
+from xopt.conformance.inputs.trajectories import Part
+from xopt.conformance.target import Implementations
 from xopt.rule import Rule
 from xopt.rules import RULES
 
 
-class Planted(NamedTuple):
-    """What stands in for ``RULES`` and ``GOLDENS``."""
-
-    rules: Mapping[str, Rule[Any, Any]]
-    goldens: Mapping[str, Golden]
-
-
-def plant(fault: Fault) -> Planted:
+def plant(fault: Fault) -> Implementations:
     """The rules and goldens with the fault in them.
 
     Raises
@@ -51,7 +46,7 @@ def plant(fault: Fault) -> Planted:
     if core:  # some faults break a numerics law, so that such a rule cannot be made: the checks shall see them all the same
         rule = core.get("xopt.rule") or files("xopt").joinpath("rule.py").read_text(encoding="utf-8")
         core["xopt.rule"] = rule.replace("self.program = record(", "self.program = (lambda *_: None)(")
-    return Planted(_private_rules(core) if core else RULES, {**GOLDENS, **goldens})
+    return Implementations(_private_rules(core) if core else RULES, {**GOLDENS, **goldens})
 
 
 def copied(rule: Rule[Any, Any]) -> Rule[Any, Any]:
@@ -172,7 +167,7 @@ _CARRIED = [
 """Leaves that carry different numbers."""
 
 
-def effect(fault: Fault, planted: Planted | None = None) -> str | None:
+def effect(fault: Fault, planted: Implementations | None = None) -> str | None:
     """What of the outcome changes, in one word: ``values``, ``inputs`` (they are written to or handed on), ``state`` (its types
     and dtypes) or ``errors`` (one appears or vanishes). None where nothing does, or where one of two edited texts has no effect.
     ``planted`` is the fault, where it is planted already.
@@ -270,11 +265,11 @@ def _golden_values(golden: Golden) -> list[Any]:
     values = []
     for hyper in settings(RULES[golden.name], 0, 40, "float64"):
         full = lift(FLOAT, golden.defaults | hyper)
-        for taken in (0, 15_000, 70_000, 2**21, 2**24):
+        for steps_before in (0, 15_000, 70_000, 2**21, 2**24):
             state = start(golden, FLOAT, 0.75, full)
             for t in range(1, _STEPS + 1):
                 try:
-                    state = golden.step(FLOAT, *state, (-0.5) ** t * t, taken + t, **full)
+                    state = golden.step(FLOAT, *state, (-0.5) ** t * t, steps_before + t, **full)
                 except (ZeroDivisionError, OverflowError):  # as it is with eps=0, and far out
                     break
                 values.append(state)

@@ -19,12 +19,13 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from xopt.conformance.bounded import FORMATS, Format
+from xopt.conformance.arithmetic.formats import ARITHMETICS, FLOAT_FORMATS, FloatFormat
 from xopt.conformance.faults.fault import Edit
 from xopt.conformance.faults.planting import Edited
 from xopt.conformance.results import BROKEN
 from xopt.conformance.structures.check import check_structures
 from xopt.conformance.structures.law import Product
+from xopt.conformance.target import Effort, Target
 from xopt.rules import RULES
 
 EXAMPLES = 20
@@ -120,18 +121,17 @@ def _find(fault: Structural, examples: int, seed: int) -> Found | None:
 
 def played(product: Product, rule: str, library: str, dtype: str, examples: int, seed: int) -> Found | None:
     modes = ("eager", "fused")
-    formats = {(library, "cpu", name, mode): _format(library, name) for name in ("float32", "float64") for mode in modes}
-    targets = [(library, "cpu", mode) for mode in modes]
-    results = check_structures(rule, dtype, targets, formats, examples, seed, product, shrink=False)
+    targets = [Target(library, "cpu", mode, {name: _format(library, name) for name in ARITHMETICS}) for mode in modes]
+    results = check_structures(rule, dtype, targets, Effort(examples, seed, shrink=False), product)
     for result in results:
         if result.verdict == BROKEN and result.broken:
             return Found(rule, library, dtype, result.broken["mode"], result.found_after or examples, result.broken["reason"])
     return None
 
 
-def _format(library: str, name: str) -> Format:
+def _format(library: str, name: str) -> FloatFormat:
     """As the probes find it: torch does not round each root correctly, and JAX flushes subnormal numbers."""
-    return replace(FORMATS[name], ulps={"sqrt": 1.0} if library == "torch" else {}, flushes=library == "jax")
+    return replace(FLOAT_FORMATS[name], ulps={"sqrt": 1.0} if library == "torch" else {}, flushes=library == "jax")
 
 
 def _in_another(fault: Structural, examples: int, seed: int) -> Found | None:

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from xopt.conformance.arithmetic.numbers import FLOAT
 from xopt.conformance.faults.fault import Fault
 from xopt.conformance.faults.planting import plant
 from xopt.conformance.golden import GOLDENS, lift, start
-from xopt.conformance.numbers import FLOAT
 from xopt.rule import Rule
 from xopt.rules import RULES
 
 Hyper = dict[str, Any]
-Check = Callable[[Rule[Any, Any]], bool]
+Style = Callable[[Rule[Any, Any]], bool]
 """Whether a rule passes."""
 
 
@@ -156,7 +156,7 @@ def _sampled(rule: Rule[Any, Any], lr: float, decay: float) -> bool:
     return True
 
 
-STYLES: dict[str, Check] = {
+STYLES: dict[str, Style] = {
     "golden rows, 5e-4 (as in Keras)": golden_rows,
     "converges to 3e-2 (as in optax)": converges,
     "loss goes down (as in torch)": loss_goes_down,
@@ -175,7 +175,7 @@ def caught(fault: Fault) -> dict[str, bool]:
     return {style: not _passes(check, rule) for style, check in STYLES.items()}
 
 
-def _passes(check: Check, rule: Rule[Any, Any]) -> bool:
+def _passes(check: Style, rule: Rule[Any, Any]) -> bool:
     try:
         with np.errstate(all="ignore"):
             return check(rule)

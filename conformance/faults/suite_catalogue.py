@@ -14,10 +14,9 @@ def _in(file: str, check: str, *faults: tuple[str, str, str]) -> list[SuiteFault
 SUITE_FAULTS: list[SuiteFault] = [
     # Bounds.
     *_in(
-        "bounded.py",
+        "arithmetic/bounded.py",
         "the_bound_is_the_one_worked_out_by_hand",
         ("all bounds are four times as large", "return error * (1.0 + 2.0**-30)", "return 4.0 * error * (1.0 + 2.0**-30)"),
-        ("a rounding is a whole unit", "* 2 * max(0.5,", "* 2 * max(1.0,"),
         (
             "a product that meets an error loses it",
             "return _result(a.value * b.value, error, None",
@@ -26,46 +25,55 @@ SUITE_FAULTS: list[SuiteFault] = [
         ("a sum adds its errors twice", "(a.value + b.value, a.error + b.error,", "(a.value + b.value, 2.0 * (a.error + b.error),"),
     ),
     *_in(
-        "bounded.py",
+        "arithmetic/formats.py",
+        "the_bound_is_the_one_worked_out_by_hand",
+        ("a rounding is a whole unit", "* 2 * max(0.5,", "* 2 * max(1.0,"),
+    ),
+    *_in(
+        "arithmetic/bounded.py",
         "operations_carry_one_rounding_each",
         ("a quotient forgets how near its divisor is to 0", "room = np.abs(b.value) - b.error", "room = np.abs(b.value)"),
         ("a root has twice the error", "np.maximum(below, above) + root", "2 * np.maximum(below, above) + root"),
         ("a root looks below alone", "np.maximum(below, above) + root", "below + root"),
-        ("a measured error counts ten times", "self.ulps.get(primitive, 0.5))", "10 * self.ulps.get(primitive, 0.05))"),
         (
             "what a format flushes has no error",
             "np.where(small, size, 0.0)[()] if to.flushes",
             "np.where(small, 0.0, 0.0)[()] if to.flushes",
         ),
-        ("storage rounds twice", "error=self.error + rounding, touched", "error=self.error + 2 * rounding, touched"),
+        ("storage rounds twice", "error=self.error + rounding, may", "error=self.error + 2 * rounding, may"),
         ("the larger of two numbers has both errors", "np.maximum(x.error, y.error)))", "x.error + y.error))"),
     ),
     *_in(
-        "bounded.py",
+        "arithmetic/formats.py",
+        "operations_carry_one_rounding_each",
+        ("a measured error counts ten times", "self.ulps.get(primitive, 0.5))", "10 * self.ulps.get(primitive, 0.05))"),
+    ),
+    *_in(
+        "arithmetic/bounded.py",
         "signs_are_open_only_near_zero",
         ("signs are open far from 0", "is_open = (np.abs(x.value) <= x.error)", "is_open = (np.abs(x.value) <= 100 * x.error)"),
         ("signs are always open", "(np.abs(x.value) <= x.error) & (x.error > 0)", "np.full(np.shape(x.value), True)"),
         ("no sign is open", "(np.abs(x.value) <= x.error) & (x.error > 0)", "np.full(np.shape(x.value), False)"),
     ),
     *_in(
-        "bounded.py",
+        "arithmetic/bounded.py",
         "bits_are_compared_everywhere",
         ("what has no bound is never subnormal", "known = size if np.all(size < np.inf) else", "known = size if True else"),
     ),
     *_in(
-        "bounded.py",
+        "arithmetic/formats.py",
         "formats_are_those_of_ieee",
-        ("float32 has a digit less", '_format("float32", 24,', '_format("float32", 23,'),
-        ("bfloat16 has two digits less", '_format("bfloat16", 8,', '_format("bfloat16", 6,'),
+        ("float32 has a digit less", 'FloatFormat("float32", 24,', 'FloatFormat("float32", 23,'),
+        ("bfloat16 has two digits less", 'FloatFormat("bfloat16", 8,', 'FloatFormat("bfloat16", 6,'),
     ),
     # The comparison.
     *_in(
-        "reference.py",
+        "compare/reference.py",
         "the_bound_is_the_one_worked_out_by_hand",
         ("the bounds of rule and golden add up", "np.maximum(ours.error, paper.error) + own", "ours.error + paper.error + own"),
     ),
     *_in(
-        "reference.py",
+        "compare/reference.py",
         "what_is_no_number_is_wrong",
         (
             "NaN has no error",
@@ -78,7 +86,7 @@ SUITE_FAULTS: list[SuiteFault] = [
         ("NaN is always right", "(np.isnan(after) & np.isnan(near))", "np.isnan(after)"),
     ),
     *_in(
-        "reference.py",
+        "compare/reference.py",
         "truth_is_the_goldens",
         ("truth and bound have the same text", "return ours, paper, truth", "return ours, paper, ours"),
         (
@@ -94,7 +102,7 @@ SUITE_FAULTS: list[SuiteFault] = [
         ),
     ),
     *_in(
-        "reference.py",
+        "compare/reference.py",
         "each_step_and_the_whole_are_compared",
         (
             "only the parameters are compared",
@@ -103,7 +111,7 @@ SUITE_FAULTS: list[SuiteFault] = [
         ),
     ),
     *_in(
-        "cells.py",
+        "compare/comparison.py",
         "up_to_the_bound_is_right_and_beyond_it_is_wrong",
         ("only four times the bound is wrong", "if largest > 1 and self.wrong is None:", "if largest > 4 and self.wrong is None:"),
         ("only a hundred bounds are wrong", "if largest > 1 and self.wrong is None:", "if largest > 100 and self.wrong is None:"),
@@ -112,18 +120,26 @@ SUITE_FAULTS: list[SuiteFault] = [
             "            if own.wrong is not None:\n                return",
             "            if False:\n                return",
         ),
-        ("what is wrong is noted and forgotten", "wrong.cell.wrong = wrong.details", "wrong.cell.worst = wrong.details"),
-        (
-            "one wrong cell ends the others",
-            "            for subject in subjects:\n                subject.cell.reset()\n        else:",
-            "            break\n        else:",
-        ),
         ("every second cell is compared", "for subject in self.subjects:", "for subject in self.subjects[::2]:"),
         ("NumPy's comparison stands for all", "if not (same and subject.plain):", "if not subject.plain:"),
         ("bits that differ are not counted", "cell.differ += int(np.sum(mask & ~excused))", "cell.differ += 0"),
     ),
     *_in(
-        "cells.py",
+        "results.py",
+        "up_to_the_bound_is_right_and_beyond_it_is_wrong",
+        ("what is wrong is noted and forgotten", "        self.wrong = details", "        self.worst = details"),
+    ),
+    *_in(
+        "inputs/explore.py",
+        "up_to_the_bound_is_right_and_beyond_it_is_wrong",
+        (
+            "one wrong cell ends the others",
+            "            for one in checked:\n                one.result.reset()\n        else:",
+            "            break\n        else:",
+        ),
+    ),
+    *_in(
+        "compare/comparison.py",
         "one_number_is_enough",
         (
             "the mean of a column is judged",
@@ -142,7 +158,7 @@ SUITE_FAULTS: list[SuiteFault] = [
         ),
     ),
     *_in(
-        "cells.py",
+        "compare/comparison.py",
         "each_step_and_the_whole_are_compared",
         (
             "only first steps are compared",
@@ -152,7 +168,7 @@ SUITE_FAULTS: list[SuiteFault] = [
         ("a trajectory starts anew at each step", "local.restart(before)", "local.restart(before), whole.restart(before)"),
     ),
     *_in(
-        "cells.py",
+        "compare/comparison.py",
         "what_is_no_number_is_wrong",
         (
             "infinite ratios are ignored",
@@ -161,7 +177,7 @@ SUITE_FAULTS: list[SuiteFault] = [
         ),
     ),
     *_in(
-        "cells.py",
+        "compare/comparison.py",
         "bits_are_compared_everywhere",
         ("a number beside NaN is the same", "& ~(np.isnan(a) & np.isnan(b))", "& ~(np.isnan(a) | np.isnan(b))"),
         ("bits are compared up to a millionth", "masks.append((a != b) &", "masks.append((abs(a - b) > 1e-6 * abs(a)) &"),
@@ -173,17 +189,21 @@ SUITE_FAULTS: list[SuiteFault] = [
         ),
     ),
     *_in(
-        "cells.py",
+        "compare/comparison.py",
         "what_raises_is_wrong_and_the_others_go_on",
         ("exceptions are swallowed", "                wrong = raised(error, self.shapes, pieces)", "                wrong = None"),
     ),
     *_in(
-        "cells.py",
+        "inputs/explore.py",
         "what_is_right_has_the_verdict_of_what_is_right",
-        ("half of the examples are drawn", "max_examples=examples, phases=phases)", "max_examples=examples // 2, phases=phases)"),
+        (
+            "half of the examples are drawn",
+            "max_examples=effort.examples, phases",
+            "max_examples=effort.examples // 2, phases",
+        ),
     ),
     *_in(
-        "candidate.py",
+        "compare/candidate.py",
         "bits_are_compared_everywhere",
         (
             "the state is read before the step",
@@ -193,33 +213,49 @@ SUITE_FAULTS: list[SuiteFault] = [
     ),
     # What is drawn.
     *_in(
-        "cells.py",
+        "compare/comparison.py",
         "what_must_be_drawn_is_drawn",
         ("no gradient cancels", "if not self.rule.memory or not np.any(cancels):", "if True:"),
         ("numbers compared are not counted", 'saw(f"{self.name}: numbers compared",', 'saw("numbers",'),
     ),
     *_in(
-        "generate.py",
+        "inputs/hyperparameters.py",
         "what_must_be_drawn_is_drawn",
         ("no decay is 0", "return draw.choice((0.0, common,", "return draw.choice((0.5, common,"),
-        ("examples begin at 0", "taken = count(choices, own_counts(rule, hyper))", "taken = 0"),
+    ),
+    *_in(
+        "inputs/trajectories.py",
+        "what_must_be_drawn_is_drawn",
+        ("examples begin at 0", "steps_before = count(choices, own_counts(rule, hyper))", "steps_before = 0"),
         ("an example's setting is always 0", "        hyper = pool[setting]", "        hyper = pool[0]"),
-        ("no gradient is 0", "np.where(kind == 0, 0.0, sign", "np.where(kind == 9, 0.0, sign"),
         ("all examples have one step", "steps = 1 + choices.below(longest)", "steps = 1"),
         ("nothing is to cancel", "[g & 7 == 7 for g in grads]", "[g & 7 == 9 for g in grads]"),
         ("there are no groups", '    if kind == "one":', "    if True:"),
-        ("counts have 16 bits", "            taken,\n            parts,", "            taken % 65536,\n            parts,"),
+        (
+            "counts have 16 bits",
+            "            steps_before,\n            parts,",
+            "            steps_before % 65536,\n            parts,",
+        ),
     ),
     *_in(
-        "generate.py",
+        "inputs/words.py",
+        "what_must_be_drawn_is_drawn",
+        ("no gradient is 0", "np.where(kind == 0, 0.0, sign", "np.where(kind == 9, 0.0, sign"),
+    ),
+    *_in(
+        "inputs/words.py",
         "generated_numbers_are_of_all_kinds",
         ("gradients are never far from 1", "wide = (words >> 4 & 1).astype(bool)", "wide = (words >> 4 & 1) > 1"),
         ("all numbers are positive", "sign = np.where(words >> 3 & 1, -1.0, 1.0)", "sign = np.where(words >> 3 & 1, 1.0, 1.0)"),
         ("all numbers are powers of two", "np.where(kind == 1, 1.0,", "np.where(kind >= 0, 1.0,"),
+    ),
+    *_in(
+        "arithmetic/formats.py",
+        "generated_numbers_are_of_all_kinds",
         ("rounding cuts off", "return np.asarray(x).astype(dtype).astype(np.float64)", "return np.asarray(x).astype(np.float64)"),
     ),
     *_in(
-        "census.py",
+        "inputs/census.py",
         "a_floor_fails_what_is_below_it",
         ("no floor is reached for", "if self.count >= self.floor:", "if True:"),
         (
@@ -229,7 +265,7 @@ SUITE_FAULTS: list[SuiteFault] = [
         ),
     ),
     *_in(
-        "census.py",
+        "inputs/census.py",
         "what_must_be_drawn_is_drawn",
         ("nothing is counted", "_counts[what] += int(times)", "_counts[what] += 0"),
         ("options are not looked at", "for option, test in OPTIONS[kind].items():", "for option, test in {}.items():"),
@@ -270,19 +306,23 @@ SUITE_FAULTS: list[SuiteFault] = [
         ("laws have one setting", 'self.pool[0 if self.mode == "traced" else case.setting]', "self.pool[0]"),
     ),
     *_in(
+        "results.py",
+        "a_law_compares_all_that_it_counts",
+        ("a broken law is not noted", "        self.broken = details", "        self.reason = None"),
+    ),
+    *_in(
         "laws/check.py",
         "a_law_compares_all_that_it_counts",
-        ("a broken law is not noted", "broken.lab.result.broken = broken.details", "broken.lab.result.reason = None"),
         ("a law that raises holds", 'else {"raised": brief(error)}\n        return None', "else None\n        return None"),
     ),
     *_in(
-        "laws/check.py",
+        "inputs/explore.py",
         "laws_run_on_all_settings",
-        ("a law has one example", "max_examples=examples, phases=phases)", "max_examples=1, phases=phases)"),
+        ("a law has one example", "max_examples=effort.examples, phases", "max_examples=1, phases"),
     ),
     # The state machine.
     *_in(
-        "stateful.py",
+        "stateful/machine.py",
         "the_machine_sees_two_bounds",
         ("a hundred bounds for the machine", "if ratio[at] > 1:", "if ratio[at] > 100:"),
         ("the machine does not ask the golden", "        self._follows(grad, after)\n", ""),
@@ -293,23 +333,27 @@ SUITE_FAULTS: list[SuiteFault] = [
         ),
     ),
     *_in(
-        "stateful.py",
+        "stateful/machine.py",
         "the_machine_sees_what_only_an_odd_order_shows",
         (
             "the machine never loads",
             "        host = self.main.host()\n        self.main.load(pickle",
             "        return\n        host = self.main.host()\n        self.main.load(pickle",
         ),
+        ("the machine does not count", "if int(self.main.state.step) != self.t:", "if False:"),
+    ),
+    *_in(
+        "stateful/tracked.py",
+        "the_machine_sees_what_only_an_odd_order_shows",
         ("the machine lets a step write to its state", "        if np.any(differ(self.flat(), before)):", "        if False:"),
         (
             "the machine lets a step write to its gradient",
             "        if np.any(self._column(self.spec.flatten_up_to(given), 0) != grad):",
             "        if False:",
         ),
-        ("the machine does not count", "if int(self.main.state.step) != self.t:", "if False:"),
     ),
     *_in(
-        "stateful.py",
+        "stateful/machine.py",
         "programs_do_what_they_can",
         (
             "the machine never moves",
@@ -348,7 +392,7 @@ SUITE_FAULTS: list[SuiteFault] = [
         ("a broken law that names nothing holds", "if self.broken is not None:", "if self.broken:"),
     ),
     *_in(
-        "suite.py",
+        "report/report.py",
         "what_is_wrong_fails_the_run",
         ("a broken law does not fail the run", "if result.verdict in (WRONG, BROKEN)]", "if result.verdict == WRONG]"),
         ("a wrong replay does not fail the run", "[*self.cells, *self.laws, *self.replays]", "[*self.cells, *self.laws]"),
@@ -365,7 +409,7 @@ SUITE_FAULTS: list[SuiteFault] = [
         ("a cell may rest on few examples", "r.examples < plan.asked(r)", "r.examples < 1"),
     ),
     *_in(
-        "ledger.py",
+        "ledger/rows.py",
         "what_is_wrong_fails_the_run",
         (
             "a row is of every rule",
@@ -377,6 +421,10 @@ SUITE_FAULTS: list[SuiteFault] = [
             "product(self.rules, self.dtypes, self.modes, self.checks)",
             "product(self.rules, DTYPES, self.modes, self.checks)",
         ),
+    ),
+    *_in(
+        "ledger/judgement.py",
+        "what_is_wrong_fails_the_run",
         ("a row is of every machine", "if row.machine in (None, machine):", "if True:"),
         (
             "a row is of every device",
@@ -395,7 +443,7 @@ SUITE_FAULTS: list[SuiteFault] = [
         ("what no row accepts is no problem", "return [*map(_unaccepted, self.unaccepted), *rows]", "return rows"),
     ),
     *_in(
-        "__main__.py",
+        "cli/conform.py",
         "what_fails_the_run_is_shown",
         (
             "the command exits with 0",

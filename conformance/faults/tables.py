@@ -28,17 +28,17 @@ def statuses(faults: Sequence[Fault]) -> str:
 
 def summary(report: FaultReport) -> str:
     """How many faults there are of each kind, and what each check finds."""
-    kinds = Counter(judgement.fault.kind for judgement in report.judgements)
-    found = sum(bool(judgement.killed_by) for judgement in report.judgements)
-    equivalent = sum(bool(judgement.fault.equivalent) for judgement in report.judgements)
+    kinds = Counter(detection.fault.kind for detection in report.detections)
+    found = sum(bool(detection.killed_by) for detection in report.detections)
+    equivalent = sum(bool(detection.fault.equivalent) for detection in report.detections)
     lines = [
         (
-            f"{len(report.judgements)} faults ({', '.join(f'{count} {kind}' for kind, count in kinds.items())}): {found} found, "
+            f"{len(report.detections)} faults ({', '.join(f'{count} {kind}' for kind, count in kinds.items())}): {found} found, "
             f"{len(report.survivors)} not found, {equivalent} proved to change nothing. The slowest was found after {report.worst} "
             f"examples of at most {EXAMPLES}."
         ),
         "",
-        statuses([judgement.fault for judgement in report.judgements]),
+        statuses([detection.fault for detection in report.detections]),
         "",
         "| check | finds | alone | why it stays if never alone |",
         "|---|---|---|---|",

@@ -15,7 +15,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from xopt.conformance.numbers import Arithmetic, Number
+from xopt.conformance.arithmetic.numbers import Arithmetic, Number
 from xopt.rules import RULES
 
 

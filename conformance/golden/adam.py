@@ -12,7 +12,7 @@ Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, arXiv:14
 
 from typing import Any
 
-from xopt.conformance.numbers import Arithmetic, Number
+from xopt.conformance.arithmetic.numbers import Arithmetic, Number
 
 
 def initial(n: Arithmetic, params: Number, **hyper: Any) -> tuple[Number, ...]:

@@ -10,7 +10,7 @@ with v of the opposite sign and lr called gamma:
 
 from typing import Any
 
-from xopt.conformance.numbers import Arithmetic, Number
+from xopt.conformance.arithmetic.numbers import Arithmetic, Number
 
 
 def initial(n: Arithmetic, params: Number, *, betas: tuple[Number, ...], **hyper: Any) -> tuple[Any, ...]:

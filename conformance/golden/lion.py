@@ -10,7 +10,7 @@ Chen et al., "Symbolic Discovery of Optimization Algorithms", NeurIPS 2023, arXi
 
 from typing import Any
 
-from xopt.conformance.numbers import Arithmetic, Number
+from xopt.conformance.arithmetic.numbers import Arithmetic, Number
 
 
 def initial(n: Arithmetic, params: Number, **hyper: Any) -> tuple[Number, ...]:

@@ -10,7 +10,7 @@ Mathematical Physics 4(5), 1964, with the increment -lr * v as a variable of its
 
 from typing import Any
 
-from xopt.conformance.numbers import Arithmetic, Number
+from xopt.conformance.arithmetic.numbers import Arithmetic, Number
 
 
 def initial(n: Arithmetic, params: Number, **hyper: Any) -> tuple[Number, ...]:

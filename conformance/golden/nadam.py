@@ -13,7 +13,7 @@ is called nu and lr is called alpha; the averages and the schedule of mu as in t
 
 from typing import Any
 
-from xopt.conformance.numbers import Arithmetic, Number
+from xopt.conformance.arithmetic.numbers import Arithmetic, Number
 
 
 def initial(n: Arithmetic, params: Number, **hyper: Any) -> tuple[Number, ...]:

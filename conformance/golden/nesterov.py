@@ -16,7 +16,7 @@ followed at the point where the gradient is taken, theta_t = x_t + beta * V_t, a
 
 from typing import Any
 
-from xopt.conformance.numbers import Arithmetic, Number
+from xopt.conformance.arithmetic.numbers import Arithmetic, Number
 
 
 def initial(n: Arithmetic, params: Number, **hyper: Any) -> tuple[Number, ...]:

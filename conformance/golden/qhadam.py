@@ -12,7 +12,7 @@ update rule of QHAdam, where m^ is called g', v^ is called s' and lr is called a
 
 from typing import Any
 
-from xopt.conformance.numbers import Arithmetic, Number
+from xopt.conformance.arithmetic.numbers import Arithmetic, Number
 
 
 def initial(n: Arithmetic, params: Number, **hyper: Any) -> tuple[Number, ...]:

@@ -10,7 +10,7 @@ where m is called g and lr is called alpha:
 
 from typing import Any
 
-from xopt.conformance.numbers import Arithmetic, Number
+from xopt.conformance.arithmetic.numbers import Arithmetic, Number
 
 
 def initial(n: Arithmetic, params: Number, **hyper: Any) -> tuple[Number, ...]:

@@ -8,7 +8,7 @@ decay of the weights is that of Loshchilov and Hutter, arXiv:1711.05101.
 
 from typing import Any
 
-from xopt.conformance.numbers import Arithmetic, Number
+from xopt.conformance.arithmetic.numbers import Arithmetic, Number
 
 
 def initial(n: Arithmetic, params: Number, **hyper: Any) -> tuple[Number, ...]:

@@ -4,16 +4,12 @@
 where the golden is wrong in the same way.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
-from xopt.conformance.bounded import Format
-from xopt.conformance.golden import GOLDENS, Golden
 from xopt.conformance.laws import check, hyper, invariants, reductions, responses, symmetries, use
 from xopt.conformance.laws.lab import Kind, Law
 from xopt.conformance.results import LawResult
-from xopt.rule import Rule
-from xopt.rules import RULES
+from xopt.conformance.target import OURS, Effort, Implementations, Target
 
 __all__ = ["LAWS", "LEFT_OUT", "Kind", "Law", "check_laws"]
 
@@ -35,29 +31,21 @@ LEFT_OUT: dict[int, str] = {
 def check_laws(
     rule_name: str,
     dtype: str,
-    targets: Sequence[tuple[str, str, str]],
-    formats: Mapping[Any, Format],
-    examples: int,
-    seed: int,
-    rules: Mapping[str, Rule[Any, Any]] = RULES,
-    goldens: Mapping[str, Golden] = GOLDENS,
+    targets: Sequence[Target],
+    effort: Effort,
+    implementations: Implementations = OURS,
     only: Collection[str] | None = None,
-    shrink: bool = True,
 ) -> list[LawResult]:
-    """Checks the laws of one rule in one dtype on each target (backend, device, mode).
+    """Checks the laws of one rule in one dtype on each target.
 
     Parameters
     ----------
-    formats
-        Of the arithmetic, as the probes measured them, by (backend, device, dtype of the arithmetic, mode).
-    examples
-        Drawn by Hypothesis for each law.
-    rules, goldens
-        May hold others than xopt's own; partners of a law are looked up here too.
+    effort
+        Its examples are drawn for each law.
+    implementations
+        Partners of a law are looked up here too.
     only
         Names of laws. Default: all.
-    shrink
-        Report the smallest input that breaks a law; else the first.
 
     Raises
     ------
@@ -70,4 +58,4 @@ def check_laws(
             msg = f"unknown law {name!r}; there are {', '.join(known)}"
             raise ValueError(msg)
     laws = [law for law in LAWS if only is None or law.name in only]
-    return check.check_laws(laws, rule_name, dtype, targets, formats, examples, seed, rules, goldens, shrink)
+    return check.check_laws(laws, rule_name, dtype, targets, effort, implementations)

@@ -1,66 +1,35 @@
 """The check of the laws of one rule in one dtype: the same examples on every backend and in every mode."""
 
-import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import hypothesis
 import numpy as np
 from hypothesis import strategies as st
 
-from xopt import backends
-from xopt.conformance.bounded import Format
-from xopt.conformance.cells import SETTINGS, brief
-from xopt.conformance.census import saw
-from xopt.conformance.generate import HELD, Choices, count, drawn, own_counts
-from xopt.conformance.golden import GOLDENS, Golden
-from xopt.conformance.laws.lab import POOL, SIZE, STEPS, Bounds, BrokenError, Case, Lab, Law
-from xopt.conformance.results import LawResult
-from xopt.rule import Rule
-from xopt.rules import RULES
+from xopt.conformance.inputs.census import saw
+from xopt.conformance.inputs.explore import HOLDS, ViolationError, explore
+from xopt.conformance.inputs.trajectories import LARGEST_COUNT, count, own_counts
+from xopt.conformance.inputs.words import Choices, drawn
+from xopt.conformance.laws.lab import POOL, SIZE, STEPS, Bounds, Case, Lab, Law
+from xopt.conformance.results import BrokenError, LawResult, brief
+from xopt.conformance.target import OURS, Effort, Implementations, Target
 
 TRACED = 3
 """One example in so many is for compiled steps too: each compiles anew."""
-
-HOLDS = "it holds when the same example is run again: it is not reproducible"
-
-
-class _Broken(Exception):  # noqa: N818 - carries the lab to who catches it
-    def __init__(self, lab: Lab, details: dict[str, Any]) -> None:
-        super().__init__(str(details))
-        self.lab = lab
-        self.details = details
 
 
 def check_laws(
     laws: Sequence[Law],
     rule_name: str,
     dtype: str,
-    targets: Sequence[tuple[str, str, str]],
-    formats: Mapping[Any, Format],
-    examples: int,
-    seed: int,
-    rules: Mapping[str, Rule[Any, Any]] = RULES,
-    goldens: Mapping[str, Golden] = GOLDENS,
-    shrink: bool = True,
+    targets: Sequence[Target],
+    effort: Effort,
+    implementations: Implementations = OURS,
 ) -> list[LawResult]:
-    """Each law on each target: those given that are said of the rule."""
-    arithmetic = "float64" if dtype == "float64" else "float32"
+    """Checks each of the given laws that is about the rule, on each target."""
     bounds = Bounds()
-    labs = [
-        Lab(
-            rule_name,
-            rules,
-            goldens,
-            backends.get(name, device),
-            dtype,
-            mode,
-            formats[name, device, arithmetic, mode],
-            seed,
-            bounds,
-        )
-        for name, device, mode in targets
-    ]
+    labs = [Lab(rule_name, dtype, target, implementations, effort.seed, bounds) for target in targets]
     results = []
     for law in laws:
         if rule_name in law.rules:
@@ -68,7 +37,7 @@ def check_laws(
                 lab.result = LawResult(law.name, rule_name, lab.backend.name, lab.backend.device, dtype, lab.mode)
                 lab.result.reason = _why_not(law, lab)
                 results.append(lab.result)
-            _check(law, [lab for lab in labs if lab.result.reason is None], bounds, dtype, examples, seed, shrink)
+            _check(law, [lab for lab in labs if lab.result.reason is None], dtype, effort)
     return results
 
 
@@ -85,62 +54,46 @@ def _why_not(law: Law, lab: Lab) -> str | None:
     return None
 
 
-def _check(law: Law, labs: list[Lab], bounds: Bounds, dtype: str, examples: int, seed: int, shrink: bool) -> None:
-    """Runs the law on examples in all labs at once. One where it is broken is set aside, and the others start anew."""
-    phases = [phase for phase in SETTINGS.phases if shrink or phase is not hypothesis.Phase.shrink]
-    explore = hypothesis.settings(SETTINGS, max_examples=examples, phases=phases)
-    while labs:
-        examined = _Examples(law, labs, bounds)
-        run = hypothesis.given(_cases(labs[0], dtype))(examined.run)
-        run = hypothesis.seed(zlib.crc32(f"{seed} {law.name} {labs[0].rule.name} {dtype}".encode()))(run)
-        try:
-            explore(run)()
-        except hypothesis.errors.Unsatisfiable:
-            break  # it compares nothing, which is a problem of the run
-        except Exception as error:  # noqa: BLE001 - one law that fails must not lose the others
-            broken = error if isinstance(error, _Broken) else examined.found
-            if broken is None:  # it is no lab that failed, but what they are all given
-                for lab in labs:
-                    lab.result.broken = {"raised": brief(error)}
-                break
-            if broken is not error:  # Hypothesis does not see it again, and says so in errors of its own
-                broken.details.setdefault("again", HOLDS)
-            broken.lab.result.broken = broken.details
-            labs = [lab for lab in labs if lab is not broken.lab]
-            for lab in labs:
-                old = lab.result
-                fresh = LawResult(old.law, old.rule, old.backend, old.device, old.dtype, old.mode)
-                old.__dict__.update(fresh.__dict__)
-        else:
-            break
+def _check(law: Law, labs: list[Lab], dtype: str, effort: Effort) -> None:
+    """Runs the law on examples in all labs at once."""
+    if not labs:
+        return
+    name = f"{law.name} {labs[0].rule.name} {dtype}"
+    failed = explore(labs, lambda left: _Examples(law, left), _cases(labs[0], dtype), effort, name)
+    if failed and not isinstance(failed[1], hypothesis.errors.Unsatisfiable):  # which compares nothing: a problem of the run
+        left, error = failed
+        for lab in left:  # it is no lab that failed, but what they are all given
+            lab.result.fail({"raised": brief(error)})
 
 
 class _Examples:
     """Runs a law on one example after another."""
 
-    def __init__(self, law: Law, labs: Collection[Lab], bounds: Bounds) -> None:
+    def __init__(self, law: Law, labs: Collection[Lab]) -> None:
         self.law = law
         self.labs = labs
-        self.bounds = bounds
         self.count = 0
-        self.found: _Broken | None = None  # the first
+        self.found: ViolationError | None = None  # the first violation
 
     def run(self, case: Case) -> None:
         if self.found is not None and "again" in self.found.details:
             return  # there is nothing to shrink
-        self.bounds.known.clear()
+        for lab in self.labs:
+            lab.bounds.known.clear()
         place = self.count + 1
         looked = []
         for lab in self.labs:
             if lab.mode == "traced" and place % TRACED != 1:
                 continue
-            lab.taken = min(case.taken, HELD if lab.mode == "traced" else case.taken) if self.law.late else 0
+            lab.steps_before = (
+                min(case.steps_before, LARGEST_COUNT if lab.mode == "traced" else case.steps_before) if self.law.late else 0
+            )
             before = lab.result.numbers
             details = self._broken(lab, case)
             if details is not None:
                 lab.result.found_after = lab.result.found_after or place
                 again = self._broken(lab, case)
-                broken = _Broken(lab, details if again == details else details | {"again": again or HOLDS})
+                broken = ViolationError(lab.result, details if again == details else details | {"again": again or HOLDS})
                 self.found = self.found or broken
                 raise broken
             looked.append(lab)
@@ -161,7 +114,7 @@ class _Examples:
         return None
 
     def _look_at(self, case: Case) -> None:
-        """For the census: what this example is."""
+        """Counts, for the census, what this example contains."""
         grads = np.stack(case.grads)
         saw("laws: examples")
         saw(f"laws: examples in {case.dtype}")

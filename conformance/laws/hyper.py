@@ -11,7 +11,7 @@ import numpy as np
 import optree
 
 from xopt.checks import Interval, Precision
-from xopt.conformance.generate import PRECISIONS
+from xopt.conformance.inputs.hyperparameters import PRECISIONS
 from xopt.conformance.laws.lab import NOT_TRACED, POOL, Case, Kind, Lab, Laws
 from xopt.conformance.laws.traits import CARRYING, EVERY
 from xopt.conformance.laws.use import bytes_of, refused, run_tree, state_after, still_steps, tree_of
@@ -204,7 +204,7 @@ def carried_numbers_are_each_leafs_own(lab: Lab, case: Case) -> None:
     def after(name: str) -> Any:
         """The state of one leaf that has stepped alone, and of all of them for no name."""
         names = [name] if name else list(numbers)
-        state = lab.rule.bind(**hyper).init({n: lab.array(case.params) for n in names})._replace(step=lab.taken)
+        state = lab.rule.bind(**hyper).init({n: lab.array(case.params) for n in names})._replace(step=lab.steps_before)
         state = state._replace(**{slot: {n: numbers[n] for n in names} for slot in lab.rule.carried})
         for grad in case.grads:
             state = lab.step(state, {n: lab.array(grad) for n in names}, **hyper)

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from xopt.conformance.bounded import Bounded
+from xopt.conformance.arithmetic.bounded import Bounded
+from xopt.conformance.arithmetic.numbers import multiprecision
 from xopt.conformance.laws.lab import NOT_TRACED, STEPS, Case, Kind, Lab, Laws, given, nearest, number, rows
 from xopt.conformance.laws.responses import ADAPTIVE_RULES, LINEAR_RULES, square_weights, weights
 from xopt.conformance.laws.traits import EVERY, MEANS, degrees
-from xopt.conformance.numbers import multiprecision
 
 LAWS = Laws()
 
@@ -48,7 +48,7 @@ def lion_box(lab: Lab, case: Case) -> None:
 
 def _longest(lab: Lab, hyper: dict[str, Any], t: int) -> Any:
     """The longest step t over lr that any gradients lead to with eps=0, squared: by the inequality of Cauchy and Schwarz."""
-    both = zip(*(of(lab.rule.name, hyper, t, lab.taken) for of in (weights, square_weights)), strict=True)
+    both = zip(*(of(lab.rule.name, hyper, t, lab.steps_before) for of in (weights, square_weights)), strict=True)
     return sum((a * a / b for a, b in both if a), start=_N.number(0))
 
 
@@ -93,18 +93,18 @@ def longest_step_is_taken(lab: Lab, case: Case) -> None:
     hyper["beta1"] = 0.75
     if hyper["beta2"] < 0.5:
         hyper["beta2"] = 0.5
-    weighed = list(zip(*(of(lab.rule.name, hyper, STEPS, lab.taken) for of in (weights, square_weights)), strict=True))
+    weighed = list(zip(*(of(lab.rule.name, hyper, STEPS, lab.steps_before) for of in (weights, square_weights)), strict=True))
     grads = [np.full_like(case.params, float(a / b)) for a, b in reversed(weighed)]
     grads = [lab.vector(lab.array(g)) for g in grads]
     run = lab.run(np.zeros_like(case.params), grads, hyper)
-    taken = run.params[STEPS - 1].bounded - run.params[STEPS].bounded
+    last = run.params[STEPS - 1].bounded - run.params[STEPS].bounded
     # of gradients that are rounded the step is known too: from the weights
     recent = [_N.number(float(g[0])) for g in reversed(grads)]
     squares = sum(b * g * g for (_, b), g in zip(weighed, recent, strict=True))
     known = sum(a * g for (a, _), g in zip(weighed, recent, strict=True)) / _N.sqrt(squares)
     longest = _N.sqrt(_longest(lab, hyper, STEPS))
     lab.holds(abs(known - longest) <= longest * 2.0**-20, "the gradients are not those of the longest step")
-    lab.close(taken, nearest(known))
+    lab.close(last, nearest(known))
 
 
 @LAWS.add(
@@ -119,7 +119,7 @@ def decay_box(lab: Lab, case: Case) -> None:
     fixed = {"nu2": 1.0} if lab.has("nu2") else {}
     hyper = lab.hyper(case, lr=0.125, weight_decay=4.0, **fixed)
     if lab.rule.name in LINEAR_RULES:
-        lengths = [sum(abs(w) for w in weights(lab.rule.name, hyper, t, lab.taken)) for t in range(1, STEPS + 1)]
+        lengths = [sum(abs(w) for w in weights(lab.rule.name, hyper, t, lab.steps_before)) for t in range(1, STEPS + 1)]
         limit = nearest(max(lengths) * max(_N.number(float(np.max(np.abs(g)))) for g in case.nonzero) / 4)
     else:
         hyper["beta2"] = hyper["beta2"] or 0.5
@@ -262,7 +262,9 @@ def warmup_is_monotone(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case) | {"beta1": 0.75, "beta3": 0.9999}
     ones = [np.ones_like(case.params)]
     # 1 - beta3(t) of the first step
-    gains = [lab.run(case.params, ones, hyper | {"beta3_warmup": w * (lab.taken + 1)})["m2"][1].bounded for w in (1, 2, 4, 40)]
+    gains = [
+        lab.run(case.params, ones, hyper | {"beta3_warmup": w * (lab.steps_before + 1)})["m2"][1].bounded for w in (1, 2, 4, 40)
+    ]
     lab.close(gains[0], 1 - number(0.9999))
     for shorter, longer in pairwise(gains):
         lab.at_most(shorter, longer)

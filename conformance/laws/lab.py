@@ -12,14 +12,15 @@ import numpy as np
 import optree
 
 from xopt import backends
-from xopt.backends import Backend
-from xopt.conformance.bounded import FORMATS, HOST, Bounded, Format, exact, inflate
-from xopt.conformance.candidate import stepper
-from xopt.conformance.census import look_at
-from xopt.conformance.generate import decode, rounded, settings
-from xopt.conformance.golden import Golden
+from xopt.conformance.arithmetic.bounded import Bounded, exact, inflate
+from xopt.conformance.arithmetic.formats import FLOAT_FORMATS, HOST, arithmetic_of, round_to
+from xopt.conformance.compare.candidate import stepper
+from xopt.conformance.inputs.census import look_at
+from xopt.conformance.inputs.hyperparameters import settings
+from xopt.conformance.inputs.words import decode
 from xopt.conformance.laws.traits import Trait
-from xopt.conformance.results import DTYPES, MODES, LawResult
+from xopt.conformance.results import DTYPES, MODES, BrokenError, LawResult
+from xopt.conformance.target import Implementations, Target
 from xopt.rule import Rule
 from xopt.rules import RULES
 from xopt.slots import each
@@ -32,7 +33,7 @@ POOL = 24
 FEW = 8
 """Elements of a sequence that a compiled step has at most: each length is compiled anew, and long ones take long."""
 BUSY: dict[str, Any] = {"lr": 0.25, "weight_decay": 0.25, "alpha_warmup": 3, "beta3_warmup": 4}
-"""The first setting, beside the defaults; compiled steps have no other, because each is compiled anew."""
+"""The first setting, whose other values are the defaults; compiled steps have no other, because each is compiled anew."""
 
 SINGLE_OR_DOUBLE = ("float32", "float64")
 EAGER = ("eager",)
@@ -51,19 +52,11 @@ class Kind(StrEnum):
     FAILS = "fails"  # not at all: its violation, beyond the derived bounds, must be seen
 
 
-class BrokenError(Exception):
-    """Raised where a law is seen broken."""
-
-    def __init__(self, details: dict[str, Any]) -> None:
-        super().__init__(str(details))
-        self.details = details
-
-
 class Case(NamedTuple):
     """One example: a setting of the hyperparameters, a count and 16-bit words, which stand for the numbers of a dtype."""
 
     setting: int
-    taken: int  # steps before the first, of which the slots remember nothing
+    steps_before: int  # steps before the first, of which the slots remember nothing
     words: Any  # STEPS + 1 vectors
     dtype: str
 
@@ -175,42 +168,37 @@ class Lab:
 
     Parameters
     ----------
-    name
-        Of the rule under test.
-    rules, goldens
+    implementations
         In which rules and goldens are looked up, partners too.
-    arithmetic
-        The format of the arithmetic as the probes measured it.
     seed
         Of the settings of the hyperparameters.
+    bounds
+        Those derived for an example, which the labs of one law share.
     """
 
     def __init__(
         self,
-        name: str,
-        rules: Mapping[str, Rule[Any, Any]],
-        goldens: Mapping[str, Golden],
-        backend: Backend,
+        rule_name: str,
         dtype: str,
-        mode: str,
-        arithmetic: Format,
+        target: Target,
+        implementations: Implementations,
         seed: int,
         bounds: Bounds,
     ) -> None:
-        self.rule = rules[name]
-        self.golden = goldens[name]
-        self.rules = rules
-        self.backend = backend
+        self.rules = implementations.rules
+        self.rule = self.rules[rule_name]
+        self.golden = implementations.goldens[rule_name]
+        self.backend = backends.get(target.backend, target.device)
         self.dtype = dtype
-        self.mode = mode
-        self.compute = arithmetic
-        self.store = FORMATS[dtype]
-        self.result = LawResult("", name, backend.name, backend.device, dtype, mode)
+        self.mode = target.mode
+        self.compute = target.compute(dtype)
+        self.store = FLOAT_FORMATS[dtype]
+        self.result = LawResult("", rule_name, self.backend.name, self.backend.device, dtype, self.mode)
         busy = {name: value for name, value in BUSY.items() if self.has(name)}
-        self.pool = [busy, *settings(self.rule, seed, POOL, _arithmetic(dtype), borders=False)[1:]]
-        self.taken = 0
+        self.pool = [busy, *settings(self.rule, seed, POOL, arithmetic_of(dtype), borders=False)[1:]]
+        self.steps_before = 0
         """Steps before the first of every run: those of the example, but for laws that are said of the first steps alone."""
-        self._bounds = bounds
+        self.bounds = bounds
 
     # Runs.
 
@@ -224,7 +212,7 @@ class Lab:
 
     @property
     def right(self) -> Rule[Any, Any]:
-        """The rule as it should be, whose program is known, where another stands in for it."""
+        """xopt's rule, whose program is recorded, also where a faulty one is under test."""
         return RULES.get(self.rule.name, self.rule)
 
     def has(self, name: str) -> bool:
@@ -243,7 +231,7 @@ class Lab:
         given = [chosen.defaults | dict(h) for h in each]
         plain = [{name: optree.tree_map(_value, h[name], none_is_leaf=True) for name in chosen.defaults} for h in given]
         step = self.stepper(chosen)
-        state = chosen.bind(**plain[0]).init(self.array(params))._replace(step=self.taken)
+        state = chosen.bind(**plain[0]).init(self.array(params))._replace(step=self.steps_before)
         start = _vectors(self, state)
         states = [dict(_named(chosen, start))]
         for t, h in enumerate(plain):
@@ -257,8 +245,8 @@ class Lab:
         """The same in float64."""
         lab = copy(self)
         lab.dtype = "float64"
-        lab.compute = replace(FORMATS["float64"], flushes=self.compute.flushes)
-        lab.store = FORMATS["float64"]
+        lab.compute = replace(FLOAT_FORMATS["float64"], flushes=self.compute.flushes)
+        lab.store = FLOAT_FORMATS["float64"]
         return lab
 
     def array(self, values: Any) -> Any:
@@ -293,14 +281,14 @@ class Lab:
             repr(self.compute),
             self.dtype,
             traced,
-            self.taken,
+            self.steps_before,
             repr(hyper),
             params.tobytes(),
             *(g.tobytes() for g in grads),
         )
-        if key not in self._bounds.known:
-            self._bounds.known[key] = self._derived(rule, start, params, grads, hyper, traced)
-        return self._bounds.known[key]
+        if key not in self.bounds.known:
+            self.bounds.known[key] = self._derived(rule, start, params, grads, hyper, traced)
+        return self.bounds.known[key]
 
     def _derived(
         self,
@@ -317,10 +305,10 @@ class Lab:
         columns = optree.tree_map(lambda x: exact(x, self.compute if np.ndim(x) else number), columns)
         states = [columns]
         for i, h in enumerate(hyper):
-            t = self.taken + i + 1
+            t = self.steps_before + i + 1
             carried = [x for name, x in zip(rule.slots, columns[1:], strict=True) if name in rule.carried]
             lifted = {name: optree.tree_map(_exact, value) for name, value in h.items()}
-            c = rule.coefficients(exact(float(t)).rounded(self.compute) if traced else t, *carried, **lifted)
+            c = rule.coefficients(exact(float(t)).met_in(self.compute) if traced else t, *carried, **lifted)
             grad = self._narrow(grads(columns[0])) if callable(grads) else exact(grads[i], self.compute)
             new = rule.update(*columns, grad, c)
             new = (self._narrow(new[0]), *new[1:])
@@ -479,7 +467,7 @@ def given(x: Any) -> Bounded:
 
 def fit(x: Any, dtype: str) -> Any:
     """``x`` rounded to the nearest numbers of ``dtype``."""
-    return rounded(np.asarray(x, dtype=np.float64), dtype)
+    return round_to(np.asarray(x, dtype=np.float64), dtype)
 
 
 def stacked(columns: Sequence[Bounded]) -> Bounded:
@@ -492,10 +480,6 @@ def stacked(columns: Sequence[Bounded]) -> Bounded:
 def rows(series: Bounded) -> list[Bounded]:
     """The vectors of a Series, one for each step."""
     return [replace(series, value=value, error=error) for value, error in zip(series.value, series.error, strict=True)]
-
-
-def _arithmetic(dtype: str) -> str:
-    return "float64" if dtype == "float64" else "float32"
 
 
 def _distance(x: Any, y: Any) -> Any:

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from xopt.conformance.bounded import Bounded
+from xopt.conformance.arithmetic.bounded import Bounded
+from xopt.conformance.arithmetic.numbers import multiprecision
 from xopt.conformance.laws.lab import (
     NOT_TRACED,
     SINGLE_OR_DOUBLE,
@@ -21,7 +22,6 @@ from xopt.conformance.laws.lab import (
     rows,
     stacked,
 )
-from xopt.conformance.numbers import multiprecision
 
 LAWS = Laws()
 
@@ -80,7 +80,7 @@ def ademamix_is_adamw_with_a_longer_step(lab: Lab, case: Case) -> None:
     beta1, alpha, lr = hyper["beta1"], number(hyper["alpha"]), number(hyper["lr"])
     each = [
         _shared(hyper, "beta1", "beta2", "eps", "weight_decay") | {"lr": lr * (1 + alpha * _debias(beta1, t))}
-        for t in range(lab.taken + 1, lab.taken + STEPS + 1)
+        for t in range(lab.steps_before + 1, lab.steps_before + STEPS + 1)
     ]
     one = lab.run(case.params, case.nonzero, hyper | {"beta3": beta1})
     other = lab.run(case.params, case.nonzero, each, "adamw")
@@ -101,7 +101,7 @@ def ademamix_is_qhadam(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case, beta1=0.0, beta3_warmup=None, alpha_warmup=None, weight_decay=0.0)
     lr = number(hyper["lr"])
     each = []
-    for t in range(lab.taken + 1, lab.taken + STEPS + 1):
+    for t in range(lab.steps_before + 1, lab.steps_before + STEPS + 1):
         slow = number(hyper["alpha"]) * _debias(hyper["beta3"], t)  # undoes the division of m by 1 - beta3^t
         each.append(
             _shared(hyper, "beta2", "eps", "weight_decay")

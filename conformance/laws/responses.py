@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from xopt.conformance.bounded import Bounded, Namespace
+from xopt.conformance.arithmetic.bounded import Bounded, Namespace
+from xopt.conformance.arithmetic.numbers import multiprecision
 from xopt.conformance.laws.lab import STEPS, Case, Hyper, Kind, Lab, Laws, given, nearest, number, rows, stacked
 from xopt.conformance.laws.traits import AVERAGING, SHRINKING, averages, degrees
-from xopt.conformance.numbers import multiprecision
 
 LAWS = Laws()
 
@@ -29,7 +29,7 @@ Weights = list[Any]
 """By age, of the gradient of this step first: numbers of many digits."""
 
 
-def weights(rule: str, hyper: Hyper, t: int, taken: int = 0) -> Weights:
+def weights(rule: str, hyper: Hyper, t: int, steps_before: int = 0) -> Weights:
     """Of the gradients in the numerator of step t of a run that begins, with nothing remembered, after ``taken`` steps."""
     h = {name: _N.number(value) for name, value in hyper.items() if isinstance(value, float)}
     ages = range(t)
@@ -45,16 +45,16 @@ def weights(rule: str, hyper: Hyper, t: int, taken: int = 0) -> Weights:
         betas = [_N.number(beta) for beta in hyper["betas"]]
         return [sum(beta**k for beta in betas) / len(betas) for k in ages]
     fast = [(1 - h["beta1"]) * h["beta1"] ** k for k in ages]
-    debiased = [w / (1 - h["beta1"] ** (taken + t)) for w in fast]
+    debiased = [w / (1 - h["beta1"] ** (steps_before + t)) for w in fast]
     if rule == "qhadam":
         return [(1 - h["nu1"]) * (k == 0) + h["nu1"] * debiased[k] for k in ages]
     if rule == "nadam":
-        mu = [_mu(h, i) for i in range(taken + 1, taken + t + 2)]
+        mu = [_mu(h, i) for i in range(steps_before + 1, steps_before + t + 2)]
         to_now, to_next = _product(mu[:-1]), _product(mu)
         return [(1 - mu[-2]) / (1 - to_now) * (k == 0) + mu[-1] / (1 - to_next) * fast[k] for k in ages]
     if rule == "ademamix":
-        alpha = h["alpha"] * _warm(hyper, taken + t)
-        return [w + alpha * s for w, s in zip(debiased, _slow(hyper, t, taken), strict=True)]
+        alpha = h["alpha"] * _warm(hyper, steps_before + t)
+        return [w + alpha * s for w, s in zip(debiased, _slow(hyper, t, steps_before), strict=True)]
     return debiased
 
 
@@ -63,10 +63,10 @@ def _warm(hyper: Hyper, t: int) -> Any:
     return min(_N.number(1), t / _N.number(hyper["alpha_warmup"])) if hyper["alpha_warmup"] else _N.number(1)
 
 
-def square_weights(rule: str, hyper: Hyper, t: int, taken: int = 0) -> Weights:
+def square_weights(rule: str, hyper: Hyper, t: int, steps_before: int = 0) -> Weights:
     """Of the squared gradients in the denominator of step t."""
     beta2 = _N.number(hyper["beta2"])
-    debiased = [(1 - beta2) * beta2**k / (1 - beta2 ** (taken + t)) for k in range(t)]
+    debiased = [(1 - beta2) * beta2**k / (1 - beta2 ** (steps_before + t)) for k in range(t)]
     nu2 = _N.number(hyper["nu2"]) if rule == "qhadam" else 1
     return [(1 - nu2) * (k == 0) + nu2 * w for k, w in enumerate(debiased)]
 
@@ -75,9 +75,9 @@ def _mu(h: dict[str, Any], t: int) -> Any:
     return h["beta1"] * (1 - _N.exp(t * h["psi"] * _N.log(_N.number(0.96))) / 2)
 
 
-def _slow(hyper: Hyper, t: int, taken: int) -> Weights:
+def _slow(hyper: Hyper, t: int, steps_before: int) -> Weights:
     """Of the slow average of AdEMAMix, whose decay at each step is that of the scheduler."""
-    decays = [beta3(hyper, i) for i in range(taken + 1, taken + t + 1)]
+    decays = [beta3(hyper, i) for i in range(steps_before + 1, steps_before + t + 1)]
     return [(1 - decays[t - 1 - k]) * _product(decays[t - k :]) for k in range(t)]
 
 
@@ -109,14 +109,14 @@ def _total(terms: Sequence[Bounded]) -> Bounded:
     return total
 
 
-def steps(rule: str, hyper: Hyper, grads: Sequence[Any], taken: int = 0) -> list[Bounded]:
+def steps(rule: str, hyper: Hyper, grads: Sequence[Any], steps_before: int = 0) -> list[Bounded]:
     """What each step subtracts, over lr and without weight decay, in closed form."""
     found = []
     for t in range(1, len(grads) + 1):
         recent = [given(g) for g in grads[t - 1 :: -1]]
-        u = _total([nearest(w) * g for w, g in zip(weights(rule, hyper, t, taken), recent, strict=True)])
+        u = _total([nearest(w) * g for w, g in zip(weights(rule, hyper, t, steps_before), recent, strict=True)])
         if rule in ADAPTIVE_RULES:
-            of_squares = square_weights(rule, hyper, t, taken)
+            of_squares = square_weights(rule, hyper, t, steps_before)
             squares = _total([nearest(w) * (g * g) for w, g in zip(of_squares, recent, strict=True)])
             u = u / (Namespace.sqrt(squares) + number(hyper["eps"]))
         found.append(u)
@@ -128,7 +128,7 @@ def _follows(lab: Lab, case: Case, grads: Sequence[Any], hyper: dict[str, Any]) 
     if lab.has("weight_decay"):
         hyper["weight_decay"] = 0.0
     params = [given(np.zeros_like(case.params))]
-    for u in steps(lab.rule.name, hyper, grads, lab.taken):
+    for u in steps(lab.rule.name, hyper, grads, lab.steps_before):
         params.append(params[-1] - number(hyper["lr"]) * u)
     run = lab.run(np.zeros_like(case.params), grads, hyper)
     lab.close(run.params.bounded, stacked(params))
@@ -207,9 +207,9 @@ def moments_of_qhm(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case, lr=1.0, weight_decay=0.0)
     ones = np.ones_like(case.params)
     params = rows(lab.run(0 * ones, [ones, *[0 * ones] * (STEPS - 1)], hyper).params.bounded)
-    taken = [before - after for before, after in pairwise(params)]
+    differences = [before - after for before, after in pairwise(params)]
     nu = _N.number(hyper["nu"])
-    _geometric(lab, taken, hyper["beta"], nu, 1 - nu)
+    _geometric(lab, differences, hyper["beta"], nu, 1 - nu)
 
 
 def _geometric(lab: Lab, found: list[Bounded], decay: float, share: Any, now: Any) -> None:
@@ -231,20 +231,20 @@ def _geometric(lab: Lab, found: list[Bounded], decay: float, share: Any, now: An
     ["ademamix"],
 )
 def mass_of_a_scheduled_average(lab: Lab, case: Case) -> None:
-    hyper = lab.hyper(case) | {"beta1": 0.5, "beta3": 0.9999, "beta3_warmup": lab.taken + 4}
+    hyper = lab.hyper(case) | {"beta1": 0.5, "beta3": 0.9999, "beta3_warmup": lab.steps_before + 4}
     run = lab.run(case.params, [case.nonzero[0]] * STEPS, hyper)
-    decays = [beta3(hyper, t) for t in range(lab.taken + 1, lab.taken + STEPS + 1)]
+    decays = [beta3(hyper, t) for t in range(lab.steps_before + 1, lab.steps_before + STEPS + 1)]
     masses = [nearest(1 - _product(decays[:t])) * given(case.nonzero[0]) for t in range(1, STEPS + 1)]
     lab.close(run["m2"][1:].bounded, stacked(masses))
 
 
-def _on_constants(rule: str, hyper: Hyper, taken: int) -> list[tuple[Any, Any]]:
+def _on_constants(rule: str, hyper: Hyper, steps_before: int) -> list[tuple[Any, Any]]:
     """The sums of the weights at each step, in closed form, of gradients and of their squares: how long the steps are."""
     h = {name: _N.number(value) for name, value in hyper.items() if isinstance(value, float)}
 
     def mass(beta: Any, t: int) -> Any:
         """Of an average, corrected: 1 where the run begins with the first step."""
-        return (1 - beta**t) / (1 - beta ** (taken + t))
+        return (1 - beta**t) / (1 - beta ** (steps_before + t))
 
     lengths: dict[str, Callable[[int], Any]] = {
         "sgd": lambda _: _N.number(1),
@@ -289,7 +289,7 @@ def constant_gradient(lab: Lab, case: Case) -> None:
             hyper[name] = value
     grad = given(np.sign(case.nonzero[0]) if lab.rule.name == "lion" else case.nonzero[0])
     params = [given(np.zeros_like(case.params))]
-    for length, squares in _on_constants(lab.rule.name, hyper, lab.taken):
+    for length, squares in _on_constants(lab.rule.name, hyper, lab.steps_before):
         u = nearest(length) * grad
         if lab.rule.name in ADAPTIVE_RULES:
             u = u / (nearest(_N.sqrt(squares)) * abs(grad) + number(hyper["eps"]))
@@ -313,7 +313,7 @@ def first_step(lab: Lab, case: Case) -> None:
     if lab.rule.name == "lion":
         u = given(np.sign(case.nonzero[0]))
     else:
-        length, squares = _first(lab.rule.name, hyper, lab.taken + 1)
+        length, squares = _first(lab.rule.name, hyper, lab.steps_before + 1)
         scale = nearest(_N.sqrt(squares)) * abs(grad) + number(hyper["eps"]) if lab.rule.name in ADAPTIVE_RULES else number(1.0)
         u = nearest(length) * grad / scale
     decay = number(hyper.get("weight_decay", 0.0))

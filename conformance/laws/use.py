@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import optree
 
-from xopt.conformance.generate import BORDERS
+from xopt.conformance.arithmetic.numbers import FLOAT
 from xopt.conformance.golden import start
+from xopt.conformance.inputs.trajectories import CRITICAL_COUNTS
 from xopt.conformance.laws.lab import EAGER, NOT_TRACED, SIZE, Case, Kind, Lab, Laws
 from xopt.conformance.laws.traits import EVERY
-from xopt.conformance.numbers import FLOAT
 from xopt.conformance.structures.parts import tree_of as tree_of_leaves
 
 LAWS = Laws()
@@ -119,12 +119,12 @@ def memory_is_its_own(lab: Lab, case: Case) -> None:
 )
 def form_stays(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case)
-    state = lab.rule.bind(**hyper).init(tree_of(lab, case.params))._replace(step=lab.taken)
+    state = lab.rule.bind(**hyper).init(tree_of(lab, case.params))._replace(step=lab.steps_before)
     form, devices = _form(state), _devices(state)
     for name, slot in zip(lab.rule.slots, state[1:-1], strict=True):
         for x in optree.tree_leaves(slot):
             lab.holds(name in lab.rule.carried or _dtype(x) == lab.compute.name, f"{name} is not {lab.compute.name}")
-    for t, grad in enumerate(case.grads, start=lab.taken + 1):
+    for t, grad in enumerate(case.grads, start=lab.steps_before + 1):
         state = lab.step(state, tree_of(lab, grad), **hyper)
         lab.holds(type(state.step) is int and state.step == t, f"the step count is {state.step!r} after {t} steps")
         lab.holds(_form(state) == form, "the form of the state has changed")
@@ -142,11 +142,11 @@ def form_stays(lab: Lab, case: Case) -> None:
 def steps_are_counted(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case)
     step = lab.stepper()
-    state = lab.rule.bind(**hyper).init(lab.array(case.params))._replace(step=lab.taken)
-    for t, grad in enumerate(case.grads, start=lab.taken + 1):
+    state = lab.rule.bind(**hyper).init(lab.array(case.params))._replace(step=lab.steps_before)
+    for t, grad in enumerate(case.grads, start=lab.steps_before + 1):
         state = step(state, lab.array(grad), **hyper)
         lab.holds(int(state.step) == t, f"the step count is {int(state.step)} after {t} steps")
-    for t in BORDERS if lab.mode != "traced" else ():
+    for t in CRITICAL_COUNTS if lab.mode != "traced" else ():
         state = step(state._replace(step=t - 1), lab.array(case.grads[0]), **hyper)
         lab.holds(state.step == t, f"the step count is {state.step} after {t} steps")
 
@@ -240,7 +240,7 @@ def no_hidden_state(lab: Lab, case: Case) -> None:
     hyper, other = lab.hyper(case), lab.hyper(case, lr=0.5)
     alone = [state_after(lab, case, **h) for h in (hyper, other)]
     lab.holds(bytes_of(lab, alone[0]) == bytes_of(lab, state_after(lab, case, **hyper)), "the same run has other bits")
-    states = [lab.rule.bind(**h).init(lab.array(case.params))._replace(step=lab.taken) for h in (hyper, other)]
+    states = [lab.rule.bind(**h).init(lab.array(case.params))._replace(step=lab.steps_before) for h in (hyper, other)]
     for grad in case.grads:
         states = [lab.step(s, lab.array(grad), **h) for s, h in zip(states, (hyper, other), strict=True)]
     lab.holds(bytes_of(lab, states) == bytes_of(lab, alone), "runs that take turns disturb each other")
@@ -279,7 +279,7 @@ def state_after(lab: Lab, case: Case, **hyper: Any) -> Any:
 def run_tree(lab: Lab, trees: list[Any], hyper: dict[str, Any]) -> Any:
     """The state after a run on trees: the first is the start, the others are gradients."""
     params, *grads = trees
-    state = lab.rule.bind(**hyper).init(params)._replace(step=lab.taken)
+    state = lab.rule.bind(**hyper).init(params)._replace(step=lab.steps_before)
     for grad in grads:
         state = lab.step(state, grad, **hyper)
     return state

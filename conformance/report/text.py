@@ -13,6 +13,7 @@ from rich.text import Text
 
 from xopt.backends import BACKENDS
 from xopt.backends._torch import INTERPRETED
+from xopt.conformance.report.report import SCHEMA, BackendReport, Report, Reported
 from xopt.conformance.results import (
     BROKEN,
     DTYPES,
@@ -26,12 +27,11 @@ from xopt.conformance.results import (
     Cell,
     LawResult,
 )
-from xopt.conformance.suite import SCHEMA, BackendReport, Report, Result
 from xopt.conformance.training import Replay
 from xopt.rules import RULES
 
 if TYPE_CHECKING:
-    from xopt.conformance.evidence import Evidence
+    from xopt.conformance.evidence.examination import Evidence
     from xopt.conformance.faults import FaultReport
 
 _STYLES = {
@@ -60,7 +60,7 @@ def symbol(cell: Cell | Replay) -> str:
     ]
 
 
-def progress_line(results: Sequence[Result]) -> str:
+def progress_line(results: Sequence[Reported]) -> str:
     """What was found on each backend, in a few words."""
     laws: dict[str, list[LawResult]] = {}
     words = []
@@ -160,7 +160,7 @@ def _show_table(console: Console, title: str, cells: list[Any], tracers: dict[An
     console.print(table)
 
 
-def _columns(cells: Sequence[Result]) -> list[tuple[str, str, str]]:
+def _columns(cells: Sequence[Reported]) -> list[tuple[str, str, str]]:
     """Backend, device and mode of what ran, in the order of the backends."""
     ran = {(c.backend, c.device, c.mode) for c in cells if c.verdict != NOT_RUN}
     return sorted(ran, key=lambda key: (list(BACKENDS).index(key[0]), key[1:]))

@@ -16,23 +16,20 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from xopt.conformance.bounded import FORMATS, Format
-from xopt.conformance.generate import rounded
+from xopt.conformance.arithmetic.formats import FLOAT_FORMATS, arithmetic_of, round_to
+from xopt.conformance.compare.reference import Reference
 from xopt.conformance.golden import GOLDENS
-from xopt.conformance.reference import Reference
+from xopt.conformance.results import BrokenError
 from xopt.conformance.structures import parts, paths
 from xopt.conformance.structures.memory import Snapshot, cannot_be_given
 from xopt.conformance.structures.situation import COMPILED_IN, CONSTANTS, Mode, Names, Situation
+from xopt.conformance.target import Target
 from xopt.rules import RULES
 
 OF_VALUE = ("a count below 0", "a carried number beyond its range")
 """Troubles that no check sees while a compiler traces: a count and what is carried have a type then, and no value."""
 INTERRUPTIONS = 8
 """Places of a step that is interrupted: what is written is written in a tenth of its lines."""
-
-
-class BrokenError(AssertionError):
-    """A situation in which the law does not hold."""
 
 
 def _fail(what: str, error: Exception | None = None) -> NoReturn:
@@ -76,10 +73,10 @@ class Leaf:
 class Play:
     """Plays situations on one library."""
 
-    def __init__(self, product: Product, backend: Any, formats: Mapping[str, Format]) -> None:
+    def __init__(self, product: Product, backend: Any, target: Target) -> None:
         self.product = product
         self.backend = backend
-        self.formats = formats  # by dtype of the arithmetic and mode, "float32 fused"
+        self.target = target  # in whose bounds numbers may differ
         self.tally = Tally()
         self.trouble: tuple[str, str] | None = None  # what is being refused
 
@@ -151,10 +148,10 @@ class Play:
             _must(paths.same_form(state.params, column), f"state.{name} after init: ")
         for path, x in paths.leaves(state.params):
             own, dtype = _own(hyper, path), _dtype(x)
-            alone = rule.bind(**own).init(np.zeros(tuple(x.shape), "float64" if dtype == "float64" else "float32"))
+            alone = rule.bind(**own).init(np.zeros(tuple(x.shape), arithmetic_of(dtype)))
             for name, column, want in zip(rule.slots, state[1:-1], alone[1:-1], strict=True):
                 where = f"state.{name}{paths.code(path)} after init"
-                self._same_slot(where, paths.at(column, path), want, _compute(dtype))
+                self._same_slot(where, paths.at(column, path), want, arithmetic_of(dtype))
 
     def _same_slot(self, where: str, got: Any, want: Any, dtype: str) -> None:
         if isinstance(want, tuple):
@@ -202,7 +199,7 @@ class Play:
         own = {name: _number(value) for name, value in leaf.hyper.items()}
         new = list(rule.step(rule.state(params, *slots, t), grad, **own)[:-1])
         if leaf.dtype == "bfloat16":
-            new[0] = rounded(new[0].astype(np.float64), "bfloat16").astype(np.float32)
+            new[0] = round_to(new[0].astype(np.float64), "bfloat16").astype(np.float32)
         return new
 
     # A step.
@@ -329,7 +326,7 @@ class Play:
                     _fail(f"{where} or a slot of it is on {x.device} and was on {device}")
         for old, x in zip(leaf.slots, got[1:], strict=True):
             for one, other in zip(_arrays((old,)), _arrays((x,)), strict=False):
-                if hasattr(one, "shape") and one.shape and _dtype(other) != _compute(leaf.dtype):
+                if hasattr(one, "shape") and one.shape and _dtype(other) != arithmetic_of(leaf.dtype):
                     _fail(f"a slot of {where} is {_dtype(other)}")
 
     def _same_as_alone(self, situation: Situation, leaf: Leaf, got: list[Any], t: int) -> None:
@@ -372,9 +369,9 @@ class Play:
 
     def _within(self, situation: Situation, mode: Mode, leaf: Leaf, got: list[Any], t: int, broken: BrokenError) -> None:
         """Whether numbers with other bits are within their bound: where the library is known not to have NumPy's bits."""
-        compute = self.formats[f"{_compute(leaf.dtype)} {mode.mode}"]
+        compute = self.target.compute(leaf.dtype, mode.mode)
         traced = situation.traced or mode.mode == "traced"
-        exact = mode.compiler in ("numba", "blocks") or compute == FORMATS[compute.name]
+        exact = mode.compiler in ("numba", "blocks") or compute == FLOAT_FORMATS[compute.name]
         if exact and not traced:
             raise broken
 
@@ -390,7 +387,7 @@ class Play:
         after = [flat(got[0] if got[0] is None else self._numpy(got[0]))]
         for name, x in zip(rule.slots, got[1:], strict=True):
             after.append(float(x) if name in rule.carried else flat(self._each(x)))
-        reference = Reference(rule, own, compute, FORMATS[leaf.dtype], traced, GOLDENS[situation.rule])
+        reference = Reference(rule, own, compute, FLOAT_FORMATS[leaf.dtype], traced, GOLDENS[situation.rule])
         reference.restart((flat(params), *map(flat, slots)))
         for comparison in reference.step(flat(grad), t + 1, tuple(after)):
             ratio = float(np.max(np.nan_to_num(np.ravel(comparison.ratio)), initial=0.0))
@@ -513,10 +510,6 @@ def _place(x: Any) -> tuple[str, Any]:
     if isinstance(x, np.generic):  # before NumPy 2.1 it does not say
         return "cpu", None
     return str(getattr(x, "device", "")), getattr(x, "sharding", None)
-
-
-def _compute(dtype: str) -> str:
-    return "float64" if dtype == "float64" else "float32"
 
 
 def _special(x: Any) -> bool:

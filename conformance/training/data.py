@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xopt.conformance.candidate import Shapes, split
+from xopt.conformance.compare.candidate import Shapes, split
 from xopt.rule import Rule
 
 HIDDEN = 16

@@ -1,16 +1,18 @@
 """Real gradients on every backend: NumPy's recorded ones replayed against the golden, and the same training run natively."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from xopt import backends
-from xopt.conformance.bounded import Format
-from xopt.conformance.cells import Check, Subject, WrongError, brief, pieces_of, raised
-from xopt.conformance.generate import Trajectory
+from xopt.conformance.compare.comparison import Comparer, Subject, pieces_of, raised
 from xopt.conformance.golden import GOLDENS
-from xopt.conformance.results import Cell
+from xopt.conformance.inputs.explore import ViolationError
+from xopt.conformance.inputs.trajectories import Trajectory
+from xopt.conformance.results import Cell, brief
+from xopt.conformance.target import Target
 from xopt.conformance.training import data
 from xopt.rule import Rule
 from xopt.rules import RULES
@@ -18,7 +20,7 @@ from xopt.rules import RULES
 
 @dataclass
 class Replay:
-    """One rule on one backend and mode: the digits' recorded gradients against the golden, and a training of its own (eager)."""
+    """One rule on one backend and mode: recorded gradients against the golden, and where it is eager a training on that backend."""
 
     rule: str
     backend: str
@@ -45,38 +47,36 @@ class Replay:
         return asdict(self) | {"verdict": self.verdict, "divergence": self.divergence}
 
 
-def replay_rule(rule_name: str, targets: list[tuple[str, str, str]], formats: dict[Any, Format], steps: int) -> list[Replay]:
+def replay_rule(rule_name: str, targets: Sequence[Target], steps: int) -> list[Replay]:
     """Trains on NumPy for ``steps`` batches, replays its gradients on each target, and trains there too."""
     rule = RULES[rule_name]
     recorded = data.train(rule, backends.get("numpy"), steps)
     case = Trajectory(0, {}, data.start(), recorded.grads, [np.False_] * steps)
     replays = []
-    for name, device, mode in targets:
-        cell = Cell(rule_name, name, device, "float32", mode)
+    for target in targets:
+        cell = Cell(rule_name, target.backend, target.device, "float32", target.mode)
         native = _Native([], [], [])
         try:
-            backend = backends.get(name, device)
-            subject = Subject(rule, backend, "float32", mode, data.SHAPES, formats[name, device, "float32", mode])
-            cell = subject.cell
-            Check(rule, GOLDENS[rule_name], "float32", [subject], data.SHAPES, "digits").example(case)
-            if mode == "eager":
-                native = _train(rule, backend, steps, recorded)
-        except WrongError as error:
+            subject = Subject(rule, "float32", target, data.SHAPES)
+            cell = subject.result
+            Comparer(rule, GOLDENS[rule_name], "float32", [subject], data.SHAPES, "digits").example(case)
+            if target.mode == "eager":
+                native = _train(rule, subject.candidate.backend, steps, recorded)
+        except ViolationError as error:
             cell.wrong = error.details
         except Exception as error:  # noqa: BLE001 - whatever a backend raises
             cell.wrong = raised(error, data.SHAPES, pieces_of(case, data.SHAPES))
-        replays.append(
-            Replay(rule_name, name, device, mode, cell.to_dict(), native.losses, native.distances, explanation=native.notes)
-        )
+        where = target.backend, target.device, target.mode
+        replays.append(Replay(rule_name, *where, cell.to_dict(), native.losses, native.distances, explanation=native.notes))
     return replays
 
 
 class _Native(NamedTuple):
-    """A training on a backend of its own, as a replay has it."""
+    """A training on the target's backend."""
 
     losses: list[float]
     distances: list[float]
-    notes: list[str]  # why there is none
+    notes: list[str]  # why nothing was trained
 
 
 def _train(rule: Rule[Any, Any], backend: Any, steps: int, recorded: data.Training) -> _Native:

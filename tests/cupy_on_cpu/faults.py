@@ -86,7 +86,7 @@ FAULTS = [
     in_launches("rows are those of the first leaves", BITS, "yield Chosen(some, rows[at]", "yield Chosen(some, rows[: len(some)]"),
     in_launches("a batch has the first leaves' arrays", BITS, "leaf, present = self.chosen.leaves[i]", "leaf, present = i"),
     in_launches(
-        "a batch has the first leaves' addresses", BITS, "np.ix_(some, present), np", "np.ix_(range(len(some)), present), np"
+        "a batch has the first leaves' addresses", BITS, "np.ix_(leaves[at], present), np", "np.ix_(range(len(some)), present), np"
     ),
     in_kernels("the rows of the table are too narrow", BITS, "width, coefficients = 2 + len", "width, coefficients = 1 + len"),
     in_kernels("the first number of a leaf goes to the one before", BITS, "{width}] <= i)", "{width}] < i)"),

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from xopt.conformance.arithmetic.numbers import FLOAT
 from xopt.conformance.golden import GOLDENS, Golden, lift, start
-from xopt.conformance.numbers import FLOAT
 from xopt.conformance.results import LawResult
 from xopt.rule import Rule
 from xopt.rules import RULES
@@ -47,7 +47,7 @@ def defaults_of(rule: str) -> dict[str, Any]:
 def check_papers(
     rule_name: str, rules: Mapping[str, Rule[Any, Any]] = RULES, goldens: Mapping[str, Golden] = GOLDENS
 ) -> list[LawResult]:
-    """Compares a rule and its golden with the papers. ``rules`` and ``goldens`` may hold others than xopt's own."""
+    """Compares a rule and its golden with the papers. ``rules`` and ``goldens`` may have a fault planted in them."""
     rule, golden = rules[rule_name], goldens[rule_name]
     defaults, published = (LawResult(name, rule_name, "numpy", "cpu", "float64", "eager", examples=1) for name in LAWS)
     want = defaults_of(rule_name)
@@ -72,9 +72,9 @@ def _half_a_digit(printed: str) -> float:
 
 
 def _rule_steps(rule: Rule[Any, Any], hyper: Mapping[str, Any]) -> Steps:
-    def steps(grads: Sequence[float], taken: int = 0) -> list[dict[str, float]]:
+    def steps(grads: Sequence[float], steps_before: int = 0) -> list[dict[str, float]]:
         own = dict(hyper) | {name: 0.0 for name in ("eps", "weight_decay") if name in rule.defaults} | {"lr": 1.0}
-        state, found = rule.bind(**own).init(np.zeros(1))._replace(step=taken), []
+        state, found = rule.bind(**own).init(np.zeros(1))._replace(step=steps_before), []
         for g in grads:
             state = rule.step(state, np.full(1, float(g)), **own)
             named = zip(("params", *rule.slots), state[:-1], strict=True)
@@ -85,11 +85,11 @@ def _rule_steps(rule: Rule[Any, Any], hyper: Mapping[str, Any]) -> Steps:
 
 
 def _golden_steps(golden: Golden, hyper: Mapping[str, Any]) -> Steps:
-    def steps(grads: Sequence[float], taken: int = 0) -> list[dict[str, float]]:
+    def steps(grads: Sequence[float], steps_before: int = 0) -> list[dict[str, float]]:
         zeros = {name: 0.0 for name in ("eps", "weight_decay") if name in golden.defaults}
         own = lift(FLOAT, golden.defaults | dict(hyper) | zeros | {"lr": 1.0})
         state, found = start(golden, FLOAT, 0.0, own), []
-        for t, g in enumerate(grads, start=taken + 1):
+        for t, g in enumerate(grads, start=steps_before + 1):
             state = golden.step(FLOAT, *state, float(g), t, **own)
             found.append(dict(zip(("params", *golden.slots), state, strict=True)))
         return found

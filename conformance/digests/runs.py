@@ -1,36 +1,18 @@
-"""Digests of the numbers that come of fixed inputs: a change of a bit of NumPy's own numbers becomes a decision.
-
-All else is compared with NumPy, which a change of the order of operations moves with it, within every bound. The digests of every
-rule are kept in ``digests.json``; whoever changes bits on purpose writes them anew, as ``RENEW`` says, and notes it in the
-changelog.
-"""
+"""Runs of a rule from fixed inputs, and the hash of their numbers."""
 
 import hashlib
-import json
 import math
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from xopt import backends
 from xopt.checks import Interval
-from xopt.conformance.bounded import FORMATS
-from xopt.conformance.candidate import Candidate, Shapes
-from xopt.conformance.generate import rounded
-from xopt.conformance.reference import Columns
-from xopt.conformance.results import LawResult
+from xopt.conformance.arithmetic.formats import FLOAT_FORMATS, round_to
+from xopt.conformance.compare.candidate import Candidate, Shapes
+from xopt.conformance.compare.reference import Columns
+from xopt.conformance.inputs.hyperparameters import is_decay
 from xopt.rule import Rule
-from xopt.rules import RULES
 
-DIGESTS = Path(__file__).with_name("digests.json")
-DTYPES = ("float16", "float32", "float64")
-"""Those of NumPy."""
-LAW = "the bits of the reference"
-RENEW = """python -c 'from xopt.conformance.digests import write; write()'"""
-
-# The inputs, and what comes of them.
 SHAPES: Shapes = {"weight": (64, 63), "bias": (63,), "scale": ()}
 SIZE = sum(math.prod(shape) for shape in SHAPES.values())
 STEPS = 8
@@ -43,7 +25,7 @@ def inputs(dtype: str) -> tuple[Any, list[Any]]:
     The gradients go over 14 decades, float16's over 7; one in 16 is zero. A float16 gradient is below an eighth of its
     parameter, so that no rule brings a parameter near zero, where float16 is subnormal: no number on the way may be one.
     """
-    half = int(0.5 / FORMATS[dtype].unit)  # mantissas are whole numbers from here to twice this
+    half = int(0.5 / FLOAT_FORMATS[dtype].unit)  # mantissas are whole numbers from here to twice this
     narrow = dtype == "float16"
     words = mixed(np.arange(2 * SIZE * (STEPS + 1), dtype=np.uint64)).reshape(STEPS + 1, 2, SIZE)
     sign = np.where(words[:, 0] >> np.uint64(63), -1.0, 1.0)
@@ -76,7 +58,7 @@ def other_setting(rule: Rule[Any, Any]) -> dict[str, Any]:
             return 2.0**-20
         if default == 0:
             return 0.0625
-        return 1.0 - (1.0 - default) * 0.75 if interval.text in ("[0, 1)", "(-1, 1)") else default * 0.75
+        return 1.0 - (1.0 - default) * 0.75 if is_decay(interval) else default * 0.75
 
     return {name: other(interval, rule.defaults[name]) for name, interval in rule.ranges.items()}
 
@@ -91,7 +73,7 @@ def far_setting(rule: Rule[Any, Any], decay: float) -> dict[str, Any]:
             return 2.0**25 + 0.25
         if interval.divisor:
             return 0.5
-        if interval.text in ("[0, 1)", "(-1, 1)"):
+        if is_decay(interval):
             return decay
         if interval.high == 1:
             return 0.25
@@ -100,20 +82,20 @@ def far_setting(rule: Rule[Any, Any], decay: float) -> dict[str, Any]:
     return {name: far(interval, rule.defaults[name]) for name, interval in rule.ranges.items()}
 
 
-class Run(NamedTuple):
+class Recorded(NamedTuple):
     """The states of a rule, before and after each step, with one setting of the hyperparameters."""
 
     hyper: dict[str, Any]
     states: list[Columns]
 
 
-def runs(candidate: Candidate, dtype: str) -> list[Run]:
+def runs(candidate: Candidate, dtype: str) -> list[Recorded]:
     params, grads = inputs(dtype)
     with candidate.backend.session():
-        return [Run(hyper, candidate.run(params, grads, hyper)) for hyper in ({}, other_setting(candidate.rule))]
+        return [Recorded(hyper, candidate.run(params, grads, hyper)) for hyper in ({}, other_setting(candidate.rule))]
 
 
-def hashed(found: list[Run]) -> str:
+def hashed(found: list[Recorded]) -> str:
     """SHA-256 of all numbers of the states after a step, as little-endian float64, which holds them exactly. -0 counts as 0."""
     sha = hashlib.sha256()
 
@@ -129,9 +111,6 @@ def hashed(found: list[Run]) -> str:
     return sha.hexdigest()
 
 
-# What is kept.
-
-
 def cancelling(dtype: str) -> tuple[Any, list[Any]]:
     """Gradients that lead near 0, and bring the sum of AggMo's default buffers there: what is left shows the order of the sum.
 
@@ -142,41 +121,5 @@ def cancelling(dtype: str) -> tuple[Any, list[Any]]:
     drawn, slots = [np.ldexp(mantissa, 14)], np.zeros((3, SIZE))
     for _ in range(len(grads) - 1):
         slots = np.asarray([[0.0], [0.9], [0.99]]) * slots + drawn[-1]
-        drawn.append(rounded(-(0.9 * slots[1] + 0.99 * slots[2]) / 3, dtype))
-    return rounded(0.1 * drawn[0], dtype), drawn  # where the first step leads from there to 0
-
-
-LATE = 2**24 + 1
-"""Steps before a run whose warm-ups and bias corrections go on; float32 does not hold the number."""
-
-
-def on_numpy(rule: Rule[Any, Any], dtype: str) -> str:
-    """The digest of a rule on NumPy, here and now: of the runs that evidence is about, and three more."""
-    candidate = Candidate(rule, backends.get("numpy"), dtype, "eager", SHAPES)
-    short, long = far_setting(rule, 0.125), far_setting(rule, 1.0 - 2.0**-20)
-    more = [({}, cancelling(dtype), 0), (short, inputs(dtype), 0), (long, inputs(dtype), LATE)]
-    return hashed([*runs(candidate, dtype), *(Run(hyper, candidate.run(*given, hyper, taken)) for hyper, given, taken in more)])
-
-
-def kept() -> dict[str, dict[str, str]]:
-    """The digests of the repository, by rule and dtype."""
-    found: dict[str, dict[str, str]] = json.loads(DIGESTS.read_text(encoding="utf-8"))
-    return found
-
-
-def check_digest(rule_name: str, dtype: str, rules: Mapping[str, Rule[Any, Any]] = RULES) -> list[LawResult]:
-    """Compares the digest of a rule on NumPy with the one that is kept. ``rules`` may hold others than xopt's own."""
-    result = LawResult(LAW, rule_name, "numpy", "cpu", dtype, "eager", examples=1, numbers=5 * STEPS * SIZE)
-    with np.errstate(all="ignore"):
-        found = on_numpy(rules[rule_name], dtype)
-    want = kept().get(rule_name, {}).get(dtype)
-    if found != want:
-        result.differ, result.found_after = result.numbers, 1
-        result.broken = {"digest": found, "kept": want, "way out": f"if the change is meant: {RENEW}"}
-    return [result]
-
-
-def write() -> None:
-    """Keeps the digests of the rules as they are."""
-    found = {name: {dtype: on_numpy(rule, dtype) for dtype in DTYPES} for name, rule in RULES.items()}
-    DIGESTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        drawn.append(round_to(-(0.9 * slots[1] + 0.99 * slots[2]) / 3, dtype))
+    return round_to(0.1 * drawn[0], dtype), drawn  # where the first step leads from there to 0

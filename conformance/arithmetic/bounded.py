@@ -3,69 +3,29 @@
 A ``Bounded`` stands for every number that a correct library may compute in its place. ``value`` estimates the exact
 result and ``error`` bounds the distance from it of anything computed with one rounding an operation. The recurrences
 are running error analysis (Higham, "Accuracy and Stability of Numerical Algorithms", section 3.3) with the magnitudes
-taken at their largest, so that higher orders are covered too. ``touched`` marks elements where a subnormal number may
+taken at their largest, so that higher orders are covered too. ``may_be_subnormal`` marks elements where a subnormal number may
 have occurred on the way.
 """
 
 import operator
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
+from xopt.conformance.arithmetic.formats import HOST, FloatFormat
+
 Values = Any  # float64 ndarray or scalar
-
-
-@dataclass(frozen=True)
-class Format:
-    """A floating-point format, and how well a backend computes in it."""
-
-    name: str
-    unit: float  # largest relative error of one correct rounding
-    smallest_normal: float
-    smallest: float  # smallest subnormal
-    largest: float
-    flushes: bool = False  # subnormal operands and results become 0
-    ulps: dict[str, float] = field(default_factory=dict, hash=False)  # measured error of primitives that round wrongly
-
-    def rounding(self, primitive: str) -> float:
-        """Largest relative error of a primitive: one unit where it is correctly rounded."""
-        return self.unit * 2 * max(0.5, self.ulps.get(primitive, 0.5))
-
-    @property
-    def underflow(self) -> float:
-        """Largest absolute error of a result that is too small to be normal."""
-        return self.smallest_normal if self.flushes else self.smallest
-
-    def holds(self, x: Values) -> Any:
-        """Where ``x`` is a number of this format. Only float32 and float64 are asked."""
-        with np.errstate(over="ignore"):
-            return np.float64(np.float32(x)) == x if self.unit > 2.0**-53 else np.isfinite(x)
-
-
-def _format(name: str, digits: int, emin: int, emax: int) -> Format:
-    largest = (2.0 - 2.0 ** (1 - digits)) * 2.0**emax
-    return Format(name, 2.0**-digits, 2.0**emin, max(2.0 ** (emin - digits + 1), 5e-324), largest)
-
-
-FORMATS: dict[str, Format] = {
-    "float16": _format("float16", 11, -14, 15),
-    "bfloat16": _format("bfloat16", 8, -126, 127),
-    "float32": _format("float32", 24, -126, 127),
-    "float64": _format("float64", 53, -1022, 1023),
-}
-HOST = FORMATS["float64"]
-"""Python's own numbers: what coefficients are computed in before they meet an array."""
 
 
 @dataclass(eq=False, slots=True)  # none is changed, but a frozen one takes four times as long to make
 class Bounded:
     value: Values
     error: Values
-    format: Format
-    touched: Any = False
+    format: FloatFormat
+    may_be_subnormal: Any = False
 
     __array_ufunc__ = None  # NumPy scalars leave the operators to us
 
@@ -85,7 +45,7 @@ class Bounded:
     def __array_namespace__(self, api_version: str | None = None) -> Any:
         return Namespace
 
-    def rounded(self, to: Format) -> "Bounded":
+    def met_in(self, to: FloatFormat) -> "Bounded":
         """A number as an array of the format ``to`` meets it, which may be coarser, or flush it."""
         if self.format is to or self.format == to:
             return self
@@ -94,36 +54,36 @@ class Bounded:
         rounding = _where(is_exact, 0.0, to.unit * size + to.underflow)
         if to.flushes:
             rounding = _where(_small(size, to), np.maximum(rounding, size), rounding)
-        return _result(self.value, self.error, rounding, to, self.touched)
+        return _result(self.value, self.error, rounding, to, self.may_be_subnormal)
 
-    def stored(self, to: Format) -> "Bounded":
+    def stored(self, to: FloatFormat) -> "Bounded":
         """Rounded to a narrower format for storage, and read again."""
         size = self.size
         rounding = to.unit * size + to.underflow
-        return replace(self, error=self.error + rounding, touched=self.touched | _small(size, to))
+        return replace(self, error=self.error + rounding, may_be_subnormal=self.may_be_subnormal | _small(size, to))
 
     def __add__(self, other: Any) -> "Bounded":
-        a, b, to, touched = _meet(self, other)
-        return _result(a.value + b.value, a.error + b.error, None, to, touched, "add")
+        a, b, to, may_be_subnormal = _meet(self, other)
+        return _result(a.value + b.value, a.error + b.error, None, to, may_be_subnormal, "add")
 
     def __sub__(self, other: Any) -> "Bounded":
-        a, b, to, touched = _meet(self, other)
-        return _result(a.value - b.value, a.error + b.error, None, to, touched, "add")
+        a, b, to, may_be_subnormal = _meet(self, other)
+        return _result(a.value - b.value, a.error + b.error, None, to, may_be_subnormal, "add")
 
     def __mul__(self, other: Any) -> "Bounded":
-        a, b, to, touched = _meet(self, other)
+        a, b, to, may_be_subnormal = _meet(self, other)
         value = abs(a.value)
         one, other = value + a.error, b.size
         error = value * b.error + a.error * other
-        return _result(a.value * b.value, error, None, to, touched, "multiply", (one == 0) | (other == 0))
+        return _result(a.value * b.value, error, None, to, may_be_subnormal, "multiply", (one == 0) | (other == 0))
 
     def __truediv__(self, other: Any) -> "Bounded":
-        a, b, to, touched = _meet(self, other)
+        a, b, to, may_be_subnormal = _meet(self, other)
         value = a.value / b.value
         room = np.abs(b.value) - b.error  # the divisor's distance from 0
         certain = (a.error == 0) & (b.error == 0)
         error = _where(room > 0, (a.error + abs(value) * b.error) / room, _where(certain, 0.0, _INFINITE))
-        return _result(value, error, None, to, touched, "divide", a.size == 0)
+        return _result(value, error, None, to, may_be_subnormal, "divide", a.size == 0)
 
     def __radd__(self, other: Any) -> "Bounded":
         return _lift(other) + self
@@ -143,17 +103,17 @@ class Bounded:
             return self * self
         value = self.value**power
         grown = (np.abs(self.value) + self.error) ** power - np.abs(self.value) ** power
-        return _result(value, grown, 2 * self.format.unit * (np.abs(value) + grown), self.format, self.touched)
+        return _result(value, grown, 2 * self.format.unit * (np.abs(value) + grown), self.format, self.may_be_subnormal)
 
     def __neg__(self) -> "Bounded":
-        return Bounded(-self.value, self.error, self.format, self.touched)
+        return Bounded(-self.value, self.error, self.format, self.may_be_subnormal)
 
     def __abs__(self) -> "Bounded":
-        return Bounded(abs(self.value), self.error, self.format, self.touched)
+        return Bounded(abs(self.value), self.error, self.format, self.may_be_subnormal)
 
     def _compare(self, other: Any, how: Callable[[Any, Any], Any]) -> "Bounded":
         other = _lift(other)
-        return Bounded(how(self.value, other.value), abs(self.error) + abs(other.error), self.format, self.touched)
+        return Bounded(how(self.value, other.value), abs(self.error) + abs(other.error), self.format, self.may_be_subnormal)
 
     def __bool__(self) -> bool:
         return bool(self.value)
@@ -176,7 +136,7 @@ class Bounded:
         return self._compare(other, operator.lt)
 
 
-def exact(x: Values, to: Format = HOST) -> Bounded:
+def exact(x: Values, to: FloatFormat = HOST) -> Bounded:
     """``x`` itself, without error, but for a subnormal that the format flushes."""
     size = abs(x)
     small = _small(size, to)
@@ -192,30 +152,36 @@ def _lift(x: Any) -> Bounded:
     return Bounded(float(x), error, HOST)
 
 
-def _meet(x: Bounded, y: Any) -> tuple[Bounded, Bounded, Format, Any]:
-    """Both operands in the format of the array, where one of them is a number that meets it, and may be subnormal there."""
+def _meet(x: Bounded, y: Any) -> tuple[Bounded, Bounded, FloatFormat, Any]:
+    """Both operands in the format of the array; the operand that is a number may be subnormal in that format."""
     y = _lift(y)
     to = x.format
     if y.format is not to:
         to = _common(to, y.format)
-        x, y = x.rounded(to), y.rounded(to)
-    return x, y, to, x.touched | y.touched
+        x, y = x.met_in(to), y.met_in(to)
+    return x, y, to, x.may_be_subnormal | y.may_be_subnormal
 
 
-def _common(one: Format, other: Format) -> Format:
+def _common(one: FloatFormat, other: FloatFormat) -> FloatFormat:
     """That of the array: the coarser one, and of two float64 the one that is not the host's."""
     if one.unit == other.unit:
         return other if one == HOST else one
     return one if one.unit > other.unit else other
 
 
-def _small(size: Values, to: Format) -> Any:
+def _small(size: Values, to: FloatFormat) -> Any:
     """Where a number of at most this size may be subnormal."""
     return (size > 0) & (size < 2 * to.smallest_normal)
 
 
 def _result(
-    value: Values, error: Values, rounding: Values, to: Format, touched: Any, primitive: str = "", is_zero: Values = None
+    value: Values,
+    error: Values,
+    rounding: Values,
+    to: FloatFormat,
+    may_be_subnormal: Any,
+    primitive: str = "",
+    is_zero: Values = None,
 ) -> Bounded:
     """A result with the rounding of its own operation added; beyond the format's range nothing is promised.
 
@@ -229,7 +195,7 @@ def _result(
     error = error + rounding
     error = _where(size + rounding > to.largest, _INFINITE, error)
     known = size if np.all(size < np.inf) else _where(size < np.inf, size, abs(value))  # without a bound it may be subnormal too
-    return Bounded(value, error, to, touched | _small(known, to))
+    return Bounded(value, error, to, may_be_subnormal | _small(known, to))
 
 
 _INFINITE = np.float64(np.inf)
@@ -264,11 +230,11 @@ class Signs:
         result = np.sign(x.value)
         signs = cls._current.get()
         if signs is not None and signs.choice is not None:
-            return Bounded(signs.chosen(result), np.zeros(np.shape(result)), x.format, x.touched)
+            return Bounded(signs.chosen(result), np.zeros(np.shape(result)), x.format, x.may_be_subnormal)
         is_open = (np.abs(x.value) <= x.error) & (x.error > 0)
         if signs is not None:
             signs.open = signs.open | is_open
-        return Bounded(result, np.where(is_open, 1.0 + np.abs(result), 0.0), x.format, x.touched)
+        return Bounded(result, np.where(is_open, 1.0 + np.abs(result), 0.0), x.format, x.may_be_subnormal)
 
     def chosen(self, signs: Values) -> Values:
         return np.where(self.open, self.choice, signs)
@@ -290,7 +256,7 @@ class Namespace:
         below = root - np.sqrt(np.maximum(inside - x.error, 0.0))  # the root bends downward: this side is the farther one
         above = np.sqrt(inside + x.error) - root  # but where below it there is only 0
         spread = np.where(inside > 0, np.maximum(below, above) + root * 2.0**-52, np.sqrt(x.error))
-        return _result(root, spread, None, x.format, x.touched, "sqrt")
+        return _result(root, spread, None, x.format, x.may_be_subnormal, "sqrt")
 
     @staticmethod
     def sign(x: Bounded) -> Bounded:
@@ -302,7 +268,7 @@ class Namespace:
         first = x.value + x.error < y.value - y.error
         second = y.value + y.error < x.value - x.error
         error = np.where(first, x.error, np.where(second, y.error, np.maximum(x.error, y.error)))
-        return Bounded(np.minimum(x.value, y.value), error, _common(x.format, y.format), x.touched | y.touched)
+        return Bounded(np.minimum(x.value, y.value), error, _common(x.format, y.format), x.may_be_subnormal | y.may_be_subnormal)
 
     @staticmethod
     def maximum(x: Any, y: Any) -> Bounded:
@@ -312,14 +278,19 @@ class Namespace:
     def where(condition: Bounded, x: Any, y: Any) -> Bounded:
         x, y, to, _ = _meet(_lift(x), y)
         pick = np.asarray(condition.value)
-        return Bounded(np.where(pick, x.value, y.value), np.where(pick, x.error, y.error), to, np.where(pick, x.touched, y.touched))
+        return Bounded(
+            np.where(pick, x.value, y.value),
+            np.where(pick, x.error, y.error),
+            to,
+            np.where(pick, x.may_be_subnormal, y.may_be_subnormal),
+        )
 
     @staticmethod
     def log(x: Bounded) -> Bounded:
         value = np.log(x.value)
         room = x.value - x.error
         error = np.where(room > 0, x.error / np.where(room > 0, room, 1.0), np.inf)
-        return _result(value, error, 2 * x.format.unit * (np.abs(value) + error), x.format, x.touched)
+        return _result(value, error, 2 * x.format.unit * (np.abs(value) + error), x.format, x.may_be_subnormal)
 
     @staticmethod
     def exp(x: Bounded) -> Bounded:
@@ -327,7 +298,7 @@ class Namespace:
         error = np.where(
             x.error < 1, value * np.expm1(np.minimum(x.error, 1)), np.exp(x.value + x.error)
         )  # 0 times infinity is none
-        return _result(value, error, 2 * x.format.unit * (value + error), x.format, x.touched)
+        return _result(value, error, 2 * x.format.unit * (value + error), x.format, x.may_be_subnormal)
 
 
 class BoundedArithmetic:

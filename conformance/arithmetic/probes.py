@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xopt.backends.base import Backend
+from xopt.conformance.arithmetic.formats import ARITHMETICS, FLOAT_FORMATS
 from xopt.operations import sqrt
 
 RANDOM = 4096 + 3  # vectorised kernels also have a tail
@@ -20,7 +21,7 @@ HARD = 1024  # before them
 SAMPLES = HARD + RANDOM
 NUMBER = 3.0  # the Python number that arrays are divided by, and that is divided by arrays
 
-OPERATIONS: dict[str, Callable[..., Any]] = {
+PROBED: dict[str, Callable[..., Any]] = {
     "add": lambda x, y: x + y,
     "subtract": lambda x, y: x - y,
     "multiply": lambda x, y: x * y,
@@ -49,7 +50,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class Arithmetic:
+class MeasuredArithmetic:
     """The arithmetic of one dtype, op by op or compiled."""
 
     operations: dict[str, Accuracy]  # add, subtract, multiply, divide, sqrt; divide_by_number (x / 3.0), divide_number (3.0 / x)
@@ -69,14 +70,14 @@ class Probes:
     name: str  # the backend
     device: str
     tracer: str | None  # its compiler, such as jax.jit
-    eager: dict[str, Arithmetic]  # for float32 and float64, where the backend has them
-    compiled: dict[str, Arithmetic]  # the same through its compiler; empty where it has none
+    eager: dict[str, MeasuredArithmetic]  # for float32 and float64, where the backend has them
+    compiled: dict[str, MeasuredArithmetic]  # the same through its compiler; empty where it has none
     float64_is_real: bool | None  # a float64 array keeps all 53 digits; None where the backend has no float64
     sign_keeps_nan: bool  # sign(NaN) is NaN, by array-api-compat
     native_sign_keeps_nan: bool  # by the library's own function
     sign_keeps_minus_zero: bool  # sign(-0.0) is -0.0, by array-api-compat
 
-    def arithmetic(self, dtype: str, compiled: bool) -> Arithmetic | None:
+    def arithmetic(self, dtype: str, compiled: bool) -> MeasuredArithmetic | None:
         """What was found of a dtype. Where there is no compiler, its results are the eager ones. None where it was not probed."""
         return (self.compiled if compiled and self.compiled else self.eager).get(dtype)
 
@@ -130,14 +131,14 @@ class Probes:
     def from_dict(cls, found: dict[str, Any]) -> "Probes":
         """What ``to_dict`` gave."""
 
-        def arithmetic(x: dict[str, Any]) -> Arithmetic:
-            return Arithmetic(**x | {"operations": {name: Accuracy(**a) for name, a in x["operations"].items()}})
+        def arithmetic(x: dict[str, Any]) -> MeasuredArithmetic:
+            return MeasuredArithmetic(**x | {"operations": {name: Accuracy(**a) for name, a in x["operations"].items()}})
 
         modes = {mode: {dtype: arithmetic(x) for dtype, x in found[mode].items()} for mode in ("eager", "compiled")}
         return cls(**found | modes)
 
 
-def _rounding(a: Arithmetic, dtype: str, by: str, skip: Sequence[str] = ()) -> list[str]:
+def _rounding(a: MeasuredArithmetic, dtype: str, by: str, skip: Sequence[str] = ()) -> list[str]:
     return [
         f"{shown} is not correctly rounded in {dtype}{by}: {_wrong(a.operations[name])}"
         for name, shown in SHOWN.items()
@@ -145,7 +146,7 @@ def _rounding(a: Arithmetic, dtype: str, by: str, skip: Sequence[str] = ()) -> l
     ]
 
 
-def _number(a: Arithmetic, dtype: str, by: str) -> list[str]:
+def _number(a: MeasuredArithmetic, dtype: str, by: str) -> list[str]:
     return [
         f"{shown} is not the correctly rounded quotient in {dtype}{by}: {_wrong(a.operations[name])}"
         for name, shown in (("divide_by_number", f"x / {NUMBER}"), ("divide_number", f"{NUMBER} / x"))
@@ -158,11 +159,11 @@ def _wrong(found: Accuracy) -> str:
     return f"wrong for {often}, by up to {found.max_ulp:.2f} ulp"
 
 
-def _contraction(a: Arithmetic, dtype: str, by: str) -> list[str]:
+def _contraction(a: MeasuredArithmetic, dtype: str, by: str) -> list[str]:
     return [f"x * y + z is contracted to one rounding in {dtype}{by}"] if a.contracts else []
 
 
-def _flush(a: Arithmetic, dtype: str, by: str) -> list[str]:
+def _flush(a: MeasuredArithmetic, dtype: str, by: str) -> list[str]:
     what = [name for name, flushed in (("results", a.flushes_results), ("operands", a.flushes_operands)) if flushed]
     return [f"subnormal {' and '.join(what)} are flushed to zero in {dtype}{by}"] if what else []
 
@@ -182,11 +183,11 @@ def probe(backend: Backend, compiled: bool = True) -> Probes:
     Probes
     """
     with backend.session(), np.errstate(all="ignore"):
-        dtypes: list[str] = [dtype for dtype in ("float32", "float64") if dtype in backend.dtypes()]
-        operands = {d: {op: [backend.asarray(x, d) for x in c.operands] for op, c in cases(d).items()} for d in dtypes}
+        dtypes: list[str] = [dtype for dtype in ARITHMETICS if dtype in backend.dtypes()]
+        operands = {d: {op: [backend.asarray(x, d) for x in c.operands] for op, c in samples(d).items()} for d in dtypes}
 
         def work(operands: dict[str, dict[str, list[Any]]]) -> dict[str, dict[str, Any]]:
-            return {d: {op: OPERATIONS[op](*x) for op, x in ops.items()} for d, ops in operands.items()}
+            return {d: {op: PROBED[op](*x) for op, x in ops.items()} for d, ops in operands.items()}
 
         traced = backend.trace(work) if compiled else None
         return Probes(
@@ -211,45 +212,38 @@ def _keeps_float64(backend: Backend) -> bool:
     return x.dtype == np.float64 and float(x[0]) == 1.0 + 2.0**-52
 
 
-def _judged(backend: Backend, results: dict[str, dict[str, Any]]) -> dict[str, Arithmetic]:
+def _judged(backend: Backend, results: dict[str, dict[str, Any]]) -> dict[str, MeasuredArithmetic]:
     return {dtype: _judge(dtype, {op: backend.to_numpy(x) for op, x in found.items()}) for dtype, found in results.items()}
 
 
-def _judge(dtype: str, results: dict[str, np.ndarray]) -> Arithmetic:
-    wrong = {op: results[op] != case.expected for op, case in cases(dtype).items()}
+def _judge(dtype: str, results: dict[str, np.ndarray]) -> MeasuredArithmetic:
+    wrong = {op: results[op] != case.expected for op, case in samples(dtype).items()}
     zero = {op: wrong[op] & (results[op] == 0) for op in wrong}
-    once = {op: wrong[op] & (np.abs(results[op]) == np.abs(case.beyond)) for op, case in cases(dtype).items()}
-    return Arithmetic(
-        {op: _accuracy(dtype, results[op], cases(dtype)[op]) for op in (*SHOWN, "divide_by_number", "divide_number")},
+    once = {op: wrong[op] & (np.abs(results[op]) == np.abs(case.beyond)) for op, case in samples(dtype).items()}
+    return MeasuredArithmetic(
+        {op: _accuracy(dtype, results[op], samples(dtype)[op]) for op in (*SHOWN, "divide_by_number", "divide_number")},
         bool(once["multiply_add"].any() or once["difference_of_products"].any()),
         bool(zero["subnormal_product"].any() or zero["subnormal_difference"].any()),
         bool(zero["subnormal_operand"].any()),
     )
 
 
-def _accuracy(dtype: str, got: np.ndarray, case: "Case") -> Accuracy:
+def _accuracy(dtype: str, got: np.ndarray, case: "Sample") -> Accuracy:
     error = np.abs((got.astype(np.float64) - case.expected) / case.ulp - case.beyond)
-    all_digits = 2.0 ** FORMATS[dtype].digits  # no error counts for more, an infinity or NaN neither
+    all_digits = 2.0 ** FLOAT_FORMATS[dtype].digits  # no error counts for more, an infinity or NaN neither
     wrong = got != case.expected
     return Accuracy(
         not bool(wrong.any()), float(np.mean(wrong[HARD:])), float(np.max(np.where(error <= all_digits, error, all_digits)))
     )
 
 
-# The cases. A number is (m, e), the integer m times 2**e.
+# The samples. A dyadic number is (m, e), the integer m times 2**e.
 
 
-class Binary(NamedTuple):
-    digits: int
-    emin: int  # the normal numbers are 2**emin and more,
-    emax: int  # less than 2**(emax + 1)
+Dyadic = tuple[int, int]
 
 
-FORMATS = {"float32": Binary(24, -126, 127), "float64": Binary(53, -1022, 1023)}
-Number = tuple[int, int]
-
-
-class Case(NamedTuple):
+class Sample(NamedTuple):
     """Operands of one operation and its results, as float64 arrays."""
 
     operands: tuple[np.ndarray, ...]
@@ -259,9 +253,10 @@ class Case(NamedTuple):
 
 
 @cache
-def cases(dtype: str) -> dict[str, Case]:
+def samples(dtype: str) -> dict[str, Sample]:
     """For each operation, what to run it on and what must come out; the same on every machine."""
-    digits, emin, emax = FORMATS[dtype]
+    form = FLOAT_FORMATS[dtype]
+    digits, emin, emax = form.digits, form.emin, form.emax
     rng = np.random.default_rng(0)
 
     def mantissas() -> np.ndarray:
@@ -278,23 +273,23 @@ def cases(dtype: str) -> dict[str, Case]:
         """Of the leading digit."""
         return rng.integers(low, high, SAMPLES, endpoint=True)
 
-    def numbers(m: np.ndarray, e: np.ndarray) -> list[Number]:
+    def numbers(m: np.ndarray, e: np.ndarray) -> list[Dyadic]:
         return list(zip(m.tolist(), (e - (digits - 1)).tolist(), strict=True))
 
-    def case(exact: Callable[..., Number], *operands: list[Number]) -> Case:
-        rounded = [nearest(*exact(*x), digits) for x in zip(*operands, strict=True)]
-        return Case(tuple(map(_floats, operands)), *map(np.asarray, zip(*rounded, strict=True)))
+    def sample(exact: Callable[..., Dyadic], *operands: list[Dyadic]) -> Sample:
+        results = [nearest(*exact(*x), digits) for x in zip(*operands, strict=True)]
+        return Sample(tuple(map(_floats, operands)), *map(np.asarray, zip(*results, strict=True)))
 
     # The sum of numbers that lose no digit below the smallest normal number, however much cancels.
     low, high = emin + digits, emax - 1
     e = exponents(low, high)
     x = numbers(signed(mantissas()), e)
     y = numbers(signed(mantissas()), np.clip(e + exponents(-digits - 2, digits + 2), low, high))
-    found = {"add": case(total, x, y), "subtract": case(difference, x, y)}
+    found = {"add": sample(total, x, y), "subtract": sample(difference, x, y)}
 
     e = exponents(emin, emax - 1)  # of the result, or one less
     ex = exponents(np.maximum(emin, e - emax), np.minimum(emax, e - emin))
-    found["multiply"] = case(product, numbers(signed(mantissas()), ex), numbers(signed(mantissas()), e - ex))
+    found["multiply"] = sample(product, numbers(signed(mantissas()), ex), numbers(signed(mantissas()), e - ex))
 
     e = exponents(emin + 1, emax)  # of the result, or one more
     ex = exponents(np.maximum(emin, emin + e), np.minimum(emax, emax + e))
@@ -303,35 +298,35 @@ def cases(dtype: str) -> dict[str, Case]:
     for i in range(4, HARD, 4):
         my[i] |= 1
         mx[i] = hard_dividend(int(my[i]), digits)
-    found["divide"] = case(quotient, numbers(signed(mx), ex), numbers(signed(my), ex - e))
+    found["divide"] = sample(quotient, numbers(signed(mx), ex), numbers(signed(my), ex - e))
 
     x = numbers(mantissas(), exponents(emin + 2, emax))
     for i in range(4, HARD, 4):
         square, even = hard_square(2 * i - 1023, digits)
         x[i] = square, x[i][1] - ((x[i][1] - even) & 1)
-    found["sqrt"] = case(root, x)
+    found["sqrt"] = sample(root, x)
 
     x = numbers(signed(mantissas()), exponents(emin + 2, emax - 2))
-    found["divide_by_number"] = case(lambda a: quotient(a, (int(NUMBER), 0)), x)
-    found["divide_number"] = case(lambda a: quotient((int(NUMBER), 0), a), x)
+    found["divide_by_number"] = sample(lambda a: quotient(a, (int(NUMBER), 0)), x)
+    found["divide_number"] = sample(lambda a: quotient((int(NUMBER), 0), a), x)
 
     # With every product rounded x*y - fl(x*y) is 0, and so is x*y - y*x. Contracted they are what the product loses by rounding.
     x, y = (numbers(rng.integers(1 << (digits - 1), 1 << digits, SAMPLES) | 1, exponents(-4, 4)) for _ in range(2))
-    xy = case(product, x, y)
+    xy = sample(product, x, y)
     zero, one, lost = np.zeros(SAMPLES), np.ones(SAMPLES), xy.beyond * xy.ulp
-    found["multiply_add"] = Case((*xy.operands, -xy.expected), zero, lost, one)
-    found["difference_of_products"] = Case((*xy.operands, *xy.operands[::-1]), zero, lost, one)
+    found["multiply_add"] = Sample((*xy.operands, -xy.expected), zero, lost, one)
+    found["difference_of_products"] = Sample((*xy.operands, *xy.operands[::-1]), zero, lost, one)
 
     # Exact all three.
     m = signed(mantissas() & -2)
     smallest = 2.0**emin
     subnormal = np.ldexp(m.astype(np.float64), emin - digits)  # half of a normal number in the lowest binade
     big = np.full(SAMPLES, 2.0 ** (digits + 2))
-    found["subnormal_product"] = Case((2 * subnormal, np.full(SAMPLES, 0.5)), subnormal, zero, one)
-    found["subnormal_difference"] = Case(
+    found["subnormal_product"] = Sample((2 * subnormal, np.full(SAMPLES, 0.5)), subnormal, zero, one)
+    found["subnormal_difference"] = Sample(
         (subnormal + np.copysign(smallest, subnormal), np.copysign(smallest, subnormal)), subnormal, zero, one
     )
-    found["subnormal_operand"] = Case((subnormal, big), subnormal * big, zero, one)
+    found["subnormal_operand"] = Sample((subnormal, big), subnormal * big, zero, one)
     return found
 
 
@@ -346,27 +341,27 @@ def nearest(m: int, e: int, digits: int) -> tuple[float, float, float]:
     return math.ldexp(kept, e + drop), (m - (kept << drop)) / (1 << drop), math.ldexp(1, e + drop)
 
 
-def total(a: Number, b: Number) -> Number:
+def total(a: Dyadic, b: Dyadic) -> Dyadic:
     e = min(a[1], b[1])
     return (a[0] << (a[1] - e)) + (b[0] << (b[1] - e)), e
 
 
-def difference(a: Number, b: Number) -> Number:
+def difference(a: Dyadic, b: Dyadic) -> Dyadic:
     return total(a, (-b[0], b[1]))
 
 
-def product(a: Number, b: Number) -> Number:
+def product(a: Dyadic, b: Dyadic) -> Dyadic:
     return a[0] * b[0], a[1] + b[1]
 
 
-def quotient(a: Number, b: Number) -> Number:
+def quotient(a: Dyadic, b: Dyadic) -> Dyadic:
     """Exact but for the last digit, a 1 that stands for all that follow: far too low to be taken for a tie or for exact."""
     sign = -1 if b[0] < 0 else 1
     q, rest = divmod(sign * a[0] << 120, abs(b[0]))
     return 2 * q + (rest != 0), a[1] - b[1] - 121
 
 
-def root(a: Number) -> Number:
+def root(a: Dyadic) -> Dyadic:
     """The square root, with a last digit like that of ``quotient``."""
     shift = 160 + (a[1] & 1)
     q = math.isqrt(a[0] << shift)
@@ -382,7 +377,7 @@ def hard_dividend(m: int, digits: int) -> int:
     return a << (digits - a.bit_length())
 
 
-def hard_square(rest: int, digits: int) -> Number:
+def hard_square(rest: int, digits: int) -> Dyadic:
     """What is so close to the square of a number halfway between two: halfway**2 - rest. ``rest`` is 1 modulo 8."""
     halfway = 1
     for i in range(3, digits + 2):  # halfway**2 = rest modulo 2**i
@@ -392,5 +387,5 @@ def hard_square(rest: int, digits: int) -> Number:
     return (halfway * halfway - rest) >> (digits + 2), digits + 2
 
 
-def _floats(numbers: Sequence[Number]) -> np.ndarray:
+def _floats(numbers: Sequence[Dyadic]) -> np.ndarray:
     return np.asarray([math.ldexp(m, e) for m, e in numbers])

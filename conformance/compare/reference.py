@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xopt.conformance.bounded import HOST, Bounded, BoundedArithmetic, Format, Signs, exact, inflate
+from xopt.conformance.arithmetic.bounded import Bounded, BoundedArithmetic, Signs, exact, inflate
+from xopt.conformance.arithmetic.formats import HOST, FloatFormat
+from xopt.conformance.arithmetic.numbers import multiprecision
 from xopt.conformance.golden import GOLDENS, Golden, lift
-from xopt.conformance.numbers import multiprecision
 from xopt.rule import Rule
 
 Columns = tuple[Any, ...]
@@ -29,7 +30,7 @@ class Comparison(NamedTuple):
     error: Any  # distance from the truth
     bound: Any  # largest distance that a correct library may have; not finite where nothing can be said
     ulps: Any  # error in units in the last place at the scale of the step
-    touched: Any  # a subnormal number may have occurred
+    may_be_subnormal: Any  # a subnormal number may have occurred
 
     @property
     def ratio(self) -> Any:
@@ -59,8 +60,8 @@ class Reference:
         self,
         rule: Rule[Any, Any],
         hyper: dict[str, Any],
-        compute: Format,
-        store: Format,
+        compute: FloatFormat,
+        store: FloatFormat,
         traced: bool,
         golden: Golden | None = None,
     ) -> None:
@@ -122,7 +123,7 @@ class Reference:
         """The rule's coefficients. Of plain numbers alone, they are the same each time."""
         carried = [x for name, x in zip(self.rule.slots, self.ours[1:], strict=True) if name in self.rule.carried]
         if carried or self.traced:
-            count = exact(float(t)).rounded(self.compute) if self.traced else t
+            count = exact(float(t)).met_in(self.compute) if self.traced else t
             return self.rule.coefficients(count, *carried, **self._ours_hyper)
         if t not in self._coefficients:
             self._coefficients[t] = self.rule.coefficients(t, **self._ours_hyper)
@@ -147,7 +148,7 @@ class Reference:
                     yield _comparison(name, to, *part)
 
 
-def _comparison(name: str, to: Format, before: Any, after: Any, ours: Any, paper: Bounded, truth: Any) -> Comparison:
+def _comparison(name: str, to: FloatFormat, before: Any, after: Any, ours: Any, paper: Bounded, truth: Any) -> Comparison:
     if isinstance(truth, Bounded):
         near, error, own = truth.value, np.abs(after - truth.value), truth.error
     else:
@@ -162,7 +163,7 @@ def _comparison(name: str, to: Format, before: Any, after: Any, ours: Any, paper
     error, bound = np.where(special, 0.0, error), np.where(special, 0.0, bound)
     _, exponent = np.frexp(np.maximum(np.abs(before), np.abs(after)))
     ulps = np.where(error == 0, 0.0, error / np.ldexp(to.unit, exponent))
-    return Comparison(name, error, bound, ulps, np.broadcast_to(ours.touched | paper.touched, np.shape(error)))
+    return Comparison(name, error, bound, ulps, np.broadcast_to(ours.may_be_subnormal | paper.may_be_subnormal, np.shape(error)))
 
 
 class _Vectors:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from xopt.backends import Backend, fuse
-from xopt.conformance.generate import Part, rounded
-from xopt.conformance.reference import Columns
+from xopt.conformance.arithmetic.formats import round_to
+from xopt.conformance.compare.reference import Columns
+from xopt.conformance.inputs.trajectories import Part
 from xopt.rule import Rule
 
 Shapes = dict[str, tuple[int, ...]]
@@ -48,11 +49,11 @@ class Candidate:
         self.mode = mode
         self._function = stepper(rule, backend, mode)
 
-    def start(self, params: Any, hyper: dict[str, Any], taken: int = 0, parts: Sequence[Part] = ()) -> None:
-        """Takes the start, the hyperparameters and the count to begin at; ``parts`` are leaves that have some of their own."""
+    def start(self, params: Any, hyper: dict[str, Any], steps_before: int = 0, parts: Sequence[Part] = ()) -> None:
+        """Makes the first state, after ``steps_before`` steps; ``parts`` are groups with other hyperparameters."""
         hyper = self._grouped(parts) if parts else hyper
         self._step = partial(self._function, **hyper)
-        self.state = self.rule.bind(**hyper).init(self._tree(params))._replace(step=taken)
+        self.state = self.rule.bind(**hyper).init(self._tree(params))._replace(step=steps_before)
         for slot in self.rule.carried:
             own = {leaf: part.carried[slot] for part in parts if slot in part.carried for leaf in part.leaves}
             self.state = self.state._replace(**{slot: getattr(self.state, slot) | own}) if own else self.state
@@ -65,17 +66,17 @@ class Candidate:
         """Whether the step count has become an array, so that the coefficients are computed in the arrays' precision."""
         return type(self.state.step) is not int
 
-    def run(self, params: Any, grads: list[Any], hyper: dict[str, Any], taken: int = 0) -> list[Columns]:
+    def run(self, params: Any, grads: list[Any], hyper: dict[str, Any], steps_before: int = 0) -> list[Columns]:
         """The state's columns at the start and after each step."""
-        (states,) = self.run_parts(params, grads, hyper, taken)
+        (states,) = self.run_parts(params, grads, hyper, steps_before)
         return states
 
     def run_parts(
-        self, params: Any, grads: list[Any], hyper: dict[str, Any], taken: int = 0, parts: Sequence[Part] = ()
+        self, params: Any, grads: list[Any], hyper: dict[str, Any], steps_before: int = 0, parts: Sequence[Part] = ()
     ) -> list[list[Columns]]:
-        """The same for each part of the leaves."""
+        """As ``run``, for each part of the leaves."""
         leaves = [part.leaves for part in parts] or [list(self.shapes)]
-        self.start(params, hyper, taken, parts)
+        self.start(params, hyper, steps_before, parts)
         states = [[self.columns(part)] for part in leaves]
         for grad in grads:
             self.step(grad)
@@ -84,7 +85,7 @@ class Candidate:
         return states
 
     def columns(self, leaves: Iterable[str] | None = None) -> Columns:
-        """The state of these leaves, which share what it carries; default: of all."""
+        """The columns of these leaves, which share their carried numbers. Default: of all leaves."""
         names = list(leaves or self.shapes)
         return tuple(self._vector([column[name] for name in names]) for column in self.state[:-1])
 
@@ -116,7 +117,7 @@ class Candidate:
         return np.concatenate([np.ravel(array) for array in arrays]).astype(np.float64)
 
     def _number(self, leaves: list[Any]) -> float:
-        """What leaves carry that began with the same number: NaN where it is not the same for all of them, which is never right."""
+        """The number that all leaves carry. NaN, which is never right, where leaves that began with one number carry several."""
         return float(leaves[0]) if all(x == leaves[0] for x in leaves) else math.nan
 
 
@@ -128,5 +129,5 @@ class BFloat16OnNumPy(Candidate):
 
     def step(self, grad: Any) -> None:
         super().step(grad)
-        stored = {name: rounded(x.astype(np.float64), "bfloat16").astype(np.float32) for name, x in self.state.params.items()}
+        stored = {name: round_to(x.astype(np.float64), "bfloat16").astype(np.float32) for name, x in self.state.params.items()}
         self.state = self.state._replace(params=stored)

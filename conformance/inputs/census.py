@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import optree
 
 from xopt.checks import Interval
+from xopt.conformance.inputs.hyperparameters import is_decay
 from xopt.rule import Rule
 
 _counts: Counter[str] = Counter()
@@ -43,8 +44,8 @@ FEW = 5
 """A floor below that is not asked: what is as rare as that is left to chance."""
 
 
-class Row(NamedTuple):
-    """One count of a run beside its floor."""
+class CensusRow(NamedTuple):
+    """One count of a run, and the floor that it must reach."""
 
     what: str
     count: int  # type: ignore[assignment]  # a tuple's method of that name is not missed
@@ -62,13 +63,15 @@ class Row(NamedTuple):
         )
 
 
-def take_census(counts: Mapping[str, int], whole: bool) -> list[Row]:
+def take_census(counts: Mapping[str, int], whole: bool) -> list[CensusRow]:
     """Every count of a run, and every floor that it is asked to reach; ``whole`` is a run of all rules."""
-    rows = {what: Row(what, number) for what, number in counts.items()}
+    rows = {what: CensusRow(what, number) for what, number in counts.items()}
     for what, of, share, of_all in FLOORS:
         least = math.floor(share * counts.get(of, 0))
         if counts.get(of, 0):
-            rows[what] = Row(what, counts.get(what, 0), of, counts[of], least if least >= FEW and (whole or not of_all) else 0)
+            rows[what] = CensusRow(
+                what, counts.get(what, 0), of, counts[of], least if least >= FEW and (whole or not of_all) else 0
+            )
     return [rows[what] for what in sorted(rows)]
 
 
@@ -107,18 +110,18 @@ def _kind(interval: Interval) -> str:
         return "warm-ups"
     if interval.divisor:
         return "epsilons"
-    if interval.text in ("[0, 1)", "(-1, 1)"):
+    if is_decay(interval):
         return "decays"
     return "shares" if interval.low < 0 or interval.high == 1 else "rates"
 
 
-STRUCTURES = {
+SITUATIONS = {
     **dict.fromkeys(("dict", "OrderedDict", "defaultdict", "list", "tuple", "Pair", "Layer", "nested"), 0.03),
     **dict.fromkeys(("one leaf alone", "groups of lr", "gradient in another container", "another order before"), 0.01),
     **dict.fromkeys(("stepped before", "trouble: a count that is none", "trouble: a surplus key in the gradient"), 0.005),
 }
 """The least share of drawn situations that have this in them, of all libraries,"""
-STRUCTURES_OF_NUMPY = {
+SITUATIONS_OF_NUMPY = {
     **dict.fromkeys(("masked leaf", "subclass leaf", "byte-swapped leaf", "windows leaf", "read-only leaf", "scalar leaf"), 0.004),
     **dict.fromkeys(("interrupted", "threads", "small blocks", "small shares", "gradient with NaN", "pickled state"), 0.01),
 }
@@ -152,8 +155,8 @@ FLOORS: list[Floor] = [
     Floor("programs: steps beside the original of a copy", "programs: go on with a copy", 0.03),
     Floor("programs: numbers compared", "programs: steps", 1.0),
     Floor("structures: numbers compared", "structures: situations", 5.0),
-    *(Floor(f"structures: {what}", "structures: situations", share) for what, share in STRUCTURES.items()),
-    *(Floor(f"structures: {what}", "structures: situations of numpy", share) for what, share in STRUCTURES_OF_NUMPY.items()),
+    *(Floor(f"structures: {what}", "structures: situations", share) for what, share in SITUATIONS.items()),
+    *(Floor(f"structures: {what}", "structures: situations of numpy", share) for what, share in SITUATIONS_OF_NUMPY.items()),
 ]
 """Of cells (the comparison with the golden), digits (its replay of real gradients), laws, programs of the state machine,
 and structures."""

@@ -1,0 +1,1 @@
+"""Floating-point arithmetic: its formats, numbers that carry an error bound, and what the probes measure of a backend."""

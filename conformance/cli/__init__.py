@@ -1,0 +1,1 @@
+"""The command line: a file for each of ``xopt conform``, ``xopt faults``, ``xopt evidence`` and ``xopt bench``."""

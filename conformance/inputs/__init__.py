@@ -1,0 +1,1 @@
+"""What is drawn, with Hypothesis: hyperparameters, counts and trajectories; and the census of what came."""
