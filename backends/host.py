@@ -2,8 +2,9 @@
 
 import ctypes
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -25,6 +26,8 @@ class Memory(ABC):
     formats: tuple[Format, ...]
     reader: int = 0  # address of DLPack's function that looks at an array; 0 for NumPy's own struct
     versioned: bool = False
+    members: Callable[[], int] | None = None
+    """How many threads of OpenMP share what this thread does, where the library has its work done by those."""
 
     @abstractmethod
     def types(self) -> list[type]:
@@ -131,7 +134,7 @@ class HostFuser:
         self._marks = np.asarray(memory.marks(), np.int64)
         self._widths = np.asarray([np.dtype(one.storage).itemsize for one in memory.formats], np.int64)
         self._clear = ctypes.cast(ctypes.pythonapi.PyErr_Clear, ctypes.c_void_p).value or 0
-        self._kernels = Compiled(rule, Kernel)
+        self._kernels = Compiled(rule, partial(Kernel, members=memory.members))
         self._several = any(slot.several for slot in rule.schema)
 
     def __call__(self, work: Work) -> list[Sequence[Any]]:
