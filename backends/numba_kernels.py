@@ -317,10 +317,12 @@ class Kernel:
 
     def _team(self) -> Callable[..., None] | None:
         """What runs the kernel on threads of OpenMP: none of them calls Python."""
-        first = next(iter(self._function.overloads.values()))
+        function: Any = self._function
+        first = next(iter(function.overloads.values()))
         address = first.library.get_pointer_to_function(first.fndesc.llvm_cfunc_wrapper_name)
+        compute, nothing = self.format.compute, (0, 0.0, 0.0, 0.0, self._nothing)
         try:
-            enter = compiled(team(self.format.compute), f"team_{self.format.compute}", (0, 0, (0, 0.0, 0.0, 0.0, self._nothing)))
+            enter: Any = compiled(team(compute), f"team_{compute}", (0, 0, nothing))
         except CompileError as error:
             say_once(f"large steps of torch tensors are not shared by torch's own threads, as {error}")
             return None

@@ -17,7 +17,10 @@ import numpy as np
 from xopt.backends.base import say_once
 
 PARALLEL = 1 << 19
-"""Numbers from which on a step is shared: at half as many, waking a thread costs what it saves."""
+"""Numbers from which on a step is shared: at half as many, waking a thread costs what it saves.
+
+Threads of OpenMP that spin need not be woken, but all must come: one that the system has put aside keeps a step for milliseconds.
+"""
 
 SHARE = 1 << 16
 """Numbers that a thread takes at a time. One that wakes late, or is held up, takes fewer times."""
