@@ -195,6 +195,7 @@ class TorchMemory(HostMemory):
 
     def __init__(self) -> None:
         self.lib: Any = importlib.import_module("torch")
+        self.members = self.lib.get_num_threads
         self.reader = _dlpack_reader(self.lib.Tensor)
         self._plain = Plain(self.lib)
 

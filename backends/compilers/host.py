@@ -2,7 +2,8 @@
 
 import ctypes
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -26,6 +27,8 @@ class HostMemory(Memory):
     formats: tuple[Format, ...]
     reader: int = 0  # address of DLPack's function that looks at an array; 0 for NumPy's own struct
     versioned: bool = False
+    members: Callable[[], int] | None = None
+    """How many threads of OpenMP share what this thread does, where the library has its work done by those."""
 
     @abstractmethod
     def types(self) -> list[type]:
@@ -74,7 +77,7 @@ class HostFuser(TableFuser):
     memory: HostMemory
 
     def __init__(self, rule: Rule[Any, Any], memory: HostMemory) -> None:
-        super().__init__(rule, memory, Kernel)
+        super().__init__(rule, memory, partial(Kernel, members=memory.members))
         self._inspect: Any = None  # made at the first look
         self._known = np.asarray([id(None), *map(id, memory.types())], np.int64)
         self._tags = np.asarray(memory.tags(), np.int64)

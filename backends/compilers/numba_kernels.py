@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xopt.backends.base import say, say_once
-from xopt.backends.compilers.threads import SHARE, run
+from xopt.backends.compilers.threads import SHARE, Pool, run
 from xopt.backends.fused.fallback import CompileError, short
 from xopt.program import INFIX, Program
 
@@ -175,6 +175,23 @@ def inspector() -> str:
     )
 
 
+def team(compute: str) -> str:
+    """The text that makes a kernel of a team's work, for kernels of one arithmetic."""
+    return "\n".join(
+        (
+            f"# A kernel in {compute} on the threads of OpenMP. Made by xopt; see xopt/backends/compilers/numba_runtime.py.",
+            "import numba",
+            "from xopt.backends.compilers.numba_runtime import in_team",
+            "",
+            "",
+            "@numba.njit(nogil=True, cache=True)",
+            "def kernel(parallel, members, work):",
+            "    in_team(parallel, members, work)",
+            "",
+        )
+    )
+
+
 def _file_name(name: str) -> str:
     """Whatever a rule is called."""
     return re.sub(r"\W", "_", name, flags=re.ASCII)[:80]
@@ -275,15 +292,16 @@ def _say_not_kept(folder: Path | str, error: Exception) -> None:
 
 
 class Kernel:
-    """A program, compiled for one format of parameters."""
+    """A program, compiled for one format of parameters. ``members`` says how many threads of OpenMP share the work of this one."""
 
-    def __init__(self, program: Program, format_: Format) -> None:
+    def __init__(self, program: Program, format_: Format, members: Callable[[], int] | None = None) -> None:
         self.program = program
         self.format = format_
         self._bytes = program.bytes_per_number(np.dtype(format_.storage).itemsize, np.dtype(format_.compute).itemsize)
         words, numbers = np.zeros((0, 0), np.int64), np.zeros((0, 0), format_.compute)
-        nothing = words, words, np.zeros(1, np.int64), words.ravel(), numbers, 0, np.zeros(2, np.int64), 0
-        self._function = compiled(source(program, format_), _file_name(f"{program.rule}_{format_.name}"), nothing)
+        self._nothing = words, words, np.zeros(1, np.int64), words.ravel(), numbers, 0, np.zeros(2, np.int64), 0
+        self._function = compiled(source(program, format_), _file_name(f"{program.rule}_{format_.name}"), self._nothing)
+        self._pool = Pool(members, cache(self._team)) if members else None
 
     def __call__(self, addresses: Any, starts: Any, coefficients: Any, rows: Any, sources: Any = None) -> None:
         """Steps leaves, given the addresses of the arrays of each, in the order of ``program.arrays``.
@@ -294,7 +312,26 @@ class Kernel:
         """
         total = int(starts[-1])
         ahead = AHEAD if total * self._bytes >= FAR else 0
-        run(self._function, (addresses, addresses[:0] if sources is None else sources, starts, rows, coefficients, ahead), total)
+        sources = addresses[:0] if sources is None else sources
+        run(self._function, (addresses, sources, starts, rows, coefficients, ahead), total, self._pool)
+
+    def _team(self) -> Callable[..., None] | None:
+        """What runs the kernel on threads of OpenMP: none of them calls Python."""
+        function: Any = self._function
+        first = next(iter(function.overloads.values()))
+        address = first.library.get_pointer_to_function(first.fndesc.llvm_cfunc_wrapper_name)
+        compute, nothing = self.format.compute, (0, 0.0, 0.0, 0.0, self._nothing)
+        try:
+            enter: Any = compiled(team(compute), f"team_{compute}", (0, 0, nothing))
+        except CompileError as error:
+            say_once(f"large steps of torch tensors are not shared by torch's own threads, as {error}")
+            return None
+        enter.disable_compile()  # it takes what the kernel takes, and nothing else
+
+        def run(parallel: int, members: int, roundings: tuple[float, float, float], arguments: tuple[Any, ...]) -> None:
+            enter(parallel, members, (address, *roundings, arguments))
+
+        return run
 
     def step(self, arrays: Sequence[Any], c: Sequence[Any]) -> None:
         """Steps one leaf, given its contiguous NumPy arrays and its coefficients."""

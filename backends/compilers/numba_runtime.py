@@ -22,6 +22,7 @@ __all__ = [
     "float_to_bfloat16",
     "float_to_half",
     "half_to_float",
+    "in_team",
     "inspect",
     "look",
     "pointer_to",
@@ -98,6 +99,57 @@ def look(address: Any, number: Any, times: Any) -> None:
     """Looks at an address that other threads write to until ``number`` is there, or it has looked so many times."""
     while times > 0 and _shared_word(address) != number:
         times -= 1
+
+
+# A kernel on the threads of OpenMP.
+
+
+@intrinsic
+def _call_kernel(context: Any, address: Any, arguments: Any) -> Any:
+    """Calls a kernel at the address that C calls it by."""
+
+    def code(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        nothing, kinds = context.get_value_type(types.none), [context.get_value_type(kind) for kind in arguments]
+        function = builder.inttoptr(given[0], ir.FunctionType(nothing, kinds).as_pointer())
+        builder.call(function, cgutils.unpack_tuple(builder, given[1]))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, arguments), code
+
+
+def _take_part(kernel: Any, subnormal: Any, one: Any, quarter: Any, arguments: Any) -> None:
+    """What each thread of a team does: nothing, where it does not round as Python does. See ``threads.rounds_as_python_does``."""
+    if subnormal * 0.5 != 0.0 and one + quarter == one and one + 3.0 * quarter != one:
+        _call_kernel(kernel, arguments)
+
+
+@intrinsic
+def _parallel(context: Any, parallel: Any, members: Any, work: Any) -> Any:
+    """Calls ``GOMP_parallel``, at an address, with a C function that takes part in ``work``. It returns when all have ended."""
+
+    def code(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer])
+        member = ir.Function(builder.module, kind, builder.module.get_unique_name("member"))
+        member.linkage = "internal"
+        inside, part = ir.IRBuilder(member.append_basic_block()), types.void(*work)
+        shared = inside.load(inside.bitcast(member.args[0], context.get_value_type(work).as_pointer()))
+        take_part = context.compile_subroutine(builder, _take_part, part).fndesc
+        context.call_internal_no_propagate(inside, take_part, part, cgutils.unpack_tuple(inside, shared))
+        inside.ret_void()
+        place = builder.bitcast(cgutils.alloca_once_value(builder, given[2]), pointer)
+        function = ir.FunctionType(ir.VoidType(), [kind.as_pointer(), pointer, number, number])
+        builder.call(builder.inttoptr(given[0], function.as_pointer()), [member, place, given[1], number(0)])
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.uint32, work), code
+
+
+@njit
+def in_team(parallel: Any, members: Any, work: Any) -> None:
+    """Does ``work``, the arguments of ``_take_part``, in so many threads of the OpenMP whose ``GOMP_parallel`` is at an address."""
+    if parallel != 0:
+        _parallel(parallel, members, work)
 
 
 # The narrow formats, as integers of 16 bits.
