@@ -103,10 +103,10 @@ def test_coefficients_of_another_leaf_break_a_law(edit: Callable[[str, str], Non
 def test_coefficients_that_stay_those_of_the_first_step_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     run, first = host._run, {}
 
-    def stale(kernel: Any, cells: Any, *rest: Any, **options: Any) -> None:
+    def stale(kernel: Any, groups: Any, *rest: Any, **options: Any) -> None:
         run(
             kernel,
-            [cell._replace(numbers=first.setdefault((kernel, i), cell.numbers)) for i, cell in enumerate(cells)],
+            [group._replace(numbers=first.setdefault((kernel, i), group.numbers)) for i, group in enumerate(groups)],
             *rest,
             **options,
         )
@@ -133,15 +133,15 @@ IN_CACHES = (
     ),
     CacheFault("the coefficients forget the group", Work, "coefficients", "id(self.hyper[i]), ", ""),
     CacheFault(
-        "the cells forget what leaves carry", TableFuser, "cells", "for at, *_ in self.rule.carried_at:", "for at, *_ in ():"
+        "the groups forget what leaves carry", TableFuser, "groups", "for at, *_ in self.rule.carried_at:", "for at, *_ in ():"
     ),
-    CacheFault("the cells forget the group", TableFuser, "cells", "shared.append(list(map(id, work.hyper)))", "pass"),
+    CacheFault("the groups forget the group", TableFuser, "groups", "shared.append(list(map(id, work.hyper)))", "pass"),
     CacheFault(
         "the carried numbers of the first leaf go on",
         TableFuser,
         "carry",
-        "getattr(cell.c, name)",
-        "getattr(cells[0].c, name)",
+        "getattr(group.c, name)",
+        "getattr(groups[0].c, name)",
     ),
 )
 

@@ -263,7 +263,8 @@ def test_an_interrupt_comes_after_the_team(torch: Any) -> None:
 BEGIN = """
 import ctypes, multiprocessing, os, sys, threading
 import numpy as np, torch, xopt
-from xopt.backends import fuse, threads
+from xopt.backends import fuse
+from xopt.backends.compilers import threads
 N = 1_000_000
 torch.set_num_threads(2)
 def step(value=1.0, grad=1.0):
@@ -390,7 +391,7 @@ def test_members_that_flush_take_no_share(torch: Any, before: str) -> None:
 def test_the_end_of_a_process_in_which_a_team_works(torch: Any) -> None:
     """On arrays of NumPy: torch's own operations do not survive it."""
     code = """
-from xopt.backends import numba_kernels
+from xopt.backends.compilers import numba_kernels
 kernel, x = numba_kernels.Kernel(xopt.sgd.program, numba_kernels.FORMATS[0], lambda: 2), np.ones(N, np.float32)
 def forever():
     while True:
@@ -406,7 +407,7 @@ assert "xopt" not in names()
 
 def test_a_team_is_kept_on_disk(torch: Any, tmp_path: Path) -> None:
     code = """
-from xopt.backends import numba_kernels
+from xopt.backends.compilers import numba_kernels
 made, seen = numba_kernels._made, {}
 def keeping(text, name, arguments):
     seen[name] = made(text, name, arguments)

@@ -36,7 +36,7 @@ from xopt.program import Operation, Program, record
 torch = pytest.importorskip("torch")
 triton = pytest.importorskip("triton", reason="Triton is not installed, or has nothing for this system")
 from xopt.backends.compilers import triton_kernel  # noqa: E402 - it imports torch
-from xopt.backends.compilers.triton_kernel import BLOCK, COMPUTE, OPTIONS, Layout, TritonFuser, TritonKernels, jitted  # noqa: E402
+from xopt.backends.compilers.triton_kernel import BLOCK, COMPUTE, OPTIONS, KernelText, TritonFuser, TritonKernels, jitted  # noqa: E402
 
 DTYPES = list(COMPUTE)
 
@@ -179,7 +179,7 @@ def test_leaves_of_more_than_2_31_numbers() -> None:
     x, new = torch.arange(5.0), torch.zeros(5)
     program = record(xopt.sgd, [], xopt.sgd.coefficients(1, lr=0.5))
     kernels = TritonKernels(program, "float32")
-    layout = Layout(program, "float32", None)
+    layout = KernelText(program, "float32", None)
     words = dict.fromkeys(layout.words, 0)
     (bits,) = {*kernels._bits([0.5] * len(program.coefficients)).tolist()}
     words |= {"begin": -(beyond // BLOCK), "size": beyond + 5, **dict.fromkeys(layout.coefficients, bits)}
@@ -244,8 +244,8 @@ def test_a_tree_is_one_launch_for_all_that_is_alike(name: str, monkeypatch: pyte
 
 def test_other_numbers_compile_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
-    text = Layout.text
-    monkeypatch.setattr(Layout, "text", lambda self: made.append(self.dtype) or text(self))
+    text = KernelText.text
+    monkeypatch.setattr(KernelText, "text", lambda self: made.append(self.dtype) or text(self))
     jitted.cache_clear()
     step, state = fuse(xopt.adamw, compiler="triton"), xopt.adamw_init(torch.ones(4))
     for i in range(4):
@@ -396,14 +396,14 @@ IN_TEXT = (
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
-    text = Layout.text
+    text = KernelText.text
 
-    def edited(self: Layout) -> str:
+    def edited(self: KernelText) -> str:
         right = text(self)
         assert fault.old in right, right
         return right.replace(fault.old, fault.new)
 
-    monkeypatch.setattr(Layout, "text", edited)
+    monkeypatch.setattr(KernelText, "text", edited)
     forget()
 
 
@@ -467,7 +467,7 @@ def program_of(name: str) -> Program:
 
 
 def listing(program: Program, dtype: str, dims: int | None, target: str, **options: Any) -> str:
-    kernel = jitted(Layout(program, dtype, dims).text(), f"{program.rule} {dtype}", False)
+    kernel = jitted(KernelText(program, dtype, dims).text(), f"{program.rule} {dtype}", False)
     signature = {"table": "*i64", "leaves": "i32", "ALIGNED": "constexpr", "BLOCK": "constexpr"}
     source = triton.compiler.ASTSource(fn=kernel, signature=signature, constexprs={(2,): True, (3,): BLOCK})
     gpu = triton.backends.compiler.GPUTarget(*TARGETS[target])

@@ -11,7 +11,7 @@ import numpy as np
 
 from xopt.backends.compilers.blocks import blocks_of, look
 from xopt.backends.compilers.numba_kernels import Format, Kernel, compiled, inspector
-from xopt.backends.compilers.tables import Cell, Layout, TableFuser, starts_of
+from xopt.backends.compilers.tables import Layout, LeafGroup, TableFuser, starts_of
 from xopt.backends.fused.compiled import filled
 from xopt.backends.fused.donation import Places
 from xopt.backends.fused.fuser import Launch
@@ -99,8 +99,8 @@ class HostFuser(TableFuser):
             one_library(work, self.memory.device)
         if odd or not work.hosted():
             refuse_unfit(work, self.memory.unfit, layout.odd)
-        cells = self.cells(work, layout)
-        calls = self.calls(work, layout, cells, lambda i: self.memory.formats[table.formats[i]])
+        groups = self.groups(work, layout)
+        calls = self.calls(work, layout, groups, lambda i: self.memory.formats[table.formats[i]])
         kernels, fresh, views = self._odd(work, odd) if odd else ({}, {}, {})
         new: list[Any] = [work.params, *work.slots]
         target = table
@@ -124,7 +124,7 @@ class HostFuser(TableFuser):
             for i, leaf in odd.items():
                 for column, x in zip(state, filled(leaf, fresh[i]), strict=True):
                     column[i] = x
-            self.carry(work, state, cells, odd)
+            self.carry(work, state, groups, odd)
             kept.append(tables)
             return state
 
@@ -197,13 +197,13 @@ def _step_odd(leaf: Leaf, kernel: Kernel, arrays: Sequence[Any]) -> None:
         kernel.step(block, numbers_of(leaf.c))
 
 
-def _run(kernel: Kernel, cells: list[Cell], table: Table, target: Table, layout: Layout, copy: bool) -> None:
-    coefficients = np.asarray([cell.numbers for cell in cells], kernel.format.compute)
+def _run(kernel: Kernel, groups: list[LeafGroup], table: Table, target: Table, layout: Layout, copy: bool) -> None:
+    coefficients = np.asarray([group.numbers for group in groups], kernel.format.compute)
     addresses, sources, starts, rows = target.addresses, table.addresses, layout.starts, layout.rows
-    if len(cells) > 1 or cells[0].leaves.size < rows.size or layout.lacking:
-        leaves = np.concatenate([cell.leaves for cell in cells])
+    if len(groups) > 1 or groups[0].leaves.size < rows.size or layout.lacking:
+        leaves = np.concatenate([group.leaves for group in groups])
         present = np.flatnonzero(layout.present[leaves[0]])
         addresses, sources = (x[np.ix_(leaves, present)] for x in (addresses, sources))
         starts = starts_of(table.sizes[leaves])
-        rows = np.repeat(np.arange(len(cells)), [cell.leaves.size for cell in cells])
+        rows = np.repeat(np.arange(len(groups)), [group.leaves.size for group in groups])
     kernel(addresses, starts, coefficients, rows, sources if copy else None)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from xopt.backends.compilers.tables import Cell, Layout, TableFuser
+from xopt.backends.compilers.tables import Layout, LeafGroup, TableFuser
 from xopt.backends.fused.fuser import Launch, Plan, addresses
 from xopt.backends.fused.memory import Memory
 from xopt.backends.fused.work import Work
@@ -75,18 +75,18 @@ class DevicePlan(Plan):
         self.layout = Layout(self.sizes, kinds, self.absent.copy())
         self._chosen: dict[Any, list[Chosen]] = {}  # by the leaves of each row
 
-    def chosen(self, cells: Sequence[Cell]) -> list[Chosen]:
+    def chosen(self, groups: Sequence[LeafGroup]) -> list[Chosen]:
         """The leaves of a kernel, those that are dense and those that are not, given those of each row of coefficients."""
-        key = tuple([cell.leaves.tobytes() for cell in cells])
+        key = tuple([group.leaves.tobytes() for group in groups])
         if key not in self._chosen:
             if len(self._chosen) >= KEPT:
                 self._chosen.clear()
-            self._chosen[key] = list(self._choose(cells))
+            self._chosen[key] = list(self._choose(groups))
         return self._chosen[key]
 
-    def _choose(self, cells: Sequence[Cell]) -> Iterable[Chosen]:
-        leaves = np.concatenate([cell.leaves for cell in cells])
-        rows = np.repeat(np.arange(len(cells)), [cell.leaves.size for cell in cells])
+    def _choose(self, groups: Sequence[LeafGroup]) -> Iterable[Chosen]:
+        leaves = np.concatenate([group.leaves for group in groups])
+        rows = np.repeat(np.arange(len(groups)), [group.leaves.size for group in groups])
         present = np.flatnonzero(self.layout.present[leaves[0]])
         for strided in (False, True):
             at = (self.sizes[leaves] > 0) & (self.strided[leaves] == strided)
@@ -161,8 +161,8 @@ class DeviceFuser(TableFuser):
         columns = work.columns()
         plan = self.plan(work, columns)
         assert isinstance(plan, DevicePlan)
-        cells = self.cells(work, plan.layout)
-        calls = self.calls(work, plan.layout, cells, lambda i: plan.dtypes[i])
+        groups = self.groups(work, plan.layout)
+        calls = self.calls(work, plan.layout, groups, lambda i: plan.dtypes[i])
         places = addresses(self.memory, columns)
         if work.donate:
             self.refuse_overlap(work, plan, columns, places)
@@ -189,7 +189,7 @@ class DeviceFuser(TableFuser):
             with self.memory.on(work.params[0]):
                 for one in launches:
                     one()
-            self.carry(work, new, cells, {})
+            self.carry(work, new, groups, {})
             return new
 
         return launch

@@ -41,7 +41,7 @@ class Layout:
         self.rows = np.zeros(sizes.size, np.int64)
 
 
-class Cell(NamedTuple):
+class LeafGroup(NamedTuple):
     """Leaves that share their coefficients and one kernel."""
 
     leaves: Any  # their indices
@@ -67,7 +67,7 @@ class TableFuser(Fuser):
         super().__init__(rule, memory)
         self.kernels = Compiled(rule, kernels)
 
-    def cells(self, work: Work, layout: Layout) -> list[Cell]:
+    def groups(self, work: Work, layout: Layout) -> list[LeafGroup]:
         """The regular leaves, by what they share. Evaluates, and so checks, their hyperparameters."""
         shared: list[Any] = [] if layout.alike else [layout.forms]
         if not work.shared:
@@ -76,7 +76,7 @@ class TableFuser(Fuser):
             column = [x if type(x) is float else id(x) for x in work.slots[at]]
             if len(set(column)) > 1:
                 shared.append(column)
-        cells = []
+        groups = []
         for indices in _alike(layout.regular, shared):
             first = indices.item(0)
             if first in layout.lacking:
@@ -84,22 +84,24 @@ class TableFuser(Fuser):
             c, plain = work.coefficients(first, work.typed(first))
             numbers = numbers_of(c)
             ones = tuple([type(x) is float and x == 1.0 for x in numbers])
-            cells.append(Cell(indices, c, numbers if plain else list(map(float, numbers)), ones))
-        return cells
+            groups.append(LeafGroup(indices, c, numbers if plain else list(map(float, numbers)), ones))
+        return groups
 
-    def calls(self, work: Work, layout: Layout, cells: Sequence[Cell], how: Callable[[int], Hashable]) -> dict[Any, list[Cell]]:
-        """The cells by the kernel that steps them; ``how`` says of a leaf what else decides it. Compiles those that are new."""
-        calls: dict[Any, list[Cell]] = {}
-        for cell in cells:
-            i = cell.leaves.item(0)
-            key = layout.forms.item(i), cell.ones
+    def calls(
+        self, work: Work, layout: Layout, groups: Sequence[LeafGroup], how: Callable[[int], Hashable]
+    ) -> dict[Any, list[LeafGroup]]:
+        """The groups by the kernel that steps them; ``how`` says of a leaf what else decides it. Compiles those that are new."""
+        calls: dict[Any, list[LeafGroup]] = {}
+        for group in groups:
+            i = group.leaves.item(0)
+            key = layout.forms.item(i), group.ones
             kernel = layout.kernels.get(key)
             if kernel is None:
                 slots = [x[i] for x in work.slots]
                 for at, *_ in self.rule.carried_at:
                     slots[at] = 1.0
-                kernel = layout.kernels[key] = self.kernels.of(slots, cell.c, how(i))
-            calls.setdefault(kernel, []).append(cell)
+                kernel = layout.kernels[key] = self.kernels.of(slots, group.c, how(i))
+            calls.setdefault(kernel, []).append(group)
         return calls
 
     def fresh(self, work: Work, layout: Layout) -> list[list[Any]]:
@@ -116,13 +118,13 @@ class TableFuser(Fuser):
             return [x if i in odd else each(like, x) for i, x in enumerate(column)]
         return list(map(like, column))
 
-    def carry(self, work: Work, new: list[Any], cells: Sequence[Cell], odd: dict[int, Leaf]) -> None:
+    def carry(self, work: Work, new: list[Any], groups: Sequence[LeafGroup], odd: dict[int, Leaf]) -> None:
         """Puts into the columns of the new state the next values of slots that hold numbers, which are among the coefficients."""
         for at, name, _ in self.rule.carried_at:
-            column: list[Any] = [getattr(cells[0].c, name) if cells else None] * len(work.params)
-            for cell in cells[1:]:
-                for i in cell.leaves.tolist():
-                    column[i] = getattr(cell.c, name)
+            column: list[Any] = [getattr(groups[0].c, name) if groups else None] * len(work.params)
+            for group in groups[1:]:
+                for i in group.leaves.tolist():
+                    column[i] = getattr(group.c, name)
             for i, leaf in odd.items():
                 column[i] = getattr(leaf.c, name)
             new[1 + at] = column

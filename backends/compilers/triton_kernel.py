@@ -50,7 +50,7 @@ _COEFFICIENT = {  # from its bits in a word of the table
 }
 
 
-class Layout:
+class KernelText:
     """The words of a leaf in the table of a kernel.
 
     They are: the program of the launch that steps its first numbers, how many numbers it has, the bits of the coefficients, the
@@ -217,7 +217,7 @@ class TritonKernels:
     def _prepared(self, dims: int | None, aligned: bool, words: Any, programs: int, device: Any) -> Callable[[], None]:
         interpreted = device.type == "cpu"
         if dims not in self._texts:
-            self._texts[dims] = Layout(self._program, self._dtype, dims).text()
+            self._texts[dims] = KernelText(self._program, self._dtype, dims).text()
         kernel = jitted(self._texts[dims], f"{self._program.rule} {self._dtype}", interpreted)
         arguments, how = (_on_device(words.ravel(), device), len(words)), {"ALIGNED": aligned, "BLOCK": BLOCK, **OPTIONS}
         ready = dims, aligned, device
