@@ -1,7 +1,21 @@
 """The proof: golden references, derived bounds, verdicts and the command line."""
 
-from xopt.conformance.profiles import PROFILES
-from xopt.conformance.report.report import Report
-from xopt.conformance.suite import Events, conform
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xopt.conformance.profiles import PROFILES
+    from xopt.conformance.report.report import Report
+    from xopt.conformance.suite import Events, conform
 
 __all__ = ["PROFILES", "Events", "Report", "conform"]
+
+_MODULES = {"PROFILES": "profiles", "Report": "report.report", "Events": "suite", "conform": "suite"}
+
+
+def __getattr__(name: str) -> Any:
+    """Imported when asked for, so that the command line can say which package is missing."""
+    if name not in _MODULES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -50,6 +50,9 @@ class LeafGroup(NamedTuple):
     ones: tuple[bool, ...]  # which of them are a Python 1, on which it depends what is compiled
 
 
+Calls = dict[Any, list[LeafGroup]]
+
+
 class TableFuser(Fuser):
     """Steps leaves by kernels that find their arrays in a table.
 
@@ -87,11 +90,9 @@ class TableFuser(Fuser):
             groups.append(LeafGroup(indices, c, numbers if plain else list(map(float, numbers)), ones))
         return groups
 
-    def calls(
-        self, work: Work, layout: Layout, groups: Sequence[LeafGroup], how: Callable[[int], Hashable]
-    ) -> dict[Any, list[LeafGroup]]:
+    def calls(self, work: Work, layout: Layout, groups: Sequence[LeafGroup], how: Callable[[int], Hashable]) -> Calls:
         """The groups by the kernel that steps them; ``how`` says of a leaf what else decides it. Compiles those that are new."""
-        calls: dict[Any, list[LeafGroup]] = {}
+        calls: Calls = {}
         for group in groups:
             i = group.leaves.item(0)
             key = layout.forms.item(i), group.ones
