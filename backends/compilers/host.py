@@ -4,7 +4,6 @@ import ctypes
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -115,7 +114,8 @@ class HostFuser(TableFuser):
 
         def launch() -> list[Any]:
             if work.donate and self.memory.versioned:
-                self.memory.wrote(self._written(work, layout))
+                for column in columns[:-1]:
+                    self.memory.wrote([x for x in column if x is not None] if layout.lacking or layout.odd else column)
             for kernel, chosen in calls.items():
                 _run(kernel, chosen, table, target, layout, copy=not work.donate)
             for i, leaf in odd.items():
@@ -136,11 +136,6 @@ class HostFuser(TableFuser):
         fresh = {i: leaf.arrays if work.donate else [self.memory.copied(x) for x in leaf.arrays] for i, leaf in odd.items()}
         views = {i: [self.memory.numpy(x) for x in (*fresh[i], leaf.grad)] for i, leaf in odd.items()}
         return kernels, fresh, views
-
-    def _written(self, work: Work, layout: Layout) -> list[Any]:
-        """All arrays that a donating step writes over."""
-        arrays = list(chain(work.params, *self.rule.schema.columns(work.slots)))
-        return [x for x in arrays if x is not None] if layout.lacking or layout.odd else arrays
 
     def _look(self, table: Table, columns: Sequence[list[Any]], donate: bool) -> Table:
         """The table of these arrays, given as lists, whose C structs are read: ``table`` itself, where there are as many."""

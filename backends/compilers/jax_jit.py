@@ -98,20 +98,19 @@ class JaxJitFuser(Fuser):
         chosen = plan.calls.get(key)
         if chosen is None:
             chosen = plan.calls[key] = self._calls(work, plan, rows, which)
-        old: list[Any] = list(map(list, zip(*columns[:-1], strict=True)))
-        if plan.lacking:
-            old = [[x for x in row if x is not None] for row in old]
+        old, grads = columns[:-1], columns[-1]
         if work.donate:
-            _refuse_shared(work, old, plan.alone)
-        grads = work.grads if plan.alone else [placed(arrays[0], grad) for arrays, grad in zip(old, work.grads, strict=True)]
+            _refuse_shared(work, columns, plan.alone)
+        if not plan.alone:
+            grads = [placed(x, grad) for x, grad in zip(work.params, grads, strict=True)]
 
         def launch() -> list[Any]:
+            places = [] if plan.alone else [[None if x is None else x.sharding for x in column] for column in old]
             new = self._stepped(chosen, old, grads, arguments)
-            if not plan.alone:
-                places = [[x.sharding for x in row] for row in old]
-                new = [[self._placed(place, x) for place, x in zip(*pair, strict=True)] for pair in zip(places, new, strict=True)]
+            if places:
+                new = [list(map(self._placed, *pair)) for pair in zip(places, new, strict=True)]
             carried = [[typed.lifted(getattr(c, name)) for _, name, _ in self.rule.carried_at] for typed, c, _ in rows]
-            return work.filled(new, plan.rows, [carried[at] for at in which])
+            return work.filled(new, [carried[at] for at in which])
 
         return launch
 
@@ -156,23 +155,29 @@ class JaxJitFuser(Fuser):
 
         def step(old: Any, grads: Any, rows: Any) -> Any:
             self._traces += 1
-            both = zip(leaves, old, grads, strict=True)
-            return [update(arrays, grad, rows[row]) for (update, row), arrays, grad in both]
+            new = []
+            for (update, row), grad, *slots in zip(leaves, grads, *old, strict=True):
+                results = iter(update([x for x in slots if x is not None], grad, rows[row]))
+                new.append([None if x is None else next(results) for x in slots])
+            return list(map(list, zip(*new, strict=True)))
 
         step.__name__ = f"{self.rule.name}_step"
         jit = partial(self.jax.jit, step, compiler_options=self._options)
         return jit(), jit(donate_argnums=0, keep_unused=True)  # the buffer of an old value serves for the new one, read or not
 
     def _stepped(self, chosen: Sequence[Any], old: Sequence[Any], grads: Sequence[Any], rows: Sequence[Any]) -> list[Any]:
-        """The new arrays of each leaf."""
-        new: list[Any] = [None] * len(old)
+        """The new columns."""
+        new: list[Any] = [list(column) for column in old] if len(chosen) > 1 else []
         began, traces = time.monotonic(), self._traces
         # where a function of other arguments is being traced, its compilation is the outermost, which alone has options: leave it
         with self.jax.ensure_compile_time_eval():
-            for call, step in chosen:
-                results = step([old[i] for i in call], [grads[i] for i in call], rows)
-                for i, arrays in zip(call, results, strict=True):
-                    new[i] = arrays
+            if not new:  # one call, of all leaves in their order
+                new = chosen[0][1](old, grads, rows)
+            for call, step in chosen if len(chosen) > 1 else ():
+                results = step([[column[i] for i in call] for column in old], [grads[i] for i in call], rows)
+                for column, some in zip(new, results, strict=True):
+                    for i, x in zip(call, some, strict=True):
+                        column[i] = x
         took = time.monotonic() - began
         if self._traces > traces and took > 1:
             where = "JAX keeps it in jax_compilation_cache_dir, where that is set"
@@ -181,6 +186,8 @@ class JaxJitFuser(Fuser):
 
     def _placed(self, place: Any, x: Array) -> Array:
         """A new array where the old one was: among several devices XLA may share it in another way."""
+        if x is None:
+            return x
         alone = x.sharding == place or len(place.device_set) == 1
         return x if alone or x.sharding.is_equivalent_to(place, x.ndim) else self.jax.device_put(x, place)
 
@@ -224,16 +231,15 @@ def _row(typed: TypedRule, numbers: list[Any], plain: bool) -> Any:
     return [*map(typed.lifted, numbers), 1.0]
 
 
-def _refuse_shared(work: Work, old: list[list[Any]], alone: bool) -> None:
+def _refuse_shared(work: Work, columns: Sequence[Sequence[Any]], alone: bool) -> None:
     """Raises ValueError where a buffer would be given away twice, or is needed for a gradient too: XLA takes neither."""
     if alone:
-        pointers = [x.unsafe_buffer_pointer() for x in chain(*old, work.grads)]
+        pointers = [x.unsafe_buffer_pointer() for column in columns for x in column if x is not None]
         if len(set(pointers)) == len(pointers):
             return
-    places = [(i, place) for i, arrays in enumerate(old) for x in arrays for place in _places(x)]
-    grads = [(i, place) for i, x in enumerate(work.grads) for place in _places(x)]
+    *old, grads = [[(i, place) for i, x in enumerate(column) if x is not None for place in _places(x)] for column in columns]
     owners: dict[Any, int] = {}
-    for i, place in places:
+    for i, place in chain.from_iterable(old):
         if place in owners:
             refuse_shared(work, owners[place], i)
         owners[place] = i

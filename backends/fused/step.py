@@ -70,7 +70,7 @@ class FusedStep:
             return state._make([column[0] for column in new] + [t])
         old = zip((params, *slots), (leaves, *columns[1:]), new, strict=True)
         # a column that is written over stays the tree that it was, if that has the containers of params
-        return state._make([*[tree if n is o and (alike or flat.fits(tree)) else flat.spec.unflatten(n) for tree, o, n in old], t])
+        return state._make([*[tree if n is o and (alike or flat.fits(tree)) else flat.unflatten(n) for tree, o, n in old], t])
 
 
 def fuse(rule: Any, *, donate: bool = False, compiler: str | None = None) -> "FusedStep":

@@ -49,6 +49,17 @@ class Flat(NamedTuple):
         """Whether a tree has the containers of params."""
         return self.shape is not None and self.shape.fits(tree)
 
+    def unflatten(self, leaves: Sequence[Any]) -> Tree:
+        """A tree with the containers of params, of other leaves."""
+        if self.take is None or self.shape is None:
+            return self.spec.unflatten(leaves)
+        kind: Any = self.shape.kind
+        if kind in _DICTS:
+            made = kind.fromkeys(self.shape.keys)  # in this order, which is not that of the leaves
+            made.update(zip(self.spec.entries(), leaves, strict=True))
+            return made
+        return kind._make(leaves) if hasattr(kind, "_make") else kind(leaves)
+
 
 class Trees:
     """Those that one fused step has met: the last one."""

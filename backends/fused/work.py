@@ -129,15 +129,9 @@ class Work:
         columns: list[Any] = [self.params, *self.rule.schema.columns(self.slots), self.grads]
         return columns if set(map(type, columns)) == {list} else list(map(list, columns))
 
-    def filled(self, new: Sequence[Sequence[Any]], absent: Sequence[Any], carried: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
-        """The columns of a new state, from the new arrays of each leaf, the places where there is None, and the numbers carried.
-
-        ``absent`` is empty where there is no None.
-        """
-        if absent:
-            rests = map(iter, new)
-            new = [[None if none else next(rest) for none in row[:-1]] for rest, row in zip(rests, absent, strict=True)]
-        arrays, numbers = zip(*new, strict=True), zip(*carried, strict=True)
+    def filled(self, new: Sequence[Sequence[Any]], carried: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
+        """The columns of a new state: from those of its arrays, as ``columns`` gives them, and what each leaf carries."""
+        arrays, numbers = iter(new), zip(*carried, strict=True)
         columns: list[Sequence[Any]] = [next(arrays)]
         for slot, column in zip(self.rule.schema, self.slots, strict=True):
             if slot.several:

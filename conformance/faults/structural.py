@@ -469,7 +469,7 @@ GIVING = (
     _fault(
         "donated: XLA without a guard",
         "JAX refuses what is given away twice, in its own words.",
-        (_JAX, "            _refuse_shared(work, old, plan.alone)\n", "            pass\n"),
+        (_JAX, "            _refuse_shared(work, columns, plan.alone)\n", "            pass\n"),
         libraries=("jax",),
         rules=("aggmo",),
     ),
