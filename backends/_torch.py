@@ -328,6 +328,8 @@ class Plain:
             return f"no dense tensor: {x.layout}, {x.dtype}"
         if x.device.type not in ("cpu", "cuda"):
             return f"on device {x.device}"
+        if x._is_zerotensor():
+            return "of zeros that are not in memory"
         self._fit.add(self._key(x))
         return None
 

@@ -917,3 +917,18 @@ def test_leaves_cost_alike_whatever_their_slots() -> None:
                 params = [np.ones(2) for _ in range(20)]
                 step(rule.init(params), [np.ones(2)] * 20)
                 assert not called
+
+
+@pytest.mark.parametrize("compiler", ["numba", "torch.compile"])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_zeros_that_are_not_in_memory_are_stepped_plainly(compiler: str, steps: int) -> None:
+    """As torch's derivatives have them: their address is 0. Also after a step with a gradient that is in memory."""
+    torch = pytest.importorskip("torch")
+    step = fuse(xopt.momentum, compiler=compiler)
+    state, zeros = xopt.momentum_init(torch.ones(3)), torch._efficientzerotensor((3,))
+    for grad in [torch.ones(3)] * (steps - 1) + [zeros]:
+        expected, state = xopt.momentum_step(state, grad), step(state, grad)
+        assert torch.equal(state.params, expected.params)
+    donating = fuse(xopt.momentum, compiler=compiler, donate=True)
+    with pytest.raises(TypeError, match="of zeros that are not in memory; it cannot be donated"):
+        donating(state, zeros)
