@@ -443,7 +443,9 @@ def test_a_donated_step_that_is_interrupted(tmp_path: Path) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # which a process in the background ignores
         n = 300_000
         step = fuse(xopt.ademamix, donate=True)
-        step(xopt.ademamix_init(np.ones(n)), np.ones(n))
+        warm = xopt.ademamix_init(np.ones(n))
+        for _ in range(3):  # until nothing is compiled or loaded any more: llvmlite's callbacks lose what is raised in them
+            warm = step(warm, np.ones(n))
         refused = 0
         for trial in range(12):
             params = [np.ones(n) for _ in range(8)]
@@ -917,6 +919,26 @@ def test_leaves_cost_alike_whatever_their_slots() -> None:
                 params = [np.ones(2) for _ in range(20)]
                 step(rule.init(params), [np.ones(2)] * 20)
                 assert not called
+
+
+class Tagged(Pair):
+    """A container that is more than its fields."""
+
+    def __new__(cls, *fields: Any) -> "Tagged":
+        made = super().__new__(cls, *fields)
+        made.tag = "of its own"  # type: ignore[attr-defined]
+        return made
+
+
+@pytest.mark.parametrize("way", ["numba", "blocks"])
+@pytest.mark.parametrize("donate", [False, True])
+def test_a_container_is_made_as_its_class_makes_it(donate: bool, way: str) -> None:
+    """Also where a tree of one container is put together without asking optree."""
+    params = Tagged(*[np.ones(3) for _ in Pair._fields])
+    state = fuse(xopt.momentum, donate=donate, compiler=way)(xopt.momentum_init(params), params)
+    plain = xopt.momentum_step(xopt.momentum_init(params), params)
+    assert [vars(tree) for tree in (state.params, state.v)] == [vars(tree) for tree in (plain.params, plain.v)]
+    assert vars(plain.v) == {"tag": "of its own"}
 
 
 @pytest.mark.parametrize("compiler", ["numba", "torch.compile"])

@@ -115,7 +115,7 @@ class JaxJitFuser(Fuser):
         return launch
 
     def _rows(self, work: Work, plan: JaxPlan) -> tuple[list[tuple[TypedRule, Any, bool]], tuple[int, ...]]:
-        """The coefficients that leaves share, with the rule for them whether they are numbers, and which ones each leaf has.
+        """The coefficients that leaves share, the rule for them, whether they are numbers; and which ones each leaf has.
 
         Raises TracedError where some are traced.
         """

@@ -42,21 +42,21 @@ class Memory(ABC):
         """The array, or a copy of it, of which the memory holds the numbers."""
         return x
 
-    def device(self, x: Any) -> Any:  # noqa: ARG002
+    def device(self, x: Any) -> Any:  # noqa: ARG002 - of libraries on the CPU alone all are there
         """Where an array is."""
         return "cpu"
 
-    def on(self, x: Any) -> AbstractContextManager[Any]:  # noqa: ARG002
+    def on(self, x: Any) -> AbstractContextManager[Any]:  # noqa: ARG002 - as above
         """A block that allocates and computes where an array is."""
         return nullcontext()
 
     def check(self, work: Work) -> None:  # noqa: B027 - most forbid nothing
         """Raises for what the library forbids to step."""
 
-    def refuse_unwritable(self, work: Work, i: int) -> None:  # noqa: B027
+    def refuse_unwritable(self, work: Work, i: int) -> None:  # noqa: B027 - in most all can
         """Raises ValueError where an array of leaf ``i`` cannot be written over."""
 
-    def wrote(self, arrays: list[Any]) -> None:  # noqa: B027
+    def wrote(self, arrays: list[Any]) -> None:  # noqa: B027 - most count nothing
         """Told what will be written to, where the library counts that."""
 
 

@@ -51,14 +51,15 @@ class Flat(NamedTuple):
 
     def unflatten(self, leaves: Sequence[Any]) -> Tree:
         """A tree with the containers of params, of other leaves."""
-        if self.take is None or self.shape is None:
-            return self.spec.unflatten(leaves)
-        kind: Any = self.shape.kind
-        if kind in _DICTS:
-            made = kind.fromkeys(self.shape.keys)  # in this order, which is not that of the leaves
+        shape = self.shape if self.take else None
+        kind: Any = shape.kind if shape else None
+        if shape and kind in _DICTS:
+            made = kind.fromkeys(shape.keys)  # in this order, which is not that of the leaves
             made.update(zip(self.spec.entries(), leaves, strict=True))
             return made
-        return kind._make(leaves) if hasattr(kind, "_make") else kind(leaves)
+        if kind in (list, tuple):
+            return kind(leaves)
+        return self.spec.unflatten(leaves)  # of a NamedTuple too, which may have a __new__ of its own
 
 
 class Trees:
