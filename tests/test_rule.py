@@ -51,6 +51,7 @@ def test_all_is_exact():
         "bound",
         "checks",
         "conversions",
+        "counts",
         "operations",
         "program",
         "rule",
