@@ -164,7 +164,7 @@ def test_rules_and_steps_are_copied_and_pickled(rule: Rule[Any, Any]) -> None:
 
 
 def test_a_rule_that_has_no_name_of_its_own_is_no_riddle() -> None:
-    unnamed: Rule[Any, Any] = Rule("unnamed", xopt.sgd.state, xopt.sgd.coefficients, xopt.sgd.update)
+    unnamed: Rule[Any, Any] = Rule("unnamed", xopt.sgd.state, xopt.sgd.coefficients, xopt.sgd.elementwise)
     with pytest.raises(pickle.PicklingError, match="<xopt rule unnamed> is no variable of xopt"):
         pickle.dumps(unnamed)
     assert copy.deepcopy(unnamed) is unnamed

@@ -242,7 +242,7 @@ def test_no_number_on_the_way_is_subnormal_infinite_or_nan(rule, dtype):
             before = states[t - 1]
             carried = [x for name, x in zip(rule.slots, before[1:], strict=True) if name in rule.carried]
             c = rule.coefficients(t, *carried, **rule.defaults | hyper)
-            new = rule.update(*on_bounds(before, compute), exact(grad, compute), c)
+            new = rule.elementwise(*on_bounds(before, compute), exact(grad, compute), c)
             numbers = [
                 x
                 for x in parts((exact(grad, FLOAT_FORMATS[dtype]), new[0].stored(FLOAT_FORMATS[dtype]), *new))
@@ -281,7 +281,7 @@ def test_digests_tell_rules_and_dtypes_apart():
 def planted(name, change):
     """A rule whose update computes otherwise."""
     rule = RULES[name]
-    return updating(rule, change(rule.update))
+    return updating(rule, change(rule.elementwise))
 
 
 def last_digit(update):

@@ -103,7 +103,7 @@ def test_help_shows_signature_ranges_and_the_rule(rule):
         for hyper, default in rule.defaults.items():
             shown = f"{hyper} : in {rule.ranges[hyper].text}, default {default!r}" in text
             assert shown == (function is rule.step or hyper in rule.of_init)
-        assert inspect.cleandoc(inspect.getmodule(rule.update).__doc__) in text
+        assert inspect.cleandoc(inspect.getmodule(rule.elementwise).__doc__) in text
 
 
 def test_defaults_are_those_of_the_signature(rule):

@@ -8,22 +8,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints
 
-import optree
-
 from xopt.arrays import began, is_dense
-from xopt.bound import Bound
-from xopt.checks import ALSO_CALLED, Interval, as_number, is_no_number, nearest_names, shown
+from xopt.bound import Bound, NoTransformation
+from xopt.checks import ALSO_CALLED, DOUBLE, Interval, as_number, check_hyper, is_no_number, nearest_names, shown
 from xopt.operations import Array, is_array, is_known_array, namespace
 from xopt.program import record
 from xopt.slots import Schema, Slot
-from xopt.trees import Tree, flatten_like, is_sequence, is_value, spread
+from xopt.trees import Tree, flatten, flatten_like, is_sequence, is_value, spread
 from xopt.typed import Call, Group, TypedRule, is_scalar, refuse_negative
 
 S = TypeVar("S", bound=tuple[Any, ...])
 P = ParamSpec("P")
 
 
-class Rule(Generic[S, P]):
+class Rule(NoTransformation, Generic[S, P]):
     """One update rule, written once: state, coefficients, update.
 
     Parameters
@@ -56,6 +54,8 @@ class Rule(Generic[S, P]):
     ----------
     init, step
         The functions ``<name>_init`` and ``<name>_step``.
+    elementwise
+        The ``update`` of one leaf.
     defaults
         The hyperparameters and their default values.
     of_init
@@ -81,7 +81,7 @@ class Rule(Generic[S, P]):
         self.__module__ = update.__module__
         self.state = state
         self.coefficients = coefficients
-        self.update = update
+        self.elementwise = update
         self.memory = dict(memory or {})
         self.carried = dict(carried or {})
         self.slots: tuple[str, ...] = state._fields[1:-1]  # type: ignore[attr-defined]
@@ -104,8 +104,13 @@ class Rule(Generic[S, P]):
         self._typed: dict[Any, TypedRule] = {}
         first: Any = coefficients(1, *self.carried.values(), **self.defaults)  # type: ignore[arg-type]
         self.program = record(self, self.schema.full(self.defaults), first)
-        self.init: Callable[Concatenate[Tree, P], S] = _init_function(self)
+        self._init: Callable[Concatenate[Tree, P], S] = _init_function(self)
         self.step: Callable[Concatenate[S, Tree, P], S] = _step_function(self)
+
+    @property
+    def init(self) -> Callable[Concatenate[Tree, P], S]:
+        self._refuse_optax()
+        return self._init
 
     def _slot(self, name: str) -> Slot:
         if name in self.carried:
@@ -174,7 +179,7 @@ class Rule(Generic[S, P]):
     ) -> tuple[Call, list[tuple[Any, ...]]]:
         """Checks all that a step is given. Returns what its updates need, leaf by leaf."""
         self.check_names(self._step_name, hyper)
-        leaves, spec = optree.tree_flatten(params)
+        leaves, spec = flatten(params)
         _refuse_no_leaves(self._step_name, params, leaves)
         call = Call(self._step_name, t, spec, {})
         grads, *columns = self.flatten(call, grad, slots)
@@ -212,6 +217,13 @@ class Rule(Generic[S, P]):
             if name not in self.defaults:
                 msg = f"{function}: unknown hyperparameter {name!r}; {self._meant(name)}"
                 raise TypeError(msg)
+
+    def check_hyper(self, function: str, hyper: Mapping[str, Any]) -> None:
+        """Raises for an unknown hyperparameter, and for a number that is none or out of its range; those of a tree wait for leaves."""
+        self.check_names(function, hyper)
+        for name, value in hyper.items():
+            if self.value_of(name)(value):
+                check_hyper(function, name, value, self.ranges[name], DOUBLE)
 
     def _meant(self, name: str) -> str:
         known = tuple(self.defaults)
@@ -291,7 +303,7 @@ def _init_function(rule: Rule[Any, Any]) -> Any:
 
     def init(params: Tree, **hyper: Any) -> Any:
         rule.check_names(function, hyper)
-        leaves, spec = optree.tree_flatten(params)
+        leaves, spec = flatten(params)
         _refuse_no_leaves(function, params, leaves)
         call = Call(function, spec=spec)
         own = rule.broadcast(call, hyper)

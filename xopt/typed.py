@@ -111,10 +111,10 @@ class TypedRule:
         if not ordinary and self.shards:
             grad = placed(params, grad)
         if self.cast:
-            new = self.rule.update(self.xp.astype(params, self.compute), *slots, self.xp.astype(grad, self.compute), c)
+            new = self.rule.elementwise(self.xp.astype(params, self.compute), *slots, self.xp.astype(grad, self.compute), c)
             new = (self.xp.astype(new[0], self.dtype), *new[1:])
         else:
-            new = self.rule.update(params, *slots, grad, c)
+            new = self.rule.elementwise(params, *slots, grad, c)
         if ordinary:
             return new
         if self.shards:

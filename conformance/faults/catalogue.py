@@ -56,7 +56,7 @@ PURITY = [
     ),
 ]
 
-_UPDATE = "new = self.rule.update(params, *slots, grad, c)\n        if ordinary:"
+_UPDATE = "new = self.rule.elementwise(params, *slots, grad, c)\n        if ordinary:"
 
 CORE = [
     _core(
