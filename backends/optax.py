@@ -25,8 +25,8 @@ def as_optax(rule: Any, **hyper: Any) -> Any:
     rule
         A rule such as ``xopt.adamw``, its step, ``xopt.adamw_step``, or a rule with hyperparameters, ``xopt.lion.bind(lr=1e-4)``.
     hyper
-        The rule's hyperparameters. Each is a number, a 0-d array, a function such as a schedule of optax, or a tree of those that is
-        a prefix of the params. A function is called with optax's count, the number of updates before this one: 0 at the first.
+        The rule's hyperparameters. Each is a number, a 0-d array, a function such as a schedule of optax, or a tree of those that
+        is a prefix of the params. A function is called with optax's count, the number of updates before this one: 0 at the first.
         The rule's own t, on which bias corrections and warm-ups depend, is 1 there, as everywhere in xopt.
 
     Returns
@@ -37,8 +37,8 @@ def as_optax(rule: Any, **hyper: Any) -> Any:
 
         ``optax.apply_updates`` gives float32 and float64 params the bits of ``<rule>_step`` in the same mode: eager, or within
         ``jit``. (The product that NAdam carries is an array here, right to rounding.) The update of float16 and bfloat16 params is
-        computed in float32, and rounded: what is stored is not further from what ``<rule>_step`` stores than half a unit in the last
-        place of the update and one of the params.
+        computed in float32, and rounded: what is stored is not further from what ``<rule>_step`` stores than half a unit in the
+        last place of the update and one of the params.
 
     Raises
     ------
@@ -81,8 +81,7 @@ class _Transformation:
             raise TypeError(msg)
         rule.check_names("as_optax", hyper)
         rule.check_hyper("as_optax", {name: value for name, value in hyper.items() if name not in self.scheduled})
-        if "optax" not in rule.compiled:
-            rule.compiled["optax"] = Compiled(rule, _Update)
+        self._updates: Compiled = rule.compiled.setdefault("optax", Compiled(rule, _Update))
 
     def init(self, params: Tree) -> Any:
         """The state before the first step: of a tree without leaves too, as wrappers may take all of them away."""
@@ -120,7 +119,7 @@ class _Transformation:
         for i, (leaf, (grad, *old, own)) in enumerate(zip(leaves, rows, strict=True)):
             typed = rule.typed(call, i, leaf)
             c, _ = typed.prepare_leaf(call, i, leaf, grad, old, own)
-            update: _Update = rule.compiled["optax"].of(old, c)
+            update: _Update = self._updates.of(old, c)
             if params is None:
                 update.refuse_no_params(call.function, c)
             row = [leaf, *old]
@@ -207,10 +206,10 @@ class _Update:
             others = [x for x in operands if x != "params"]
             if len(others) < len(operands) and not (name == "multiply" and zeros.intersection(others)):
                 through = "".join(f", through {x.removeprefix('c_')}" for x in others if x in self._program.coefficients)
-                msg = (
-                    f"{function}: params are not given, and the update depends on them{through}; call update(grads, state, params)"
-                )
-                raise ValueError(msg)
+                raise ValueError(_no_params(function, through))
         if self._change is None:
-            msg = f"{function}: params are not given, and the rule does not end with their sum with an update; call update(grads, state, params)"
-            raise ValueError(msg)
+            raise ValueError(_no_params(function, ""))
+
+
+def _no_params(function: str, through: str) -> str:
+    return f"{function}: params are not given, and the update depends on them{through}; call update(grads, state, params)"

@@ -84,7 +84,7 @@ def test_betas_make_groups_too() -> None:
 @pytest.mark.parametrize(
     ("rule", "name", "says"),
     [
-        ("adam", "weight_decay", "it takes lr, beta1, beta2, eps; there is adamw, which has it"),
+        ("adam", "weight_decay", "it takes lr, beta1, beta2, eps, eps_root; there is adamw, which has it"),
         ("sgd", "momentum", "it takes lr, weight_decay; there is momentum, which has beta"),
         ("sgd", "beta", "it takes lr, weight_decay; there is momentum, which has it"),
         ("momentum", "momentum", "did you mean beta"),

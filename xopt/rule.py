@@ -219,7 +219,7 @@ class Rule(NoTransformation, Generic[S, P]):
                 raise TypeError(msg)
 
     def check_hyper(self, function: str, hyper: Mapping[str, Any]) -> None:
-        """Raises for an unknown hyperparameter, and for a number that is none or out of its range; those of a tree wait for leaves."""
+        """Raises for an unknown hyperparameter, and for what is no number or out of range; those of a tree wait for leaves."""
         self.check_names(function, hyper)
         for name, value in hyper.items():
             if self.value_of(name)(value):

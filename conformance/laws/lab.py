@@ -218,6 +218,10 @@ class Lab:
     def has(self, name: str) -> bool:
         return name in self.rule.defaults
 
+    def zero(self, *names: str) -> dict[str, float]:
+        """0 for those of the hyperparameters that the rule has."""
+        return {name: 0.0 for name in names if self.has(name)}
+
     def run(
         self, params: Any, grads: Gradients, hyper: Hyper | Sequence[Hyper], rule: str | None = None, steps: int = STEPS
     ) -> Run:
