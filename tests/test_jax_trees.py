@@ -324,3 +324,13 @@ def test_numpy_alone_brings_no_jax() -> None:
         "assert 'jax' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ)
+
+
+@needs_equinox
+def test_a_module_of_equinox_with_its_functions() -> None:
+    import equinox as eqx
+
+    with pytest.raises(
+        TypeError, match=r"params.activation must be an array, got .*pass eqx.filter\(module, eqx.is_inexact_array\)"
+    ):
+        xopt.adam_init(eqx.nn.MLP(2, 1, 4, 1, key=jax.random.key(0)))
