@@ -1,0 +1,19 @@
+"""Helpers on trees of arrays of every library, which keep dtypes: clipping, norms, groups, sums, averages."""
+
+from xopt.tree.clipping import Clipped, clip, clip_by_global_norm, clip_by_norm
+from xopt.tree.grouping import groups
+from xopt.tree.norms import global_norm
+from xopt.tree.sums import accumulate, average, cast, scale
+
+__all__ = [
+    "Clipped",
+    "accumulate",
+    "average",
+    "cast",
+    "clip",
+    "clip_by_global_norm",
+    "clip_by_norm",
+    "global_norm",
+    "groups",
+    "scale",
+]
