@@ -8,6 +8,7 @@ from xopt.operations import Array
 from xopt.tree.norms import Norm, norm_of, widest
 from xopt.tree.walk import Flat, Leaf
 from xopt.trees import Tree
+from xopt.untraced import untraced
 
 LIMIT = Interval("[0, inf)")
 
@@ -19,6 +20,7 @@ class Clipped(NamedTuple):
     norm: Any  # a 0-d array: the global norm before
 
 
+@untraced
 def clip(tree: Tree, limit: Any) -> Tree:
     """Each number of a tree, moved into ``[-limit, limit]``.
 
@@ -49,6 +51,7 @@ def clip(tree: Tree, limit: Any) -> Tree:
     return flat.each(clipped)
 
 
+@untraced
 def clip_by_norm(tree: Tree, limit: Any) -> Tree:
     """Each leaf of a tree, scaled down to the norm ``limit`` where its own norm is larger: see ``clip_by_global_norm``.
 
@@ -68,6 +71,7 @@ def clip_by_norm(tree: Tree, limit: Any) -> Tree:
     return flat.each(lambda leaf: _shortened(leaf, norm_of([leaf]), limits[leaf.i]))
 
 
+@untraced
 def clip_by_global_norm(tree: Tree, limit: Any) -> Clipped:
     """A tree scaled down to the global norm ``limit`` where its own is larger, and the norm that it had.
 

@@ -9,8 +9,10 @@ import optree
 
 from xopt.checks import shown
 from xopt.trees import Tree, path_of
+from xopt.untraced import untraced
 
 
+@untraced
 def groups(patterns: Mapping[str, Any], params: Tree) -> Tree:
     """A value for each leaf, by the first pattern that its name matches: a hyperparameter for groups of params.
 

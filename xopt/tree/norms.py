@@ -20,6 +20,7 @@ from xopt.arrays import moved
 from xopt.operations import Array, sqrt
 from xopt.tree.walk import Flat, Leaf
 from xopt.trees import Tree
+from xopt.untraced import untraced
 
 WIDTH = 1024
 """Of the vector that is left of a leaf: fewer would be more operations, more would be more memory."""
@@ -29,6 +30,7 @@ BANDS = ((92, -112), (36, -56), (-20, 56), (-76, 112))
 and below 2**-76 by 2**112. In a dtype whose exponents reach further all of them are as many times larger."""
 
 
+@untraced
 def global_norm(tree: Tree) -> Any:
     """The square root of the sum of the squares of all numbers in a tree.
 

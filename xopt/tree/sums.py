@@ -6,6 +6,7 @@ from xopt.checks import DOUBLE, Beta, Interval, Real, as_number, check_hyper, sh
 from xopt.operations import is_array
 from xopt.tree.walk import Flat, Leaf
 from xopt.trees import Tree
+from xopt.untraced import untraced
 
 FACTOR: Interval = Real.__metadata__[0]
 DECAY: Interval = Beta.__metadata__[0]
@@ -13,6 +14,7 @@ COUNT = Interval("[1, inf)")
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
+@untraced
 def scale(tree: Tree, factor: Any) -> Tree:
     """Each number of a tree times a factor.
 
@@ -38,6 +40,7 @@ def scale(tree: Tree, factor: Any) -> Tree:
     return flat.each(lambda leaf: leaf.map(lambda x: x * factors[leaf.i]))
 
 
+@untraced
 def accumulate(total: Tree | None, tree: Tree) -> Tree:
     """The sum of two trees, such as the gradients of several batches.
 
@@ -82,6 +85,7 @@ def _refuse_wider(total: Leaf, leaf: Leaf) -> None:
         raise TypeError(msg)
 
 
+@untraced
 def average(mean: Tree | None, tree: Tree, *, decay: Any = None, t: Any = None) -> Tree:
     """A running average of trees, such as the params of one step after another.
 
@@ -152,6 +156,7 @@ def _refuse_narrow(mean: Leaf, leaf: Leaf) -> None:
         raise TypeError(msg)
 
 
+@untraced
 def cast(tree: Tree, like: Any) -> Tree:
     """A tree in other dtypes, in memory of its own.
 
