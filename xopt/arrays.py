@@ -7,7 +7,7 @@ from typing import Any
 
 from array_api_compat import is_cupy_array, to_device
 
-from xopt.operations import NUMBERS, Array
+from xopt.operations import NUMBERS, Array, namespace
 
 
 class Numbers(dict[Any, Any]):
@@ -100,6 +100,9 @@ def beside(x: Array) -> AbstractContextManager[Any]:
 
 
 def moved(x: Array, like: Array) -> Array:
-    """An array where another one of its library is. What is traced may not say where that is, and stays."""
+    """A small array where another one of its library is. What is traced may not say where that is, and stays."""
     one, other = devices(x), devices(like)
-    return x if one is None or other is None or bool(one == other) else to_device(x, like.device)
+    if one is None or other is None or bool(one == other):
+        return x
+    # what comes from the host JAX puts where it is needed, on several devices too
+    return namespace(x).asarray(x.__array__()) if _sharding(x) is not None else to_device(x, like.device)

@@ -96,10 +96,10 @@ def clip_by_global_norm(tree: Tree, limit: Any) -> Clipped:
 
     Notes
     -----
-    Each number becomes ``number / norm * limit``, in float32 at least, with two roundings and the error of the norm, and is rounded
-    once more to a narrower dtype. Where the norm is not finite there is nothing to scale by, and IEEE arithmetic says so, as in
-    torch's ``clip_grad_norm_`` and optax's ``clip_by_global_norm``: an infinity makes itself NaN and all finite numbers 0, and a
-    NaN makes all numbers NaN. ``xopt.skip_nonfinite`` skips such a step. A norm of finite numbers that is beyond the dtype is
+    Each number becomes ``number * (1 / norm) * limit``, in float32 at least, with three roundings and the error of the norm, and is
+    rounded once more to a narrower dtype. Where the norm is not finite there is nothing to scale by, and IEEE arithmetic says so,
+    as in torch's ``clip_grad_norm_`` and optax's ``clip_by_global_norm``: an infinity makes itself NaN and all finite numbers 0, and
+    a NaN makes all numbers NaN. ``xopt.skip_nonfinite`` skips such a step. A norm of finite numbers that is beyond the dtype is
     infinite too, but what is clipped is as if it were not.
     """
     flat = Flat("clip_by_global_norm", "tree", tree)
@@ -111,11 +111,12 @@ def clip_by_global_norm(tree: Tree, limit: Any) -> Clipped:
 
 
 def _shortened(leaf: Leaf, norm: Norm, limit: Any) -> Array:
-    """A leaf over its norm, times the limit, where that norm is longer than the limit."""
+    """A leaf over its norm, times the limit, where that norm is longer than the limit. No factor overflows, or is lost."""
     xp = leaf.xp
     with leaf.beside():
         scale, scaled, long = (moved(x, leaf.x) for x in (norm.scale, norm.scaled, ~(norm.norm <= limit)))  # NaN is long
         one = xp.ones_like(scaled)
+        inverse = one / xp.where(long, scaled, one)  # an array over a number JAX multiplies by the inverse too
         x = leaf.lifted(scaled.dtype)
-        y = x * xp.where(long, scale, one) / xp.where(long, scaled, one) * xp.where(long, one * limit, one)
+        y = x * xp.where(long, scale, one) * inverse * xp.where(long, one * limit, one)
         return leaf.stored(xp.where(long, y, x))

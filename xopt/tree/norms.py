@@ -12,7 +12,6 @@ largest of all numbers decides, which is exact: squares then lie where nothing o
 beside the largest below half a unit in the last place of the sum.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -52,9 +51,9 @@ def global_norm(tree: Tree) -> Any:
     Notes
     -----
     No square overflows or is lost to underflow: the norm of ``[1e25]`` in float32 is 1e25. The relative error is at most
-    ``bound(sizes) * u``, with u the unit roundoff of the dtype of the result: (additions + 3) / 2 units, where the additions are
-    log2 of the largest leaf and log2 of what is left of all leaves, 1,024 each at most. The order is fixed, so that all
-    libraries return the same bits, as long as they round square roots correctly and do not flush subnormal numbers.
+    ``additions / 2 + 2`` units of roundoff of the dtype of the result, where the additions are log2 of the largest leaf and log2
+    of what is left of all leaves, 1,024 numbers each at most: 17 units for 25 million numbers in 161 leaves. The order is fixed,
+    so that all libraries return the same bits, as long as they round square roots correctly and do not flush subnormal numbers.
     """
     flat = Flat("global_norm", "tree", tree)
     return norm_of(flat.leaves).norm if flat.leaves else 0.0
@@ -133,11 +132,11 @@ def _levels(n: int, width: int) -> int:
 def bound(sizes: Iterable[int], u: float) -> float:
     """The largest relative error of a norm of leaves of these sizes, where u is the unit roundoff of the dtype of the result.
 
-    Each square is rounded, each addition, and the root, which halves the relative error of the sum: all of them are positive. The
+    Each square is rounded, each addition, and the root, which halves the relative error of the sum: all terms are positive. The
     squares that underflow lose less than u, as there are fewer than 2**52 of them. A subnormal norm is off by half a unit more.
     """
-    rounded = additions(sizes) + 2
-    return (1.0 + u) * math.sqrt((1.0 + u) ** rounded) - 1.0
+    roundings = (additions(sizes) + 2) / 2 + 1
+    return roundings * u / (1.0 - roundings * u)
 
 
 def _scale(xp: Any, dtype: Any, leaves: Sequence[Leaf]) -> Array:
