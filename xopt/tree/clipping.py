@@ -98,7 +98,7 @@ def clip_by_global_norm(tree: Tree, limit: Any) -> Clipped:
     -----
     Each number becomes ``number * (1 / norm) * limit``, in float32 at least, with three roundings and the error of the norm, and is
     rounded once more to a narrower dtype. Where the norm is not finite there is nothing to scale by, and IEEE arithmetic says so,
-    as in torch's ``clip_grad_norm_`` and optax's ``clip_by_global_norm``: an infinity makes itself NaN and all finite numbers 0, and
+    as in torch's ``clip_grad_norm_`` and optax's ``clip_by_global_norm``: an infinity makes itself NaN and all finite ones 0, and
     a NaN makes all numbers NaN. ``xopt.skip_nonfinite`` skips such a step. A norm of finite numbers that is beyond the dtype is
     infinite too, but what is clipped is as if it were not.
     """
