@@ -372,10 +372,12 @@ def refuse_no_floats(params: Any, where: str) -> None:
         raise TypeError(msg)
 
 
-def arithmetic(xp: Any, x: Array) -> Any:
+def arithmetic(xp: Any, params: Array) -> Any:
     """The dtype in which an array is computed: float32, or its own where it is wider, in the machine's byte order."""
-    compute = xp.float32 if xp.finfo(x.dtype).bits < 32 else x.dtype
-    return xp.dtype(compute).newbyteorder("=") if is_numpy_array(x) else compute
+    compute = xp.float32 if xp.finfo(params.dtype).bits < 32 else params.dtype
+    if is_numpy_array(params):
+        compute = xp.dtype(compute).newbyteorder("=")
+    return compute
 
 
 def precision_of(xp: Any, dtype: Any) -> Precision:
