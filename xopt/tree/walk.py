@@ -13,14 +13,22 @@ from xopt.trees import Tree, flatten_like, is_value, path_of, spread
 from xopt.typed import arithmetic, precision_of, refuse_no_floats
 
 
+_KINDS: dict[Any, tuple[Any, Any]] = {}
+
+
 class Leaf(NamedTuple):
     """An array of a tree."""
 
     x: Array
     i: int  # its place among the leaves
-    where: str  # what an error of it begins with
+    tree: "Flat"
     xp: Any
     compute: Any  # the dtype of the arithmetic: that of the array, float32 at least
+
+    @property
+    def where(self) -> str:
+        """What an error of it begins with."""
+        return self.tree.where(self.i)
 
     def map(self, function: Callable[[Array], Array]) -> Array:
         """A function of the numbers in the dtype of the arithmetic, rounded once to the leaf's own."""
@@ -53,17 +61,26 @@ class Flat:
         self.items, self.spec = optree.tree_flatten(tree, none_is_leaf=True)
         self.leaves = [self._leaf(i, x) for i, x in enumerate(self.items) if x is not None]
 
+    def where(self, i: int) -> str:
+        return f"{self.function}: {self.name}{path_of(self.spec, i)}"
+
     def _leaf(self, i: int, x: Any) -> Leaf:
-        where = f"{self.function}: {self.name}{path_of(self.spec, i)}"
-        refuse_no_floats(x, where)
+        kind = type(x), getattr(x, "dtype", None)
+        if kind not in _KINDS:
+            _KINDS[kind] = self._kind(i, x)
+        if not is_dense(x):
+            msg = f"{self.where(i)} is a sparse or nested tensor, or one of MKL-DNN's; make it dense, or pass its parts as arrays"
+            raise TypeError(msg)
+        return Leaf(x, i, self, *_KINDS[kind])
+
+    def _kind(self, i: int, x: Any) -> tuple[Any, Any]:
+        """The namespace of an array, and the dtype of its arithmetic."""
+        refuse_no_floats(x, where := self.where(i))
         if is_subclass(x):
             msg = f"{where} is a {type(x).__name__}, of which only the numbers would be used; take numpy.asarray of it"
             raise TypeError(msg)
-        if not is_dense(x):
-            msg = f"{where} is a sparse or nested tensor, or one of MKL-DNN's; make it dense, or pass its parts as arrays"
-            raise TypeError(msg)
         xp = namespace(x)
-        return Leaf(x, i, where, xp, arithmetic(xp, x))
+        return xp, arithmetic(xp, x)
 
     def each(self, function: Callable[[Leaf], Array]) -> Tree:
         """The tree with a new array for each that is there."""
