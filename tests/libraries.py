@@ -62,7 +62,7 @@ if CuPyBackend.installed_version() and CuPyBackend.devices():  # without a devic
 def to_numpy(x: Any) -> np.ndarray:
     """The values of an array of any library, of a number, or of bfloat16 in float32; no value changes."""
     if hasattr(x, "detach"):
-        x = x.detach()
+        x = x.detach().resolve_neg()
         x = x.float() if str(x.dtype) == "torch.bfloat16" else x
         return x.numpy()
     if is_cupy_array(x):

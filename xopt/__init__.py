@@ -4,7 +4,7 @@ state = xopt.ademamix_init(params)
 state = xopt.ademamix_step(state, grad, lr=1e-3)
 """
 
-from xopt import tree
+from xopt import schedules, tree
 from xopt.conversions import (
     aggmo_betas,
     qhadam_from_nadam,
@@ -25,6 +25,7 @@ from xopt.conversions import (
     qhm_to_triple_momentum,
     qhm_to_two_state,
 )
+from xopt.nonfinite import skip_nonfinite
 from xopt.rule import Rule
 from xopt.rules import RULES
 from xopt.rules.adam import adam, adam_init, adam_step
@@ -90,8 +91,10 @@ __all__ = [
     "qhm_to_synthesized_nesterov",
     "qhm_to_triple_momentum",
     "qhm_to_two_state",
+    "schedules",
     "sgd",
     "sgd_init",
     "sgd_step",
+    "skip_nonfinite",
     "tree",
 ]

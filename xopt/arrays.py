@@ -1,12 +1,13 @@
 """Arrays of any library: where they are, and whether they are dense."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
-from array_api_compat import to_device
+from array_api_compat import is_cupy_array, to_device
 
-from xopt.operations import NUMBERS, Array
+from xopt.operations import NUMBERS, Array, namespace
 
 
 class Numbers(dict[Any, Any]):
@@ -91,3 +92,17 @@ def is_shared(x: Any) -> bool:
     """Whether several devices share an array: in JAX, where none says so of a traced one."""
     sharding = _sharding(x)
     return sharding is not None and len(sharding.device_set) > 1
+
+
+def beside(x: Array) -> AbstractContextManager[Any]:
+    """A block in which new arrays are on the device of ``x``: CuPy puts them on its current one."""
+    return x.device if is_cupy_array(x) else nullcontext()
+
+
+def moved(x: Array, like: Array) -> Array:
+    """A small array where another one of its library is. What is traced may not say where that is, and stays."""
+    one, other = devices(x), devices(like)
+    if one is None or other is None or bool(one == other):
+        return x
+    # what comes from the host JAX puts where it is needed, on several devices too
+    return namespace(x).asarray(x.__array__()) if _sharding(x) is not None else to_device(x, like.device)

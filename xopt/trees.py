@@ -19,10 +19,10 @@ NAMESPACE = "xopt"
 """Where ``optree`` keeps the containers that JAX knows."""
 
 
-def flatten(tree: Tree) -> tuple[list[Any], optree.PyTreeSpec]:
+def flatten(tree: Tree, *, none_is_leaf: bool = False) -> tuple[list[Any], optree.PyTreeSpec]:
     """The leaves of a tree, and its containers."""
-    leaves, spec = optree.tree_flatten(tree, namespace=NAMESPACE)
-    return flatten(tree) if _adopted(leaves) else (leaves, spec)
+    leaves, spec = optree.tree_flatten(tree, none_is_leaf=none_is_leaf, namespace=NAMESPACE)
+    return flatten(tree, none_is_leaf=none_is_leaf) if _adopted(leaves) else (leaves, spec)
 
 
 def level_of(tree: Tree) -> optree.PyTreeSpec:
@@ -47,7 +47,7 @@ def _adopted(leaves: Iterable[Any]) -> bool:
     if jax is None or are_known_arrays(leaves):
         return False
     registry = jax.tree_util.default_registry
-    new = {type(x): x for x in leaves if registry.flatten_one_level(x) is not None}
+    new = {type(x): x for x in leaves if x is not None and registry.flatten_one_level(x) is not None}
     with _registering:
         for kind in new:
             if optree.tree_is_leaf(new[kind], namespace=NAMESPACE):  # another thread may have been here

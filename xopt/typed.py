@@ -57,12 +57,10 @@ class TypedRule:
     """
 
     def __init__(self, rule: "Rule[Any, Any]", params: Array, where: str) -> None:
-        _refuse_no_parameter(params, where)
+        refuse_no_floats(params, where)
         xp = namespace(params)
         is_numpy = is_numpy_array(params)
-        compute = xp.float32 if xp.finfo(params.dtype).bits < 32 else params.dtype
-        if is_numpy:
-            compute = xp.dtype(compute).newbyteorder("=")
+        compute = arithmetic(xp, params)
         self.rule = rule
         self.xp = xp
         self.dtype = params.dtype  # of the parameter and of its gradient
@@ -74,7 +72,7 @@ class TypedRule:
         self.shards = hasattr(type(params), "sharding")  # several devices may share an array
         self.subclass = is_subclass(params)  # arrays of a subclass of NumPy's, which has rules of its own
         self.numbers = Numbers(xp, compute) if is_numpy else None  # coefficients as 0-d arrays, where that is cheaper
-        self.precision = _precision(xp, compute)
+        self.precision = precision_of(xp, compute)
         self.ranges = {name: _limits(x, self.precision) for name, x in rule.ranges.items() if not x.sequence}
         # A compiler that traces Python itself (torch.compile) is told to call the checks and the host arithmetic, not to
         # trace them: a Python step count then keeps its exact path, and a new learning rate recompiles nothing.
@@ -358,7 +356,7 @@ _WITHOUT_NUMBERS = ("UninitializedParameter", "UninitializedBuffer")
 """What torch's lazy modules have before their first batch."""
 
 
-def _refuse_no_parameter(params: Any, where: str) -> None:
+def refuse_no_floats(params: Any, where: str) -> None:
     """Raises TypeError for what is no array of real numbers."""
     if not is_array(params):
         msg = f"{where} must be an array, got {_without_arrays(params)}"
@@ -395,7 +393,16 @@ def _without_arrays(given: Any) -> str:
     return shown(given)
 
 
-def _precision(xp: Any, dtype: Any) -> Precision:
+def arithmetic(xp: Any, params: Array) -> Any:
+    """The dtype in which an array is computed: float32, or its own where it is wider, in the machine's byte order."""
+    compute = xp.float32 if xp.finfo(params.dtype).bits < 32 else params.dtype
+    if is_numpy_array(params):
+        compute = xp.dtype(compute).newbyteorder("=")
+    return compute
+
+
+def precision_of(xp: Any, dtype: Any) -> Precision:
+    """What a check must know of a dtype."""
     info = xp.finfo(dtype)
     largest = min(float(info.max), sys.float_info.max)  # of long double it is beyond a float
     name = str(getattr(dtype, "__name__", dtype)).split(".")[-1]

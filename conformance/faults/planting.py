@@ -74,7 +74,7 @@ def plant_in_suite(fault: SuiteFault) -> ModuleType:
         For an edit whose old text does not stand in its file exactly once.
     """
     texts = edited(fault, "xopt.conformance")
-    return _private_copy({_module_name(f"conformance/{file}"): text for file, text in texts.items()}, "xopt.conformance.selfcheck")
+    return private_copy({_module_name(f"conformance/{file}"): text for file, text in texts.items()}, "xopt.conformance.selfcheck")
 
 
 def edited(fault: Fault | SuiteFault, package: str = "xopt") -> dict[str, str]:
@@ -126,7 +126,7 @@ class Edited(MetaPathFinder, InspectLoader):
         return False
 
 
-def _private_copy(texts: Mapping[str, str], wanted: str) -> ModuleType:
+def private_copy(texts: Mapping[str, str], wanted: str) -> ModuleType:
     """The module ``wanted`` of a fresh import of its package, with the given texts of some of the package's modules."""
     package = wanted.rpartition(".")[0]
     parent, _, child = package.rpartition(".")
@@ -148,7 +148,7 @@ def _private_copy(texts: Mapping[str, str], wanted: str) -> ModuleType:
 
 def _private_rules(texts: Mapping[str, str]) -> Mapping[str, Rule[Any, Any]]:
     """The rules of a fresh import of xopt, with the given texts of some of its modules."""
-    rules: Mapping[str, Rule[Any, Any]] = _private_copy(texts, "xopt.rules").RULES
+    rules: Mapping[str, Rule[Any, Any]] = private_copy(texts, "xopt.rules").RULES
     for rule in rules.values():  # pickle looks a class up by module and name: those planted last stand here
         rule.state.__module__ = __name__
         globals()[rule.state.__name__] = rule.state

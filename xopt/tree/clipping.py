@@ -1,0 +1,122 @@
+"""Clipping: by value, and by the norm of a leaf or of a whole tree."""
+
+from typing import Any, NamedTuple
+
+from xopt.arrays import moved
+from xopt.checks import Interval
+from xopt.operations import Array
+from xopt.tree.norms import Norm, norm_of, widest
+from xopt.tree.walk import Flat, Leaf
+from xopt.trees import Tree
+from xopt.untraced import untraced
+
+LIMIT = Interval("[0, inf)")
+
+
+class Clipped(NamedTuple):
+    """What ``clip_by_global_norm`` returns."""
+
+    tree: Tree  # of the arrays whose norm is the limit at most
+    norm: Any  # a 0-d array: the global norm before
+
+
+@untraced
+def clip(tree: Tree, limit: Any) -> Tree:
+    """Each number of a tree, moved into ``[-limit, limit]``.
+
+    Parameters
+    ----------
+    tree
+        An array or a tree of arrays of real floating-point numbers. None is no array, and stays.
+    limit
+        In [0, inf): a number, a 0-d array, or a tree of those that is a prefix of ``tree``.
+
+    Returns
+    -------
+    A new tree of the same form, with the same dtypes. NaN stays NaN, and an infinity becomes ``limit`` with its sign. The limit is
+    rounded to the dtype of the leaf.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a leaf that is no array of real floating-point numbers, and for a limit that is no number or out of its range.
+    """
+    flat = Flat("clip", "tree", tree)
+    limits = flat.numbers("limit", limit, LIMIT)
+
+    def clipped(leaf: Leaf) -> Array:
+        most, where = limits[leaf.i], leaf.xp.where
+        return leaf.map(lambda x: where(x > most, most, where(x < -most, -most, x)))
+
+    return flat.each(clipped)
+
+
+@untraced
+def clip_by_norm(tree: Tree, limit: Any) -> Tree:
+    """Each leaf of a tree, scaled down to the norm ``limit`` where its own norm is larger: see ``clip_by_global_norm``.
+
+    Parameters
+    ----------
+    tree
+        An array or a tree of arrays of real floating-point numbers. None is no array, and stays.
+    limit
+        In [0, inf): a number, a 0-d array, or a tree of those that is a prefix of ``tree``.
+
+    Returns
+    -------
+    A new tree of the same form, with the same dtypes.
+    """
+    flat = Flat("clip_by_norm", "tree", tree)
+    limits = flat.numbers("limit", limit, LIMIT)
+    return flat.each(lambda leaf: _shortened(leaf, norm_of([leaf]), limits[leaf.i]))
+
+
+@untraced
+def clip_by_global_norm(tree: Tree, limit: Any) -> Clipped:
+    """A tree scaled down to the global norm ``limit`` where its own is larger, and the norm that it had.
+
+    Parameters
+    ----------
+    tree
+        An array or a tree of arrays of real floating-point numbers of one library, such as a gradient. None is no array, and stays.
+    limit
+        In [0, inf): a number, or a 0-d array, which may be traced.
+
+    Returns
+    -------
+    Clipped
+        ``tree``: new arrays of the same dtypes, or the same numbers, bit for bit, where the norm is ``limit`` at most.
+        ``norm``: as ``global_norm`` returns it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a leaf that is no array of real floating-point numbers, for arrays of several libraries, and for a limit that is no
+        number or out of its range.
+
+    Notes
+    -----
+    Each number becomes ``number * (1 / norm) * limit``, in float32 at least, with three roundings and the error of the norm, and is
+    rounded once more to a narrower dtype. Where the norm is not finite there is nothing to scale by, and IEEE arithmetic says so,
+    as in torch's ``clip_grad_norm_`` and optax's ``clip_by_global_norm``: an infinity makes itself NaN and all finite ones 0, and
+    a NaN makes all numbers NaN. ``xopt.skip_nonfinite`` skips such a step. A norm of finite numbers that is beyond the dtype is
+    infinite too, but what is clipped is as if it were not.
+    """
+    flat = Flat("clip_by_global_norm", "tree", tree)
+    if not flat.leaves:
+        return Clipped(tree, 0.0)
+    norm = norm_of(flat.leaves)
+    most = flat.number("limit", limit, LIMIT, widest(flat.leaves))
+    return Clipped(flat.each(lambda leaf: _shortened(leaf, norm, most)), norm.norm)
+
+
+def _shortened(leaf: Leaf, norm: Norm, limit: Any) -> Array:
+    """A leaf over its norm, times the limit, where that norm is longer than the limit. No factor overflows, or is lost."""
+    xp = leaf.xp
+    with leaf.beside():
+        scale, scaled, long = (moved(x, leaf.x) for x in (norm.scale, norm.scaled, ~(norm.norm <= limit)))  # NaN is long
+        one = xp.ones_like(scaled)
+        inverse = one / xp.where(long, scaled, one)  # an array over a number JAX multiplies by the inverse too
+        x = leaf.lifted(scaled.dtype)
+        y = x * xp.where(long, scale, one) * inverse * xp.where(long, one * limit, one)
+        return leaf.stored(xp.where(long, y, x))
