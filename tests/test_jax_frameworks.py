@@ -132,7 +132,7 @@ def test_equinox(rule: Any, by: str) -> None:
 
     else:
         params, rest = eqx.partition(model, eqx.is_inexact_array)
-        state = rule.init(params)
+        state = jax.tree.map(jnp.asarray, rule.init(params))  # filter_jit takes a Python number for a constant
 
         @eqx.filter_jit
         def train(model: Any, state: Any) -> Any:
