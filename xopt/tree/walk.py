@@ -12,7 +12,6 @@ from xopt.operations import Array, is_array, is_subclass, namespace
 from xopt.trees import Tree, flatten_like, is_value, path_of, spread
 from xopt.typed import arithmetic, precision_of, refuse_no_floats
 
-
 _KINDS: dict[Any, tuple[Any, Any]] = {}
 
 
