@@ -68,7 +68,7 @@ def clip_by_norm(tree: Tree, limit: Any) -> Tree:
     """
     flat = Flat("clip_by_norm", "tree", tree)
     limits = flat.numbers("limit", limit, LIMIT)
-    return flat.each(lambda leaf: _shortened(leaf, norm_of([leaf]), limits[leaf.i]))
+    return flat.each(lambda leaf: _shortened(leaf, _factors(leaf.xp, norm_of([leaf]), limits[leaf.i])))
 
 
 @untraced
@@ -107,16 +107,29 @@ def clip_by_global_norm(tree: Tree, limit: Any) -> Clipped:
         return Clipped(tree, 0.0)
     norm = norm_of(flat.leaves)
     most = flat.number("limit", limit, LIMIT, widest(flat.leaves))
-    return Clipped(flat.each(lambda leaf: _shortened(leaf, norm, most)), norm.norm)
+    factors = _factors(flat.leaves[0].xp, norm, most)
+    return Clipped(flat.each(lambda leaf: _shortened(leaf, factors)), norm.norm)
 
 
-def _shortened(leaf: Leaf, norm: Norm, limit: Any) -> Array:
-    """A leaf over its norm, times the limit, where that norm is longer than the limit. No factor overflows, or is lost."""
-    xp = leaf.xp
+class Factors(NamedTuple):
+    """What a leaf is multiplied by, one after the other, so that none of them overflows or is lost: all 0-d arrays."""
+
+    long: Array  # whether the norm is above the limit, or NaN
+    scale: Array
+    inverse: Array  # of the norm, which is scaled
+    limit: Array
+
+
+def _factors(xp: Any, norm: Norm, limit: Any) -> Factors:
+    one = xp.ones_like(norm.scaled)
+    long = ~(norm.norm <= limit)
+    inverse = one / xp.where(long, norm.scaled, one)  # of one number: an array over a number JAX multiplies by the inverse too
+    return Factors(long, xp.where(long, norm.scale, one), inverse, xp.where(long, one * limit, one))
+
+
+def _shortened(leaf: Leaf, factors: Factors) -> Array:
+    """A leaf over its norm, times the limit, where that norm is longer than the limit."""
     with leaf.beside():
-        scale, scaled, long = (moved(x, leaf.x) for x in (norm.scale, norm.scaled, ~(norm.norm <= limit)))  # NaN is long
-        one = xp.ones_like(scaled)
-        inverse = one / xp.where(long, scaled, one)  # an array over a number JAX multiplies by the inverse too
-        x = leaf.lifted(scaled.dtype)
-        y = x * xp.where(long, scale, one) * inverse * xp.where(long, one * limit, one)
-        return leaf.stored(xp.where(long, y, x))
+        long, scale, inverse, limit = (moved(x, leaf.x) for x in factors)
+        x = leaf.lifted(scale.dtype)
+        return leaf.stored(leaf.xp.where(long, x * scale * inverse * limit, x))

@@ -3,19 +3,22 @@
 The sum is made of additions of arrays alone, each correctly rounded, in an order that the shapes decide. So it has the same bits
 in every library, and its error grows with the logarithm of the count of numbers:
 
-1. Each leaf in row-major order, as a vector of n squares. Let h be the largest power of two below n: what lies beyond the first h
-   is added to the first n - h, and then the second half of the vector to the first half, until WIDTH are left.
-2. What is left of all leaves, one after another, is one vector, which is added up in the same way, until one number is left.
+1. Each leaf of more than WIDTH numbers in row-major order, as a vector of n squares. Let h be the largest power of two below n:
+   what lies beyond the first h is added to the first n - h, then the second half of the vector to the first, until WIDTH are left.
+2. What is left of these, one after another, and then the leaves of WIDTH numbers or fewer, are one vector, which is added up in the
+   same way, until one number is left.
 
 Each number goes through at most ``additions(sizes)`` of them. Before it is squared it is multiplied by a power of two that the
 largest of all numbers decides, which is exact: squares then lie where nothing overflows, and where what is lost to underflow is
 beside the largest below half a unit in the last place of the sum.
 """
 
+import functools
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from xopt.arrays import moved
+from xopt.arrays import beside, moved
 from xopt.operations import Array, sqrt
 from xopt.tree.walk import Flat, Leaf
 from xopt.trees import Tree
@@ -78,11 +81,13 @@ def norm_of(leaves: Sequence[Leaf]) -> Norm:
             raise TypeError(msg)
     with first.beside():
         dtype = widest(leaves).compute
-        scale = _scale(xp, dtype, leaves)
-        parts = [_folded(xp, _squares(leaf, scale, dtype), WIDTH) for leaf in leaves if 0 not in leaf.x.shape]
-        if not parts:
-            return Norm(scale * 0.0, scale * 0.0, scale)
-        total = _folded(xp, xp.concat([moved(part, first.x) for part in parts]), 1)[0]
+        vectors = _vectors(xp, leaves, dtype)
+        if not vectors:
+            nothing = xp.sum(xp.astype(first.x, dtype))  # on the device of what has no numbers
+            return Norm(xp.asarray(nothing), nothing, nothing + 1.0)
+        scale = _scale(xp, vectors)
+        parts = [moved(_folded(xp, _squares(v, scale), WIDTH), first.x) for v in vectors[:-1]]
+        total = _folded(xp, xp.concat([*parts, moved(_squares(vectors[-1], scale), first.x)]), 1)[0]
         scaled = sqrt(total)
         return Norm(xp.asarray(scaled / scale), scaled, scale)
 
@@ -92,14 +97,29 @@ def widest(leaves: Sequence[Leaf]) -> Leaf:
     return max(leaves, key=lambda leaf: leaf.xp.finfo(leaf.compute).bits)
 
 
-def _squares(leaf: Leaf, scale: Array, dtype: Any) -> Array:
-    with leaf.beside():
-        x = leaf.xp.reshape(leaf.lifted(dtype) * moved(scale, leaf.x), (-1,))
-        return x * x
+def _vectors(xp: Any, leaves: Sequence[Leaf], dtype: Any) -> list[Array]:
+    """The numbers of each large leaf, and those of all small ones together; none where there are no numbers."""
+    large: list[Array] = []
+    small: list[Array] = []
+    for leaf in leaves:
+        size = math.prod(leaf.x.shape)
+        if size:
+            with leaf.beside():
+                v = xp.reshape(leaf.lifted(dtype), (-1,))
+            (large if size > WIDTH else small).append(v)
+    if small:
+        return [*large, xp.concat([moved(v, leaves[0].x) for v in small])]
+    return [*large, large[0][:0]] if large else []
+
+
+def _squares(v: Array, scale: Array) -> Array:
+    with beside(v):
+        v = v * moved(scale, v)
+        return v * v
 
 
 def _folded(xp: Any, v: Array, width: int) -> Array:
-    """A vector that has the sum of ``v``, of ``width`` numbers at most, which is a power of two."""
+    """A vector of ``width`` numbers at most, which is a power of two, with the sum of ``v``."""
     n = v.shape[0]
     if n <= width:
         return v
@@ -139,20 +159,16 @@ def bound(sizes: Iterable[int], u: float) -> float:
     return roundings * u / (1.0 - roundings * u)
 
 
-def _scale(xp: Any, dtype: Any, leaves: Sequence[Leaf]) -> Array:
-    """The power of two by which the numbers are multiplied, as a 0-d array."""
-    largest = None
-    first = leaves[0].x
-    for leaf in leaves:
-        if 0 in leaf.x.shape:
-            continue
-        with leaf.beside():
-            one = moved(xp.astype(xp.max(xp.abs(leaf.x)), dtype), first)
-        largest = one if largest is None else xp.maximum(largest, one)
-    if largest is None:
-        return xp.sum(xp.astype(first, dtype)) + 1.0  # on the device of what has no numbers
+def _scale(xp: Any, vectors: Sequence[Array]) -> Array:
+    """The power of two by which the numbers are multiplied, as a 0-d array where the first vector is."""
+    maxima = []
+    for v in vectors:
+        if v.shape[0]:
+            with beside(v):
+                maxima.append(moved(xp.max(xp.abs(v)), vectors[0]))
+    largest = functools.reduce(xp.maximum, maxima)
     scale = xp.ones_like(largest)
-    unit = _unit(xp, dtype)
+    unit = _unit(xp, vectors[0].dtype)
     for exponent, by in BANDS[:2][::-1]:
         scale = xp.where(largest >= 2.0 ** (exponent * unit), 2.0 ** (by * unit), scale)
     for exponent, by in BANDS[2:]:
