@@ -28,6 +28,7 @@ TOP = {
         "constraints.txt",
         "mkdocs.yml",
         "pyproject.toml",
+        "setup.py",
     ),
 }
 IGNORED = re.compile(r"__pycache__|.*\.egg-info|\.venv(-cupy)?|build|dist|site|\.hypothesis|\..*_cache")  # as in .gitignore
