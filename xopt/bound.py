@@ -1,6 +1,7 @@
 """A rule with its hyperparameters, so that one dict of them serves init and step."""
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from xopt.checks import DOUBLE, check_hyper
 from xopt.trees import Tree
@@ -9,9 +10,10 @@ if TYPE_CHECKING:
     from xopt.rule import Rule
 
 S = TypeVar("S", bound=tuple[Any, ...])
+P = ParamSpec("P")
 
 
-class Bound(Generic[S]):
+class Bound(Generic[S, P]):
     """What ``rule.bind(**hyper)`` returns: the rule's ``init`` and ``step`` with these hyperparameters.
 
     Attributes
@@ -22,7 +24,7 @@ class Bound(Generic[S]):
         The hyperparameters that were given: numbers, 0-d arrays, or trees that are prefixes of the params.
     """
 
-    def __init__(self, rule: "Rule[S, Any]", hyper: dict[str, Any]) -> None:
+    def __init__(self, rule: "Rule[S, P]", hyper: dict[str, Any]) -> None:
         function = f"{rule.name}.bind"
         rule.check_names(function, hyper)
         for name, value in hyper.items():
@@ -36,8 +38,10 @@ class Bound(Generic[S]):
 
     def init(self, params: Tree) -> S:
         """The state before the first step. It gets those of the hyperparameters that decide its form: see ``<rule>_init``."""
-        return self.rule.init(params, **{name: x for name, x in self.hyper.items() if name in self.rule.of_init})
+        init: Callable[..., S] = self.rule.init
+        return init(params, **{name: x for name, x in self.hyper.items() if name in self.rule.of_init})
 
-    def step(self, state: S, grad: Tree, **changed: Any) -> S:
-        """One step, with these hyperparameters, or others for this step: see ``<rule>_step``."""
-        return self.rule.step(state, grad, **(self.hyper | changed))
+    def step(self, state: S, grad: Tree, *unnamed: P.args, **changed: P.kwargs) -> S:
+        """One step, with these hyperparameters, or others for this step: see ``<rule>_step``, which takes them by name only."""
+        step: Callable[..., S] = self.rule.step
+        return step(state, grad, *unnamed, **(self.hyper | changed))
