@@ -7,10 +7,12 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+import xopt
 from xopt import RULES
 
 ROOT = Path(__file__).parents[1]
@@ -135,6 +137,22 @@ def test_wheel_is_named_after_the_distribution_and_has_the_console_script(wheel)
     assert "xopt = xopt.conformance.__main__:main" in read("entry_points.txt")
     assert read("top_level.txt").split() == ["xopt"]
     assert "BSD 3-Clause License" in read("licenses/LICENSE")
+
+
+def test_the_version_is_that_of_the_metadata():
+    assert xopt.__version__ == PROJECT["project"]["version"] == version("array-xopt")
+    with pytest.raises(AttributeError, match="module 'xopt' has no attribute 'version'"):
+        xopt.version  # noqa: B018
+    missing = """import importlib.metadata as m, xopt
+def version(name): raise m.PackageNotFoundError(name)
+m.version = version
+print(hasattr(xopt, "__version__"))
+try: xopt.__version__
+except AttributeError as error: print(error)"""
+    done = subprocess.run([sys.executable, "-P", "-c", missing], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(
+        "False\nxopt.__version__ is that of the installed distribution array-xopt, which is not installed"
+    )
 
 
 # --- the editable install --------------------------------------------------------------------------------------------------------
