@@ -7,10 +7,12 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+import xopt
 from xopt import RULES
 
 ROOT = Path(__file__).parents[1]
@@ -28,6 +30,7 @@ TOP = {
         "constraints.txt",
         "mkdocs.yml",
         "pyproject.toml",
+        "setup.py",
     ),
 }
 IGNORED = re.compile(r"__pycache__|.*\.egg-info|\.venv(-cupy)?|build|dist|site|\.hypothesis|\..*_cache")  # as in .gitignore
@@ -98,13 +101,17 @@ def test_packages_of_the_project_are_the_folders_with_python_files():
         assert f"{folder}/__init__.py" in FILES
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """The wheel of a copy that holds the project's files and no others."""
-    copy, out = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("wheel")
+def copied(copy):
+    """A folder that holds the project's files and no others."""
     for path in FILES:
         (copy / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / path, copy / path)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    copy, out = copied(tmp_path_factory.mktemp("copy")), tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-P", "-m", "build", "--wheel", "--no-isolation", "--outdir", out, copy]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -130,3 +137,69 @@ def test_wheel_is_named_after_the_distribution_and_has_the_console_script(wheel)
     assert "xopt = xopt.conformance.__main__:main" in read("entry_points.txt")
     assert read("top_level.txt").split() == ["xopt"]
     assert "BSD 3-Clause License" in read("licenses/LICENSE")
+
+
+def test_the_version_is_that_of_the_metadata():
+    assert xopt.__version__ == PROJECT["project"]["version"] == version("array-xopt")
+    with pytest.raises(AttributeError, match="module 'xopt' has no attribute 'version'"):
+        xopt.version  # noqa: B018
+    missing = """import importlib.metadata as m, xopt
+def version(name): raise m.PackageNotFoundError(name)
+m.version = version
+print(hasattr(xopt, "__version__"))
+try: xopt.__version__
+except AttributeError as error: print(error)"""
+    done = subprocess.run([sys.executable, "-P", "-c", missing], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(
+        "False\nxopt.__version__ is that of the installed distribution array-xopt, which is not installed"
+    )
+
+
+# --- the editable install --------------------------------------------------------------------------------------------------------
+
+
+def editable(project, out):
+    """The editable wheel of a project: its files but for the metadata, with their text."""
+    build = f"from setuptools.build_meta import build_editable; build_editable({str(out)!r})"
+    subprocess.run([sys.executable, "-P", "-c", build], cwd=project, capture_output=True, check=True)
+    (made,) = out.glob("*.whl")
+    with zipfile.ZipFile(made) as archive:
+        return {name: archive.read(name).decode() for name in archive.namelist() if ".dist-info/" not in name}
+
+
+def test_an_editable_install_is_found_without_an_import_hook_and_follows_edits(tmp_path):
+    project = copied(tmp_path / "project")
+    for _ in range(2):  # it may be made again
+        shutil.rmtree(tmp_path / "wheel", ignore_errors=True)
+        (tmp_path / "wheel").mkdir()
+        (text,) = editable(project, tmp_path / "wheel").values()
+    assert text.split() == [str(project.resolve())], "a .pth file with a folder, which type checkers read"
+    for folder in ("backends", "conformance"):
+        assert (project / "xopt" / folder).readlink() == Path("..", folder)
+    (project / "xopt" / "added.py").write_text("from xopt.backends.compilers.added import here")
+    (project / "backends" / "compilers" / "added.py").write_text("here = __name__")
+    look = "import sys; sys.path.insert(0, sys.argv[1]); from xopt import added; print(added.here, added.__file__)"
+    done = subprocess.run([sys.executable, "-P", "-c", look, project], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.split() == ["xopt.backends.compilers.added", str(project / "xopt" / "added.py")]
+
+
+def test_the_links_are_in_no_wheel_and_in_no_list_of_files(tmp_path):
+    project = copied(tmp_path / "project")
+    (tmp_path / "wheel").mkdir()
+    editable(project, tmp_path / "wheel")
+    command = [sys.executable, "-P", "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "dist", project]
+    subprocess.run(command, capture_output=True, check=True)
+    (made,) = (tmp_path / "dist").glob("*.whl")
+    with zipfile.ZipFile(made) as archive:
+        names = [name for name in archive.namelist() if ".dist-info/" not in name]
+    assert len(names) == len(set(names))
+    assert set(names) == {f"{FOLDERS[top]}/{rest}" for top, _, rest in (path.partition("/") for path in FILES) if top in FOLDERS}
+    assert {"xopt/backends", "xopt/conformance"}.isdisjoint(FILES)
+
+
+def test_where_no_link_can_be_made_the_install_is_setuptools_own(tmp_path):
+    project = copied(tmp_path / "project")
+    (project / "xopt" / "backends").mkdir()  # in the way
+    (tmp_path / "wheel").mkdir()
+    found = editable(project, tmp_path / "wheel")
+    assert any(name.endswith("_finder.py") for name in found)

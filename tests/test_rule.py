@@ -2,6 +2,9 @@
 
 import inspect
 import itertools
+import pickle
+import pydoc
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +13,8 @@ import pytest
 from libraries import LIBRARIES, assert_same_bits, busy, leaves, normal, run, to_numpy
 
 import xopt
-from xopt.checks import as_number
+from xopt.checks import Rate, as_number
+from xopt.rule import Rule
 
 MEMORY = [pytest.param(rule, slot, id=f"{rule.name}-{slot}") for rule in xopt.RULES.values() for slot in rule.memory]
 HALF = [pytest.param(row.name, dtype, id=f"{row.name}-{dtype}") for row in LIBRARIES.values() for dtype in row.half]
@@ -52,6 +56,7 @@ def test_all_is_exact():
         "checks",
         "conversions",
         "counts",
+        "documentation",
         "nonfinite",
         "operations",
         "program",
@@ -98,15 +103,60 @@ def test_signature_shows_hyperparameters_and_defaults(name):
     assert str(inspect.signature(rule.init)) == (f"(params, *, {of_init})" if of_init else "(params)")
 
 
-def test_help_shows_signature_ranges_and_the_rule(rule):
-    for function, name in ((rule.init, f"{rule.name}_init"), (rule.step, f"{rule.name}_step")):
+def test_help_begins_with_the_formula_and_shows_all_that_is_known(rule):
+    """Of the rule and its three functions: formula, hyperparameters with range, default and meaning, results, errors, notes."""
+    of_all, said = {*rule.defaults}, rule.doc.split("\n\n")
+    formula = [part for part in said if part.startswith("    ")]
+    assert formula
+    functions = {rule.init: {*rule.of_init}, rule.step: of_all, rule.bind: of_all}
+    for function, name in zip(functions, (f"{rule.name}_init", f"{rule.name}_step", f"{rule.name}.bind"), strict=True):
         assert function.__name__ == function.__qualname__ == name
         assert function.__module__ == "xopt"
-        text = inspect.getdoc(function)
+        assert pickle.loads(pickle.dumps(function)) is function
+    assert str(inspect.signature(rule.bind)) == str(inspect.signature(rule.step)).replace("state, grad, ", "")
+    for shown, taken in [(rule, of_all), *functions.items()]:
+        text = pydoc.render_doc(shown, renderer=pydoc.plaintext)
+        doc = "\n".join(line.removeprefix("    ").rstrip() for line in text.splitlines()[2:])
+        title, *rest = doc.split("\n\n")
+        assert said[0] in title
+        assert rest[: len(formula)] == formula
+        sections = re.findall(r"^(\w+)\n-+$", doc, re.MULTILINE)
+        assert sections == [*(["Hyperparameters", "Methods"] if shown is rule else ["Parameters", "Returns"]), "Raises", "Notes"]
         for hyper, default in rule.defaults.items():
-            shown = f"{hyper} : in {rule.ranges[hyper].text}, default {default!r}" in text
-            assert shown == (function is rule.step or hyper in rule.of_init)
-        assert inspect.cleandoc(inspect.getmodule(rule.elementwise).__doc__) in text
+            found = re.search(rf"^{hyper} : (.+), default {re.escape(repr(default))}\n    (.+)$", doc, re.MULTILINE)
+            assert (found is not None) == (hyper in taken), hyper
+            assert found is None or found.groups() == (rule.ranges[hyper].words, rule.meanings[hyper])
+        assert all(part in doc for part in said)
+
+
+def test_what_editors_show_of_the_hyperparameters_is_so(rule):
+    """The docstring of ``coefficients`` says range, unit and meaning of each, in its order."""
+    lines = inspect.getdoc(rule.coefficients).splitlines()[2:]
+    assert len(lines) == len(rule.defaults)
+    for line, name in zip(lines, rule.defaults, strict=True):
+        assert line == f"{name}: {rule.ranges[name].words}. {rule.meanings[name]}"
+        assert re.search(r"\b(units? of|no unit|Steps)\b", rule.meanings[name]), line
+        assert rule.meanings[name].endswith(".")
+
+
+def test_a_rule_without_documentation_has_help():
+    class State(NamedTuple):
+        params: object
+        step: int
+
+    class Coefficients(NamedTuple):
+        lr: float
+
+    def coefficients(t, *, lr: Rate = 0.5):
+        return Coefficients(lr)
+
+    def update(params, grad, c):
+        return (params - c.lr * grad,)
+
+    rule = Rule("plain", State, coefficients, update)
+    assert rule.meanings == {}
+    assert "lr : in [0, inf), default 0.5\n\n" in rule.step.__doc__
+    assert "lr : in [0, inf), default 0.5\n\n" in rule.__doc__
 
 
 def test_defaults_are_those_of_the_signature(rule):

@@ -4,6 +4,8 @@ state = xopt.ademamix_init(params)
 state = xopt.ademamix_step(state, grad, lr=1e-3)
 """
 
+from typing import TYPE_CHECKING
+
 from xopt import schedules, tree
 from xopt.conversions import (
     aggmo_betas,
@@ -39,6 +41,26 @@ from xopt.rules.nesterov import nesterov, nesterov_init, nesterov_step
 from xopt.rules.qhadam import qhadam, qhadam_init, qhadam_step
 from xopt.rules.qhm import qhm, qhm_init, qhm_step
 from xopt.rules.sgd import sgd, sgd_init, sgd_step
+
+__version__: str
+
+if not TYPE_CHECKING:  # for type checkers it would be any attribute
+
+    def __getattr__(name):
+        """``__version__``, from the metadata of the installed distribution, which takes too long to read at each import."""
+        if name != "__version__":
+            msg = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(msg)
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("array-xopt")
+        except PackageNotFoundError:
+            msg = "xopt.__version__ is that of the installed distribution array-xopt, which is not installed; pip install -e ."
+            raise AttributeError(msg) from None
+
+
+del TYPE_CHECKING
 
 __all__ = [
     "RULES",

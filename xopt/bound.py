@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 
 from xopt.trees import Tree
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from xopt.rule import Rule
 
 S = TypeVar("S", bound=tuple[Any, ...])
+P = ParamSpec("P")
 
 
 class NoTransformation:
@@ -37,7 +38,7 @@ def _no_transformation(given: Any) -> str:
     return f"{given!r} is no GradientTransformation of optax; xopt.backends.as_optax makes one of it"
 
 
-class Bound(NoTransformation, Generic[S]):
+class Bound(NoTransformation, Generic[S, P]):
     """What ``rule.bind(**hyper)`` returns: the rule's ``init`` and ``step`` with these hyperparameters.
 
     Attributes
@@ -48,7 +49,7 @@ class Bound(NoTransformation, Generic[S]):
         The hyperparameters that were given: numbers, 0-d arrays, or trees that are prefixes of the params.
     """
 
-    def __init__(self, rule: "Rule[S, Any]", hyper: dict[str, Any]) -> None:
+    def __init__(self, rule: "Rule[S, P]", hyper: dict[str, Any]) -> None:
         rule.check_hyper(f"{rule.name}.bind", hyper)
         self.rule = rule
         self.hyper = dict(hyper)
@@ -56,18 +57,28 @@ class Bound(NoTransformation, Generic[S]):
     def __repr__(self) -> str:
         return f"{self.rule.name}.bind({', '.join(f'{name}={value!r}' for name, value in self.hyper.items())})"
 
-    @property
-    def init(self) -> Callable[[Tree], S]:
-        """``init(params)`` is the state before the first step.
+    if TYPE_CHECKING:
 
-        It gets those of the hyperparameters that decide its form: see ``<rule>_init``.
-        """
-        self._refuse_optax()
-        return self._init
+        def init(self, params: Tree) -> S:
+            """The state before the first step. It gets those of the hyperparameters that decide its form: see ``<rule>_init``."""
+            ...
+
+    else:
+
+        @property
+        def init(self) -> Any:
+            """``init(params)`` is the state before the first step.
+
+            It gets those of the hyperparameters that decide its form: see ``<rule>_init``.
+            """
+            self._refuse_optax()
+            return self._init
 
     def _init(self, params: Tree) -> S:
-        return self.rule.init(params, **{name: x for name, x in self.hyper.items() if name in self.rule.of_init})
+        init: Callable[..., S] = self.rule.init
+        return init(params, **{name: x for name, x in self.hyper.items() if name in self.rule.of_init})
 
-    def step(self, state: S, grad: Tree, **changed: Any) -> S:
-        """One step, with these hyperparameters, or others for this step: see ``<rule>_step``."""
-        return self.rule.step(state, grad, **(self.hyper | changed))
+    def step(self, state: S, grad: Tree, *unnamed: P.args, **changed: P.kwargs) -> S:
+        """One step, with these hyperparameters, or others for this step: see ``<rule>_step``, which takes them by name only."""
+        step: Callable[..., S] = self.rule.step
+        return step(state, grad, *unnamed, **(self.hyper | changed))

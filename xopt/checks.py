@@ -24,6 +24,11 @@ class Interval:
     """A positive value must stay a normal number when it is rounded: it keeps a division away from zero."""
 
     @property
+    def words(self) -> str:
+        """What a value may be."""
+        return f"{'numbers ' if self.sequence else ''}in {self.text}{' or None' if self.optional else ''}"
+
+    @property
     def low(self) -> float:
         return float(self.text[1:-1].split(",")[0])
 

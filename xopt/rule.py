@@ -5,12 +5,13 @@ import keyword
 import pickle
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints, overload
 
 from xopt.arrays import began, is_dense
 from xopt.bound import Bound, NoTransformation
 from xopt.checks import ALSO_CALLED, DOUBLE, Interval, check_hyper, nearest_names, shown
 from xopt.counts import Counts, following
+from xopt.documentation import document, meanings, of_rule
 from xopt.operations import Array, is_known_array
 from xopt.program import record
 from xopt.slots import Schema, Slot
@@ -33,7 +34,8 @@ class Rule(NoTransformation, Generic[S, P]):
     coefficients
         ``coefficients(t, *carried, **hyper)`` returns a NamedTuple of everything that depends on the hyperparameters and the step
         count t = 1, 2, ... alone. Its keyword-only arguments are the rule's hyperparameters: name, range (an ``Annotated``
-        Interval) and default, said nowhere else.
+        Interval) and default, said nowhere else. Its docstring says what they mean, one a line, ``name: range. Meaning``: editors
+        show it with the signature of the step.
     update
         ``update(params, *slots, grad, c)`` returns the new params and slots. Elementwise, pure, array API only.
     memory
@@ -56,19 +58,43 @@ class Rule(NoTransformation, Generic[S, P]):
         The functions ``<name>_init`` and ``<name>_step``.
     elementwise
         The ``update`` of one leaf.
-    defaults
-        The hyperparameters and their default values.
+    bind
+        ``bind(**hyper)`` is the rule with hyperparameters of its own: an object with ``init`` and ``step``.
+    defaults, ranges, meanings
+        For each hyperparameter its default value, its ``Interval``, and what it means.
     of_init
         Those that decide the form of the state, which alone ``init`` takes.
     program
         What the update does, as a list of operations, where all slots are there.
     """
 
+    @overload
     def __init__(
         self,
         name: str,
         state: type[S],
         coefficients: Callable[Concatenate[Any, P], Any],
+        update: Callable[..., tuple[Array, ...]],
+        *,
+        memory: Mapping[str, str] | None = None,
+        carried: None = None,
+    ) -> None: ...
+    @overload  # one number is carried
+    def __init__(
+        self,
+        name: str,
+        state: type[S],
+        coefficients: Callable[Concatenate[Any, Any, P], Any],
+        update: Callable[..., tuple[Array, ...]],
+        *,
+        memory: Mapping[str, str] | None = None,
+        carried: Mapping[str, float],
+    ) -> None: ...
+    def __init__(
+        self,
+        name: str,
+        state: type[S],
+        coefficients: Callable[..., Any],
         update: Callable[..., tuple[Array, ...]],
         *,
         memory: Mapping[str, str] | None = None,
@@ -89,6 +115,7 @@ class Rule(NoTransformation, Generic[S, P]):
         hints = get_type_hints(coefficients, include_extras=True)
         self.defaults: dict[str, Any] = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
         self.ranges: dict[str, Interval] = {hyper: hints[hyper].__metadata__[0] for hyper in self.defaults}
+        self.meanings = meanings(coefficients)
         self.doc = inspect.cleandoc(sys.modules[update.__module__].__doc__ or "")
         self._step_name = f"{name}_step"  # what its error messages begin with
         fields = get_type_hints(state, include_extras=True)
@@ -102,17 +129,29 @@ class Rule(NoTransformation, Generic[S, P]):
         self.of_init = [hyper for hyper in self.defaults if hyper.removesuffix("_warmup") in decays]
         self.compiled: dict[Any, Any] = {}  # what backends have made of the rule
         self._typed: dict[Any, TypedRule] = {}
-        first: Any = coefficients(1, *self.carried.values(), **self.defaults)  # type: ignore[arg-type]
+        first: Any = coefficients(1, *self.carried.values(), **self.defaults)
         self.program = record(self, self.schema.full(self.defaults), first)
         of_state: Any = state
         of_state._rules = [*vars(state).get("_rules", ()), self]  # a name that no field of a NamedTuple can have
-        self._init: Callable[Concatenate[Tree, P], S] = _init_function(self)
-        self.step: Callable[Concatenate[S, Tree, P], S] = _step_function(self)
+        self._init = _init_function(self)
+        self.step = _step_function(self)  # type: ignore[method-assign]
+        self.bind = _bind_function(self)  # type: ignore[method-assign]
+        self.__doc__ = of_rule(self)
 
-    @property
-    def init(self) -> Callable[Concatenate[Tree, P], S]:
-        self._refuse_optax()
-        return self._init
+    if TYPE_CHECKING:  # methods, so that editors and type checkers see names; their documentation there is that of coefficients
+
+        def init(self, params: Tree, *_: P.args, **hyper: P.kwargs) -> S: ...
+
+        def step(self, state: S, grad: Tree, *_: P.args, **hyper: P.kwargs) -> S: ...
+
+        def bind(self, *_: P.args, **hyper: P.kwargs) -> Bound[S, P]: ...
+
+    else:
+
+        @property
+        def init(self) -> Any:
+            self._refuse_optax()
+            return self._init
 
     def _slot(self, name: str) -> Slot:
         if name in self.carried:
@@ -134,16 +173,6 @@ class Rule(NoTransformation, Generic[S, P]):
             msg = f"{self!r} is no variable of {self.__module__}, by which a pickled rule is found again; make it one"
             raise pickle.PicklingError(msg)
         return names[0]
-
-    def bind(self, **hyper: Any) -> "Bound[S]":
-        """The rule with hyperparameters: an object with ``init(params)`` and ``step(state, grad, **changed)``.
-
-        Raises
-        ------
-        TypeError, ValueError
-            For an unknown hyperparameter, and for a number that is none or out of its range.
-        """
-        return Bound(self, hyper)
 
     def decay_of(self, slot: str, hyper: Mapping[str, Any]) -> Any:
         """The decay of a slot, or of each of its arrays. One that a warm-up leads to is not 0 yet: None."""
@@ -343,7 +372,7 @@ def _init_function(rule: Rule[Any, Any]) -> Any:
         began(leaves[0])
         return rule.state._make([params, *map(spec.unflatten, zip(*slots, strict=True)), 0])
 
-    _document(init, rule, function, ["params"], _INIT_DOC)
+    document(init, rule, "{rule}_init", rule.of_init)
     return init
 
 
@@ -366,81 +395,13 @@ def _step_function(rule: Rule[Any, Any]) -> Any:
             new, count = rule._step_tree(state, grad, t, hyper)
         return state_type(*new, count)
 
-    _document(step, rule, function, ["state", "grad"], _STEP_DOC)
+    document(step, rule, "{rule}_step", rule.defaults)
     return step
 
 
-def _document(function: Any, rule: Rule[Any, Any], name: str, positional: list[str], doc: str) -> None:
-    """Gives ``function`` its public name, the rule's own signature, so that ``help`` shows it, and its documentation."""
-    taken = rule.of_init if doc is _INIT_DOC else rule.defaults
-    hyper = [p for p in inspect.signature(rule.coefficients).parameters.values() if p.name in taken]
-    function.__name__ = function.__qualname__ = name
-    function.__module__ = "xopt" if rule.__module__.startswith("xopt.") else rule.__module__
-    function.__signature__ = inspect.Signature(
-        [inspect.Parameter(p, inspect.Parameter.POSITIONAL_OR_KEYWORD) for p in positional]
-        + [p.replace(annotation=p.empty) for p in hyper],
-    )
-    ranges = "\n".join(f"{p.name} : in {rule.ranges[p.name].text}, default {p.default!r}" for p in hyper) or "None."
-    function.__doc__ = doc.format(rule=rule.name, state=rule.state.__name__, hyper=ranges, doc=rule.doc)
-    function.rule = rule
+def _bind_function(rule: Rule[Any, Any]) -> Any:
+    def bind(**hyper: Any) -> Any:
+        return Bound(rule, hyper)
 
-
-_HYPER_DOC = """\
-Hyperparameters
----------------
-Each is a number, a 0-d array, or a tree that is a prefix of ``params``, which makes parameter groups of its leaves.
-
-{hyper}
-
-Raises
-------
-TypeError
-    An argument of the wrong kind: another library or dtype (nothing is promoted), integer, bool or complex parameters, the state
-    of another rule, an unknown hyperparameter.
-ValueError
-    A shape, tree or device that does not match (nothing is broadcast); a hyperparameter that is NaN or out of its range, in
-    float64 or once rounded to the dtype of the arithmetic.
-
-The rule
---------
-{doc}
-"""
-
-_INIT_DOC = (
-    """The state of ``{rule}`` before its first step.
-
-Parameters
-----------
-params
-    An array or a tree of arrays of real floating-point numbers, any shape, any array API library. Kept as it is, never written to.
-
-Returns
--------
-{state}
-    ``params``; the slots, zeros in the dtype of the arithmetic: float32, or that of ``params`` where it is wider; ``step`` 0.
-    Only the hyperparameters that decide the state's shape matter here: a decay of 0 keeps no memory, so that its slot is None.
-
-"""
-    + _HYPER_DOC
-)
-
-_STEP_DOC = (
-    """One step of ``{rule}``: the state after the gradient ``grad``.
-
-Parameters
-----------
-state
-    From ``{rule}_init`` or the step before. Never written to.
-grad
-    Like ``state.params``: same tree, shapes, dtypes, device. Never written to. A NaN or infinity in it reaches the same element of
-    the state by IEEE rules, and no other element.
-
-Returns
--------
-{state}
-    The new state, in new arrays. float16 and bfloat16 parameters are updated in float32 and rounded once, when they are stored: a
-    change below half a unit in their last place is lost.
-
-"""
-    + _HYPER_DOC
-)
+    document(bind, rule, "{rule}.bind", rule.defaults)
+    return bind

@@ -2,8 +2,8 @@
 
 import inspect
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from xopt.arrays import devices
 from xopt.backends.fused.donation import WAY_OUT
@@ -15,11 +15,14 @@ from xopt.rule import Rule
 from xopt.trees import Tree
 from xopt.typed import Call, NoGradientError
 
+S = TypeVar("S", bound=tuple[Any, ...])
+P = ParamSpec("P")
 
-class FusedStep:
+
+class FusedStep(Generic[S, P]):
     """What ``fuse`` returns: the step of a rule, as one pass over memory."""
 
-    def __init__(self, rule: Rule[Any, Any], hyper: dict[str, Any], donate: bool, compiler: str | None) -> None:
+    def __init__(self, rule: Rule[S, P], hyper: dict[str, Any], donate: bool, compiler: str | None) -> None:
         self.rule = rule
         self.hyper = hyper  # that it is bound to
         self.donate = donate
@@ -41,8 +44,8 @@ class FusedStep:
         """Pickled and copied without what is kept: it is made again."""
         return FusedStep, (self.rule, self.hyper, self.donate, self.compiler)
 
-    def __call__(self, state: Any, grad: Tree, **hyper: Any) -> Any:
-        rule = self.rule
+    def _call(self, state: Any, grad: Tree, **hyper: Any) -> Any:
+        rule: Any = self.rule
         if self.hyper:
             hyper = self.hyper | hyper
         if _torch_traces():
@@ -87,8 +90,20 @@ class FusedStep:
         trees = [tree if n is o and (alike or flat.fits(tree)) else flat.unflatten(n) for tree, o, n in old]
         return state._make([*trees, rule.step_after(state, call, counts, [x is not None for x in columns[0]])])
 
+    if TYPE_CHECKING:  # with the signature of the rule's step
 
-def fuse(rule: Any, *, donate: bool = False, compiler: str | None = None) -> "FusedStep":
+        def __call__(self, state: S, grad: Tree, *_: P.args, **hyper: P.kwargs) -> S: ...
+
+    else:
+        __call__ = _call
+
+
+def fuse(
+    rule: Rule[S, P] | Bound[S, P] | FusedStep[S, P] | Callable[Concatenate[S, Tree, P], S],
+    *,
+    donate: bool = False,
+    compiler: str | None = None,
+) -> FusedStep[S, P]:
     """The step of a rule as one pass over memory.
 
     Parameters
@@ -117,9 +132,9 @@ def fuse(rule: Any, *, donate: bool = False, compiler: str | None = None) -> "Fu
     ValueError
         From ``fuse``: a compiler that no library has. From the step: what the eager step refuses; a state that was donated before.
     """
-    given, rule = rule, getattr(rule, "rule", rule)
-    if not isinstance(rule, Rule) or given is rule.init:
-        msg = f"fuse: rule must be a rule or its step, such as xopt.lion or xopt.lion_step, got {given!r}"
+    bare: Any = getattr(rule, "rule", rule)
+    if not isinstance(bare, Rule) or rule in (bare.init, bare.bind):
+        msg = f"fuse: rule must be a rule or its step, such as xopt.lion or xopt.lion_step, got {rule!r}"
         raise TypeError(msg)
     from xopt.backends import BACKENDS  # which import this module
 
@@ -127,7 +142,7 @@ def fuse(rule: Any, *, donate: bool = False, compiler: str | None = None) -> "Fu
     if compiler is not None and compiler not in known:
         msg = f"fuse: unknown compiler {compiler!r}; there are {', '.join(known)}"
         raise ValueError(msg)
-    return FusedStep(rule, given.hyper if isinstance(given, Bound | FusedStep) else {}, donate, compiler)
+    return FusedStep(bare, rule.hyper if isinstance(rule, Bound | FusedStep) else {}, donate, compiler)
 
 
 def _device(x: Array) -> Any:

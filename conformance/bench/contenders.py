@@ -1,6 +1,6 @@
 """All that is timed: the rules, eager and fused, on each library, beside the limits, the formula by hand and the peers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -45,7 +45,7 @@ def ours(rule: str, name: str, device: str, mode: str) -> Contender:
         backend = backends.get(name, device)
         params, grads = (tree([backend.asarray(x, "float32") for x in column]) for column in numbers(shapes, seed))
         state = found.init(params)
-        take = fuse(found, donate=True) if mode == FUSED else found.step
+        take: Callable[..., Any] = fuse(found, donate=True) if mode == FUSED else found.step
         # as in a training loop, and in the steps of torch.optim
         quiet = backend.lib.no_grad if name == "torch" else nullcontext
 

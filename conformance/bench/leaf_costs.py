@@ -45,7 +45,7 @@ def leaf_costs(rule_name: str) -> list[LeafCost]:
 
 def _stepper(rule: Rule[Any, Any], hyper: dict[str, Any], mode: str, leaves: int) -> Callable[[], float]:
     """Takes a few steps of a tree, with fresh gradients, and returns the seconds of one leaf."""
-    step = fuse(rule) if mode == "fused" else rule.step
+    step: Callable[..., Any] = fuse(rule) if mode == "fused" else rule.step
     state = rule.init({f"w{i}": np.ones(10, np.float32) for i in range(leaves)}, **hyper)
     number = max(1, MANY // leaves)
     trees = [{name: np.full(10, 0.5, np.float32) for name in state.params} for _ in range(number)]

@@ -49,7 +49,7 @@ def checkout() -> tuple[str | None, list[str]]:
     return git("rev-parse", "HEAD").strip(), changed.splitlines()
 
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 _SOURCES = ("xopt", "backends", "conformance", ":(exclude)conformance/evidence/records")
 
 

@@ -81,12 +81,13 @@ def the_machine_sees_what_only_an_odd_order_shows() -> None:
         return step
 
     counting = copied(RULES["sgd"])  # whose numbers do not depend on the count
-    counting.step = lambda state, grad, **hyper: RULES["sgd"].step(state, grad, **hyper)._replace(step=state.step + 2)
+    right = RULES["sgd"].step
+    counting.step = lambda state, grad, **hyper: right(state, grad, **hyper)._replace(step=state.step + 2)  # type: ignore[method-assign]
     must(programs({"sgd": counting}, 5, "sgd").verdict == BROKEN, "a step that counts twice is not seen")
     wrongs = forgets_a_loaded_count, writes_to_the_old_state, writes_to_the_gradient, fails_elsewhere, swaps_leaves
     for wrong in wrongs:
         rule = copied(RULES["adamw"])
-        rule.step = wrong(RULES["adamw"])
+        rule.step = wrong(RULES["adamw"])  # type: ignore[method-assign]
         found = programs({"adamw": rule})
         must(found.verdict == BROKEN, f"a step that {wrong.__name__.replace('_', ' ')} is not seen")
         if wrong in (writes_to_the_old_state, writes_to_the_gradient):

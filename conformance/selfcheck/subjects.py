@@ -104,7 +104,8 @@ def changed(name: str, change: Callable[[Any], Any]) -> dict[str, Rule[Any, Any]
 def stepping(change: Callable[[Any, Any, Any], Any]) -> dict[str, Rule[Any, Any]]:
     """AdamW whose step gives ``change(state, grad, new state)``."""
     wrong = copied(RULES["adamw"])
-    wrong.step = lambda state, grad, **hyper: change(state, grad, RULES["adamw"].step(state, grad, **hyper))
+    right = RULES["adamw"].step
+    wrong.step = lambda state, grad, **hyper: change(state, grad, right(state, grad, **hyper))  # type: ignore[method-assign]
     return {"adamw": wrong}
 
 

@@ -52,6 +52,15 @@ def coefficients(
     eps_root: Epsilon = 0.0,
     weight_decay: Rate = 0.01,
 ) -> Coefficients:
+    """The hyperparameters of AdamW: each a number, a 0-d array, or a tree that is a prefix of params.
+
+    lr: in [0, inf). Step size, in units of theta: a constant gradient moves theta by about lr a step, whatever its size.
+    beta1: in [0, 1). Decay of m, no unit: it averages about 1/(1 - beta1) gradients. 0 takes g itself; init then keeps no m.
+    beta2: in [0, 1). Decay of v, no unit: it averages about 1/(1 - beta2) squares. 0 takes g^2 itself; init then keeps no v.
+    eps: in [0, inf). Floor of the denominator, in units of g: an element with gradients far below it hardly moves.
+    eps_root: in [0, inf). Floor below the root, in units of g^2. More than 0 gives the step a derivative where all g were 0.
+    weight_decay: in [0, inf). Decoupled decay, in units of 1/lr: a step takes the share lr * weight_decay off theta. 0 is none.
+    """
     debias1, debias2 = 1.0 / power_complement(beta1, t), 1.0 / power_complement(beta2, t)
     return Coefficients(lr, 1.0 - beta1, 1.0 - beta2, debias1, debias2, eps, eps_root, weight_decay)
 

@@ -70,6 +70,19 @@ def coefficients(
     alpha_warmup: Steps = None,
     beta3_warmup: Steps = None,
 ) -> Coefficients:
+    """The hyperparameters of AdEMAMix: each a number, a 0-d array, or a tree that is a prefix of params.
+
+    lr: in [0, inf). Step size, in units of theta: a constant gradient ends at steps of lr * (1 + alpha), whatever its size.
+    beta1: in [0, 1). Decay of m1, no unit: it averages about 1/(1 - beta1) gradients. 0 takes g itself; init then keeps no m1.
+    beta2: in [0, 1). Decay of v, no unit: it averages about 1/(1 - beta2) squares. 0 takes g^2 itself; init then keeps no v.
+    beta3: in [0, 1). Decay of m2, no unit: it averages about 1/(1 - beta3) gradients. 0 takes g itself; init then keeps no m2.
+    alpha: in [0, inf). Weight of the slow average beside the fast one, no unit: 0 is AdamW.
+    eps: in [0, inf). Floor of the denominator, in units of g: an element with gradients far below it hardly moves.
+    eps_root: in [0, inf). Floor below the root, in units of g^2. More than 0 gives the step a derivative where all g were 0.
+    weight_decay: in [0, inf). Decoupled decay, in units of 1/lr: a step takes the share lr * weight_decay off theta. 0 is none.
+    alpha_warmup: in [0, inf) or None. Steps in which alpha(t) rises from 0 to alpha. None is off.
+    beta3_warmup: in [0, inf) or None. Steps in which beta3(t) goes from beta1 to beta3. None is off.
+    """
     gain3 = half_life_warmup(beta1, beta3, t, beta3_warmup)
     debias1, debias2 = 1.0 / power_complement(beta1, t), 1.0 / power_complement(beta2, t)
     alpha = linear_warmup(alpha, t, alpha_warmup)

@@ -37,6 +37,12 @@ class Coefficients(NamedTuple):
 
 
 def coefficients(t: Scalar, *, lr: Rate = 0.1, betas: Betas = (0.0, 0.9, 0.99), weight_decay: Rate = 0.0) -> Coefficients:
+    """The hyperparameters of AggMo: each a number, a 0-d array, or a tree that is a prefix of params.
+
+    lr: in [0, inf). Step size, in units of theta over those of g: it scales the mean of the buffers.
+    betas: numbers in [0, 1). Decay of each v_i, no unit: it sums about 1/(1 - beta_i) gradients. 0 takes g; init then keeps none.
+    weight_decay: in [0, inf). Decoupled decay, in units of 1/lr: a step takes the share lr * weight_decay off theta. 0 is none.
+    """
     return Coefficients(lr, betas, 1.0 / len(betas), weight_decay)
 
 

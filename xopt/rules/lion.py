@@ -38,6 +38,13 @@ class Coefficients(NamedTuple):
 
 
 def coefficients(t: Scalar, *, lr: Rate = 0.0001, beta1: Beta = 0.9, beta2: Beta = 0.99, weight_decay: Rate = 0.0) -> Coefficients:
+    """The hyperparameters of Lion: each a number, a 0-d array, or a tree that is a prefix of params.
+
+    lr: in [0, inf). Step size, in units of theta: each element moves by lr a step, whatever its gradient.
+    beta1: in [0, 1). Weight of m in the sign that is taken, no unit. 0 takes the sign of g; init then keeps no m.
+    beta2: in [0, 1). Decay of m, no unit: it averages about 1/(1 - beta2) gradients.
+    weight_decay: in [0, inf). Decoupled decay, in units of 1/lr: a step takes the share lr * weight_decay off theta. 0 is none.
+    """
     return Coefficients(lr, beta1, 1.0 - beta1, 1.0 - beta2, weight_decay)
 
 

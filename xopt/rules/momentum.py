@@ -35,6 +35,12 @@ class Coefficients(NamedTuple):
 
 
 def coefficients(t: Scalar, *, lr: Rate = 0.01, beta: Beta = 0.9, weight_decay: Rate = 0.0) -> Coefficients:
+    """The hyperparameters of Momentum: each a number, a 0-d array, or a tree that is a prefix of params.
+
+    lr: in [0, inf). Step size, in units of theta over those of g. A constant gradient ends at steps of lr / (1 - beta) * g.
+    beta: in [0, 1). Decay of v, no unit: it sums about 1/(1 - beta) gradients. 0 takes g itself; init then keeps no v.
+    weight_decay: in [0, inf). Decoupled decay, in units of 1/lr: a step takes the share lr * weight_decay off theta. 0 is none.
+    """
     return Coefficients(lr, beta, weight_decay)
 
 

@@ -60,6 +60,16 @@ def coefficients(
     psi: Rate = 0.004,
     weight_decay: Rate = 0.0,
 ) -> Coefficients:
+    """The hyperparameters of NAdam: each a number, a 0-d array, or a tree that is a prefix of params.
+
+    lr: in [0, inf). Step size, in units of theta: a constant gradient moves theta by about lr a step, whatever its size.
+    beta1: in [0, 1). Decay of m, no unit: it averages about 1/(1 - beta1) gradients. 0 takes g itself; init then keeps no m.
+    beta2: in [0, 1). Decay of v, no unit: it averages about 1/(1 - beta2) squares. 0 takes g^2 itself; init then keeps no v.
+    eps: in [0, inf). Floor of the denominator, in units of g: an element with gradients far below it hardly moves.
+    eps_root: in [0, inf). Floor below the root, in units of g^2. More than 0 gives the step a derivative where all g were 0.
+    psi: in [0, inf). Rate at which mu_t rises from beta1 / 2 to beta1, in units of 1/step: halfway at t = 17 / psi.
+    weight_decay: in [0, inf). Decoupled decay, in units of 1/lr: a step takes the share lr * weight_decay off theta. 0 is none.
+    """
     mu, mu_next = _mu(beta1, psi, t), _mu(beta1, psi, t + 1)
     mu_product = mu_product * mu
     next_weight = mu_next / (1.0 - mu_product * mu_next)

@@ -37,6 +37,13 @@ class Coefficients(NamedTuple):
 
 
 def coefficients(t: Scalar, *, lr: Rate = 0.1, beta: SignedBeta = 0.999, nu: Real = 0.7, weight_decay: Rate = 0.0) -> Coefficients:
+    """The hyperparameters of QHM: each a number, a 0-d array, or a tree that is a prefix of params.
+
+    lr: in [0, inf). Step size, in units of theta over those of g. A constant gradient ends at steps of lr * g.
+    beta: in (-1, 1). Decay of m, no unit: it averages about 1/(1 - beta) gradients. 0 takes g itself; init then keeps no m.
+    nu: in (-inf, inf). Weight of the average, no unit: 0 is a plain gradient step, 1 is damped momentum.
+    weight_decay: in [0, inf). Decoupled decay, in units of 1/lr: a step takes the share lr * weight_decay off theta. 0 is none.
+    """
     return Coefficients(lr, 1.0 - beta, nu, 1.0 - nu, weight_decay)
 
 

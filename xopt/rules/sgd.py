@@ -30,6 +30,11 @@ class Coefficients(NamedTuple):
 
 
 def coefficients(t: Scalar, *, lr: Rate = 0.01, weight_decay: Rate = 0.0) -> Coefficients:
+    """The hyperparameters of SGD: each a number, a 0-d array, or a tree that is a prefix of params.
+
+    lr: in [0, inf). Step size, in units of theta over those of g.
+    weight_decay: in [0, inf). Decoupled decay, in units of 1/lr: a step takes the share lr * weight_decay off theta. 0 is none.
+    """
     return Coefficients(lr, weight_decay)
 
 
