@@ -1,0 +1,55 @@
+"""The API reference: for each public name of a module, the directive from which mkdocstrings makes its entry."""
+
+import inspect
+from importlib import import_module
+from pathlib import Path
+
+from builders.tables import table
+
+from xopt import RULES
+
+_ROOT = Path(__file__).parents[2]
+_INSPECTED = "    options:\n      force_inspection: true\n"
+"""What only the running program knows: a function that a rule makes has its signature from the rule's hyperparameters."""
+
+
+def links_tree(folder: Path) -> Path:
+    """The package as it is laid out where it is installed, of links into the checkout, for a reader that imports nothing."""
+    package = folder / "xopt"
+    if package.exists():
+        return folder
+    package.mkdir()
+    for entry in (_ROOT / "xopt").iterdir():
+        (package / entry.name).symlink_to(entry)
+    for name in ("backends", "conformance"):
+        (package / name).symlink_to(_ROOT / name)
+    return folder
+
+
+def module_page(name: str) -> str:
+    """All of a public module: what it says of itself, then each of its names."""
+    module = import_module(name)
+    made, others = [], []
+    for public in module.__all__:
+        value = getattr(module, public)
+        if public in RULES:
+            continue
+        (made if hasattr(value, "rule") else others).append((public, value))
+    parts = [inspect.cleandoc(module.__doc__ or "")]
+    parts += [f"::: {name}.{public}" for public, _ in others]
+    if made:
+        parts += ["## The functions of the rules", _of_rules(), *(f"::: {name}.{public}\n{_INSPECTED}" for public, _ in made)]
+    return "\n\n".join(parts)
+
+
+def _of_rules() -> str:
+    rows: list[tuple[str, ...]] = [
+        (
+            f"[`{rule.name}`](../rules/{rule.name}.md)",
+            f"[`{rule.name}_init`][xopt.{rule.name}_init]",
+            f"[`{rule.name}_step`][xopt.{rule.name}_step]",
+            ", ".join(f"`{hyper}`" for hyper in rule.defaults),
+        )
+        for rule in RULES.values()
+    ]
+    return table("rule, its page | the state | a step | hyperparameters", rows)
