@@ -5,8 +5,11 @@ does; and makes the library's optimizer from the rule's hyperparameters. Both ru
 """
 
 import inspect
+import re
 import warnings
 from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +29,10 @@ PARAMS = [1.0, -2.0, 0.5, 3.0]
 GRADS = np.random.default_rng(7).standard_normal((12, 4)) * [1.0, 1e-2, 30.0, 1.0]
 USUAL = {"lr": 0.05, "weight_decay": 0.125, "beta": 0.75, "beta1": 0.75, "beta2": 0.9, "eps": 2.0**-6, "beta3": 0.95, "alpha": 2.0}
 USUAL |= {"nu": 0.6, "nu1": 0.6, "nu2": 0.8, "psi": 0.5, "betas": (0.0, 0.5, 0.9)}
+
+
+SPOKEN_OF = {"torch": "2.13", "optax": "0.2.8", "pytorch_optimizer": "4.1"}
+"""The versions of the pages."""
 
 
 class Row(NamedTuple):
@@ -183,9 +190,16 @@ def hyper_of(row: Row) -> dict[str, Any]:
 
 
 def library(name: str) -> Any:
+    """A library, in the version that the pages speak of or a later one."""
+    try:
+        installed = version(name)
+    except PackageNotFoundError:
+        pytest.skip(f"{name} is not installed")
+    if [int(part) for part in re.findall(r"\d+", installed)[:3]] < [int(part) for part in SPOKEN_OF[name].split(".")]:
+        pytest.skip(f"the pages speak of {name} {SPOKEN_OF[name]}; {installed} is installed")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # their own
-        return pytest.importorskip(name)
+        return import_module(name)
 
 
 def moved_by(row: Row) -> np.ndarray:
