@@ -156,7 +156,10 @@ def test_every_public_name_is_in_the_reference(site, module):
 def test_the_reference_is_made_of_docstrings(site):
     page = re.sub(r"<[^>]+>", "", (site / "api" / "backends.html").read_text())
     assert "its version and devices, or why it cannot be used here" in " ".join(page.split())
-    assert "weight_decay" in (site / "api" / "xopt.html").read_text()
+    page = "".join(re.sub(r"<[^>]+>", "", (site / "api" / "xopt.html").read_text()).split())
+    for rule in RULES.values():
+        hyper = ",".join(f"{name}={unescape(repr(default))}".replace(" ", "") for name, default in rule.defaults.items())
+        assert f"{rule.name}_step(state,grad,*,{hyper}" in page, rule.name
 
 
 def test_addresses_come_from_where_packaging_has_them(site):

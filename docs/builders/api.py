@@ -9,8 +9,8 @@ from builders.tables import table
 from xopt import RULES
 
 _ROOT = Path(__file__).parents[2]
-_INSPECTED = "    options:\n      force_inspection: true\n"
-"""What only the running program knows: a function that a rule makes has its signature from the rule's hyperparameters."""
+_MEMBERS = {"xopt.Rule": ["bind"]}
+"""Of a class whose other methods are there for backends."""
 
 
 def links_tree(folder: Path) -> Path:
@@ -35,11 +35,15 @@ def module_page(name: str) -> str:
         if public in RULES:
             continue
         (made if hasattr(value, "rule") else others).append((public, value))
-    parts = [inspect.cleandoc(module.__doc__ or "")]
-    parts += [f"::: {name}.{public}" for public, _ in others]
+    parts = [inspect.cleandoc(module.__doc__ or "").partition("\n\n")[0]]
+    parts += [_directive(f"{name}.{public}") for public, _ in others]
     if made:
-        parts += ["## The functions of the rules", _of_rules(), *(f"::: {name}.{public}\n{_INSPECTED}" for public, _ in made)]
+        parts += ["## The functions of the rules", _of_rules(), *(_directive(f"{name}.{public}") for public, _ in made)]
     return "\n\n".join(parts)
+
+
+def _directive(name: str) -> str:
+    return f"::: {name}\n    options:\n      members: {_MEMBERS[name]}" if name in _MEMBERS else f"::: {name}"
 
 
 def _of_rules() -> str:

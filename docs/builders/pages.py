@@ -19,7 +19,7 @@ _RULE = re.compile(r"^<!-- rule: (\w+) -->$", re.MULTILINE)
 _API = re.compile(r"^<!-- api: ([\w.]+) -->$", re.MULTILINE)
 _TABLE = re.compile(r"^<!-- ([a-z ]+) -->$", re.MULTILINE)
 _SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
-_NOTES = re.compile(r"^```python (?:no-run|needs).*$", re.MULTILINE)
+_NOTE = re.compile(r"^```python (no-run|needs [^:\n]+): (.*)$", re.MULTILINE)
 _TABLES = {
     "rules": tables.rules_table,
     "laws": tables.laws_table,
@@ -38,10 +38,16 @@ def expanded(markdown: str) -> str:
 
 def _expanded(markdown: str) -> str:
     markdown = _SOURCE.sub(lambda found: f"```python\n{(_ROOT / found[1]).read_text().rstrip()}\n```", markdown)
-    markdown = _NOTES.sub("```python", markdown)  # notes to the test that runs the blocks
+    markdown = _NOTE.sub(_title, markdown)
     markdown = _TABLE.sub(lambda found: _TABLES[found[1]](), markdown)
     markdown = _API.sub(lambda found: api.module_page(found[1]), markdown)
     return _rule(markdown, found[1]) if (found := _RULE.search(markdown)) else markdown
+
+
+def _title(note: re.Match[str]) -> str:
+    """What a note to the test that runs the blocks says to a reader."""
+    what = "Not run by the tests" if note[1] == "no-run" else note[1].capitalize()
+    return f'```python title="{what}: {note[2]}"'
 
 
 def _rule(markdown: str, name: str) -> str:
