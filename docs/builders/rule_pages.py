@@ -138,7 +138,7 @@ def _memory(rule: Rule[Any, Any]) -> str:
 
 
 def _code(rule: Rule[Any, Any]) -> str:
-    source = inspect.getsource(sys.modules[rule.update.__module__])
+    source = inspect.getsource(sys.modules[rule.__module__])
     return source[source.index(f"class {rule.state.__name__}") :].rstrip()
 
 
