@@ -19,10 +19,9 @@ def links_tree(folder: Path) -> Path:
     if package.exists():
         return folder
     package.mkdir()
-    for entry in (_ROOT / "xopt").iterdir():
-        (package / entry.name).symlink_to(entry)
-    for name in ("backends", "conformance"):
-        (package / name).symlink_to(_ROOT / name)
+    own = {entry.name: entry for entry in (_ROOT / "xopt").iterdir()}
+    for name, entry in (own | {name: _ROOT / name for name in ("backends", "conformance")}).items():
+        (package / name).symlink_to(entry)
     return folder
 
 
