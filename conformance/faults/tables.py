@@ -46,7 +46,7 @@ def summary(report: FaultReport) -> str:
     checks = report.kills()
     for family, counts in report.families().items():
         alone = [f"{check} {checks[check]['sole']}" for check in family.checks if checks[check]["sole"]]
-        cells = (family.name, len(family.checks), counts["kills"], counts["sole"], ", ".join(alone) or "-", family.why)
+        cells = (family.name, len(family.checks), counts["kills"], counts["sole"], ", ".join(alone) or "-", family.why or "-")
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
