@@ -76,10 +76,12 @@ def picture() -> str:
     count = {kind: sum(verdict == kind for verdict, _ in verdicts) for kind in _SAID}
     largest = max((text for kind, text in verdicts if kind == "within"), default="0")
     ran = len(verdicts) - count["none"]
-    same = count["bits"] + count["flushed"]
+    flushed, within = count["flushed"], count["within"]
+    same = count["bits"] + flushed
     says = (
         f"<b>One text for each rule, {len(found)} ways to run it.</b> Of {ran} pairs beside NumPy's own, {same} have NumPy's "
-        f"bits; in the other {count['within']} the error is within a derived bound, at most {largest} of it."
+        f"bits, {flushed} of them but for subnormal numbers, which the library flushes; in the other {within} the error is "
+        f"within a derived bound, at most {largest} of it."
     )
     return f'<figure class="agreement"><figcaption>{says}</figcaption>{_svg(found)}</figure>'
 
