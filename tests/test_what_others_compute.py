@@ -288,7 +288,7 @@ class Default(NamedTuple):
 
 DEFAULTS = [
     Default("adam", "torch", "optim.Adam", "eps", 1e-8, "| torch 2.13 | `sqrt(v) / sqrt(1 - beta2^t) + eps` | 1e-8 |"),
-    Default("adam", "optax", "adam", "eps", 1e-8, "| optax 0.2.8 | `sqrt(v^ + eps_root) + eps` | 1e-8 |"),
+    Default("adam", "optax", "adam", "eps", 1e-8, "| 1e-8 | powers of beta in float32, unless JAX has float64 on |"),
     Default("adamw", "torch", "optim.AdamW", "weight_decay", 0.01, "| torch 2.13, Keras 3.15, MLX 0.32 |"),
     Default("adamw", "optax", "adamw", "weight_decay", 1e-4, "| optax 0.2.8, tinygrad 0.14 | the same | 1e-4, 0.01 |"),
     Default("nadam", "torch", "optim.NAdam", "momentum_decay", 0.004, "psi = 0.004"),

@@ -11,6 +11,7 @@ HYPERPARAMETERS = {
     "lr": "η",
     "weight_decay": "λ",
     "eps": "ε",
+    "eps_root": "ε_0",
     "alpha": "α",
     "beta": "β",
     "betas": "β_i",

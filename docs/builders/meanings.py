@@ -11,6 +11,7 @@ MEANINGS = {
     "beta1": "Decay of the average of gradients, which remembers about 1 / (1 - beta1) of them.",
     "beta2": "Decay of the average of squared gradients, which remembers about 1 / (1 - beta2) of them.",
     "eps": "Added to the root: an element whose gradients are far smaller than it moves by less than lr.",
+    "eps_root": "Added to what is under the root: with it a step has a derivative where the gradient is 0.",
     "nu": "Weight of the average beside the gradient itself: 0 is plain SGD, 1 is the average alone.",
     "nu1": "Weight of the average beside the gradient itself, in the numerator: 1 is Adam's.",
     "nu2": "Weight of the average beside the squared gradient itself, under the root: 1 is Adam's.",
