@@ -1,6 +1,7 @@
 """The command line and the report, from the outside."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -151,6 +152,17 @@ def test_a_missing_extra_is_one_clear_message(missing: str) -> None:
     assert done.returncode == 2
     first = missing.partition(",")[0]
     assert done.stderr == f"xopt: {first} is not installed; the command line needs: pip install 'array-xopt[conformance]'\n"
+
+
+def test_the_other_project_of_that_name_is_no_mystery(tmp_path: Path) -> None:
+    """Both distributions install into one folder; here the other one's metadata alone is there."""
+    (tmp_path / "xopt-3.2.2.dist-info").mkdir()
+    (tmp_path / "xopt-3.2.2.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: xopt\nVersion: 3.2.2\n")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-m", "xopt.conformance", "--help"], capture_output=True, text=True, env=environment)
+    assert done.returncode == 2
+    assert done.stderr.startswith("xopt: the distribution xopt 3.2.2, another project, is installed too")
+    assert "uninstall" in done.stderr
 
 
 def test_command_writes_what_it_is_asked_for_and_exits_with_0(tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ import xopt
 from xopt.conformance.compare.check import check_rule
 from xopt.conformance.faults.catalogue import FAULTS
 from xopt.conformance.faults.fault import Edit, Fault
-from xopt.conformance.faults.matrix import EXAMPLES, POOL, FaultReport, detect
+from xopt.conformance.faults.matrix import CHECKS, EXAMPLES, FAMILIES, POOL, Detection, FaultReport, detect
 from xopt.conformance.faults.orders import NAMES, ORDERS, run_order
 from xopt.conformance.faults.planting import effect, plant
 from xopt.conformance.faults.refusals import outcome, refusals
 from xopt.conformance.faults.styles import STYLES, caught, comparable, comparison_table
+from xopt.conformance.faults.tables import summary
 from xopt.conformance.golden import GOLDENS
 from xopt.conformance.results import IDENTICAL, WRONG
 from xopt.conformance.target import Effort, Implementations, Target
@@ -144,3 +145,20 @@ def test_no_correct_evaluation_order_leaves_the_bound(name: str, order: str) -> 
     found = run_order(name, order, settings=75, size=100, seed=1)
     assert (found.alarms, found.vacuous) == (0, 0)
     assert found.ratio >= 0.5, "the bound is loose"
+
+
+def test_each_check_is_of_one_kind() -> None:
+    assert sorted(check for family in FAMILIES for check in family.checks) == sorted(CHECKS)
+
+
+def test_kinds_of_checks_count_a_fault_once() -> None:
+    """Seen by two checks of one kind, it is seen by no other kind; by checks of two, by neither alone."""
+    one, other = FAMILIES[3], FAMILIES[4]
+    fault = FAULTS[0]
+    seen = [Detection(fault, "", dict.fromkeys(checks, 1)) for checks in (one.checks[:2], (one.checks[0], other.checks[0]), ())]
+    counts = FaultReport(seen).families()
+    assert counts[one] == {"kills": 2, "sole": 1}
+    assert counts[other] == {"kills": 1, "sole": 0}
+    lines = [line for line in summary(FaultReport(seen)).splitlines() if line.startswith("| ")]
+    assert len(lines) == 1 + len(FAMILIES)
+    assert any(line.startswith(f"| {one.name} | {len(one.checks)} | 2 | 1 | - |") for line in lines)

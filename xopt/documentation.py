@@ -26,7 +26,7 @@ def document(function: Any, rule: "Rule[Any, Any]", name: str, taken: Iterable[s
     )
     function.rule = rule
     parameters = "\n".join([*_filled(arguments, rule).splitlines(), *(_hyper(rule, p.name) for p in hyper)]) or "None."
-    sections = _titled("Parameters", parameters) + (_EACH if hyper else "") + _titled("Returns", _filled(returns, rule))
+    sections = (_EACH if hyper else "") + _titled("Parameters", parameters) + _titled("Returns", _filled(returns, rule))
     function.__doc__ = _page(rule, summary, sections)
 
 

@@ -5,7 +5,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, NamedTuple
 
 from xopt.conformance import digests, papers
 from xopt.conformance.compare.check import check_rule
@@ -13,7 +13,7 @@ from xopt.conformance.faults.catalogue import FAULTS
 from xopt.conformance.faults.fault import Fault
 from xopt.conformance.faults.planting import effect, plant
 from xopt.conformance.faults.styles import caught, comparable, comparison_table
-from xopt.conformance.laws import LAWS, check_laws, hyper, invariants, reductions, responses, symmetries, use
+from xopt.conformance.laws import LAWS, Law, check_laws, hyper, invariants, reductions, responses, symmetries, use
 from xopt.conformance.profiles import PROFILES
 from xopt.conformance.results import BROKEN, WITHIN, WRONG, LawResult
 from xopt.conformance.stateful.check import check_machine
@@ -36,27 +36,57 @@ CHECKS = (STEP, TRAJECTORY, BITS, digests.LAW, *papers.LAWS, *(law.name for law 
 """The columns of the matrix: the comparison with the golden, of one step and of all; NumPy's bits, elsewhere and as they are kept;
 what the papers say; the laws; the state machine."""
 
-_FAMILIES = (
-    (
+
+class Family(NamedTuple):
+    """Checks of one kind, and why each of them stays though it may be no fault's only killer."""
+
+    name: str
+    checks: tuple[str, ...]
+    why: str
+
+
+def _of_laws(name: str, laws: Sequence[Law], why: str) -> Family:
+    return Family(name, tuple(law.name for law in laws), why)
+
+
+FAMILIES = (
+    Family(
+        "comparison with the golden",
+        (STEP, TRAJECTORY),
+        "A step is always looked at first. Of an optimizer whose state cannot be read there is only the trajectory.",
+    ),
+    Family("bits", (BITS, digests.LAW), ""),
+    Family("papers", papers.LAWS, "What is printed is nobody's reading: the formulas of the laws are ours."),
+    _of_laws(
+        "rules that contain each other",
         reductions.LAWS,
         "It ties the rule to another: it still sees a misreading that the golden and the rule's other laws share.",
     ),
-    (
-        symmetries.LAWS,
-        "It is about bits: a compiler or a fused kernel may break it with no formula wrong.",
+    _of_laws("symmetries", symmetries.LAWS, "It is about bits: a compiler or a fused kernel may break it with no formula wrong."),
+    _of_laws("closed forms", responses.LAWS, "It is a formula of its own, with no golden, no other rule and no second run in it."),
+    _of_laws(
+        "bounds and limits", invariants.LAWS, "It is a theorem's bound, which says more of inputs not tried than an example does."
     ),
-    (responses.LAWS, "It is a formula of its own, with no golden, no other rule and no second run in it."),
-    (invariants.LAWS, "It is a theorem's bound, which says more of inputs not tried than an example does."),
-    (use.LAWS, "The golden comparison sees the same faults in their numbers; this one says which promise to the caller is broken."),
-    (hyper.LAWS, "It asks of each kind of number and of each group what the comparison with the golden asks of a few."),
+    _of_laws(
+        "use",
+        use.LAWS,
+        "The golden comparison sees the same faults in their numbers; this one says which promise to the caller is broken.",
+    ),
+    _of_laws(
+        "hyperparameters",
+        hyper.LAWS,
+        "It asks of each kind of number and of each group what the comparison with the golden asks of a few.",
+    ),
+    Family(
+        "state machine",
+        (MACHINE,),
+        "It alone moves a state between libraries and mixes operations; the catalogue's faults show without that.",
+    ),
 )
-WHY_KEPT: dict[str, str] = {
-    TRAJECTORY: "A step is always looked at first. Of an optimizer whose state cannot be read there is only this.",
-    papers.PUBLISHED: "It is printed, and so nobody's reading: the formulas of the laws are ours.",
-    MACHINE: "It alone moves a state between libraries and mixes operations; the catalogue's faults show without that.",
-    **{law.name: why for laws, why in _FAMILIES for law in laws},
-}
-"""Why a check stays though it may be no fault's only killer."""
+"""All checks, by kind."""
+_NEEDED = (STEP, BITS, digests.LAW, papers.DEFAULTS)
+WHY_KEPT: dict[str, str] = {check: family.why for family in FAMILIES for check in family.checks if check not in _NEEDED}
+"""Why a check stays though it may be no fault's only killer; the others must be one's."""
 
 Seen = dict[str, int]
 """Checks that see a fault, and within how many examples."""
@@ -204,6 +234,17 @@ class FaultReport:
         seen = [detection.killed_by for detection in self.detections]
         return {
             check: {"kills": sum(check in by for by in seen), "sole": sum(list(by) == [check] for by in seen)} for check in CHECKS
+        }
+
+    def families(self) -> dict[Family, dict[str, int]]:
+        """For each kind of checks, how many faults it sees, and how many no other kind does."""
+        seen = [set(detection.killed_by) for detection in self.detections]
+        return {
+            family: {
+                "kills": sum(not by.isdisjoint(family.checks) for by in seen),
+                "sole": sum(bool(by) and by <= set(family.checks) for by in seen),
+            }
+            for family in FAMILIES
         }
 
     def table(self) -> str:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from xopt.conformance.faults.fault import Fault
-from xopt.conformance.faults.matrix import EXAMPLES, WHY_KEPT, FaultReport
+from xopt.conformance.faults.matrix import EXAMPLES, FaultReport
 from xopt.conformance.faults.orders import false_alarms
 
 
@@ -40,12 +40,14 @@ def summary(report: FaultReport) -> str:
         "",
         statuses([detection.fault for detection in report.detections]),
         "",
-        "| check | finds | alone | why it stays if never alone |",
-        "|---|---|---|---|",
+        "| kind of checks | checks | find | no other kind finds | found by one check alone | why each of the others stays |",
+        "|---|---|---|---|---|---|",
     ]
-    for check, counts in report.kills().items():
-        why = "" if counts["sole"] else WHY_KEPT.get(check, "")
-        lines.append(f"| {check} | {counts['kills']} | {counts['sole']} | {why} |")
+    checks = report.kills()
+    for family, counts in report.families().items():
+        alone = [f"{check} {checks[check]['sole']}" for check in family.checks if checks[check]["sole"]]
+        cells = (family.name, len(family.checks), counts["kills"], counts["sole"], ", ".join(alone) or "-", family.why or "-")
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 

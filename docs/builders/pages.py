@@ -1,0 +1,57 @@
+"""The markers of a page: each becomes what the code says, so that no page can say anything else.
+
+``<!-- rule: lion -->`` becomes the rule's own documentation, ``<!-- source: path -->`` a file of the project,
+``<!-- api: module -->`` the reference of a public module. ``<!-- rules -->``, ``<!-- laws -->``, ``<!-- laws left out -->``,
+``<!-- conventions -->``, ``<!-- catalogue -->`` and ``<!-- ledger -->`` become tables, ``<!-- agreement -->`` the picture of the
+front page.
+"""
+
+import re
+from pathlib import Path
+
+from builders import agreement, api, formulas, rule_pages, tables
+
+from xopt import RULES
+
+_ROOT = Path(__file__).parents[2]
+_QUOTED = re.compile(r"^(````.*?^````$)", re.MULTILINE | re.DOTALL)  # a page in a page
+_RULE = re.compile(r"^<!-- rule: (\w+) -->$", re.MULTILINE)
+_API = re.compile(r"^<!-- api: ([\w.]+) -->$", re.MULTILINE)
+_TABLE = re.compile(r"^<!-- ([a-z ]+) -->$", re.MULTILINE)
+_SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
+_NOTE = re.compile(r"^```python (no-run|needs [^:\n]+): (.*)$", re.MULTILINE)
+_TABLES = {
+    "rules": tables.rules_table,
+    "laws": tables.laws_table,
+    "laws left out": tables.laws_left_out,
+    "conventions": tables.conventions_table,
+    "catalogue": tables.catalogue,
+    "ledger": tables.ledger_table,
+    "agreement": agreement.picture,
+}
+
+
+def expanded(markdown: str) -> str:
+    """A page with its markers replaced, but those of a page in the page."""
+    return "".join(part if part.startswith("````") else _expanded(part) for part in _QUOTED.split(markdown))
+
+
+def _expanded(markdown: str) -> str:
+    markdown = _SOURCE.sub(lambda found: f"```python\n{(_ROOT / found[1]).read_text().rstrip()}\n```", markdown)
+    markdown = _NOTE.sub(_title, markdown)
+    markdown = _TABLE.sub(lambda found: _TABLES[found[1]](), markdown)
+    markdown = _API.sub(lambda found: api.module_page(found[1]), markdown)
+    return _rule(markdown, found[1]) if (found := _RULE.search(markdown)) else markdown
+
+
+def _title(note: re.Match[str]) -> str:
+    """What a note to the test that runs the blocks says to a reader."""
+    what = "Not run by the tests" if note[1] == "no-run" else note[1].capitalize()
+    return f'```python title="{what}: {note[2]}"'
+
+
+def _rule(markdown: str, name: str) -> str:
+    """The page of a rule: what its code says stands before and after what was written by hand."""
+    rule = RULES[name]
+    by_hand = formulas.code_spans(_RULE.sub("<!-- rule -->", markdown)).rstrip()
+    return f"{by_hand.replace('<!-- rule -->', rule_pages.opening(rule))}\n\n{rule_pages.closing(rule)}\n"
