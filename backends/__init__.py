@@ -10,6 +10,7 @@ from xopt.backends._numpy import NumPyBackend
 from xopt.backends._torch import TorchBackend
 from xopt.backends.base import Availability, Backend
 from xopt.backends.fused.step import fuse
+from xopt.backends.names import unknown
 from xopt.program import LawError
 
 __all__ = ["BACKENDS", "Availability", "Backend", "LawError", "available", "fuse", "get"]
@@ -69,8 +70,7 @@ def get(name: str, device: str | None = None) -> Backend:
 @cache
 def _availability(name: str) -> Availability:
     if name not in BACKENDS:
-        msg = f"unknown backend {name!r}; there are {', '.join(BACKENDS)}"
-        raise ValueError(msg)
+        raise ValueError(unknown("backend", name, BACKENDS))
     backend = BACKENDS[name]
     version = backend.installed_version()
     if version is None:

@@ -24,7 +24,7 @@ from xopt.conformance.compare.check import check_rule
 from xopt.conformance.faults.planting import updating
 from xopt.conformance.laws import check_laws
 from xopt.conformance.report.html import write_html
-from xopt.conformance.report.text import script
+from xopt.conformance.report.program import script
 from xopt.conformance.results import HELD, IDENTICAL, WRONG, Cell
 from xopt.conformance.stateful.check import check_machine
 from xopt.conformance.target import Effort, Implementations, Target
