@@ -90,7 +90,7 @@ def conform(
     """
     started = time.monotonic()
     events = events or Events()
-    asked = {what: list(names) for what, names in (("backend", backends), ("rule", rules), ("dtype", dtypes)) if names}
+    asked = {what: list(names) for what, names in (("rule", rules), ("backend", backends), ("dtype", dtypes)) if names}
     rows = ledger.read()
     plan = PROFILES[_chosen("profile", [profile], PROFILES)[0]]
     rules = _chosen("rule", rules, RULES)

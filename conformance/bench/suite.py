@@ -200,6 +200,7 @@ def bench(
             report["runs"].append(_timed(run, seconds, seed, events))
             events.run(report["runs"][-1])
         if processes:
+            doing = "memory"
             report["memory"] = _memories(looked_at, sizes, seed, events)
             events.memory(report["memory"])
             for rule, one in called:

@@ -1,5 +1,6 @@
 """What commands have in common: options, the files that they write, and a progress bar."""
 
+import contextlib
 import functools
 import os
 import stat
@@ -131,11 +132,13 @@ class Outputs:
                 one.file.truncate(0)
             one.file.write(text())
             one.file.flush()
-            if one.path != STANDARD_OUTPUT:
-                one.file.close()
         except OSError as error:
             self.failed = True
             sys.stderr.write(f"xopt: {option}: {_shown(one.path)} could not be written: {error.strerror}\n")
+        finally:
+            if one.path != STANDARD_OUTPUT:
+                with contextlib.suppress(OSError):  # what is left in its buffer does not fit either
+                    one.file.close()
 
     def _close(self) -> None:
         for one in self._open.values():

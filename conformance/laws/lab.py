@@ -384,9 +384,8 @@ class Lab:
         largest = float(np.max(ratio, initial=0.0))
         if largest > 1:
             at = np.unravel_index(np.argmax(ratio), ratio.shape)
-            raise BrokenError(
-                _details(at, x[at], y[at], distance[at], bound[at]) | {"beyond": int(np.sum(ratio > 1)), "of": x.size}
-            )
+            many = {"beyond": int(np.sum(ratio > 1)), "of": x.size}
+            raise BrokenError(_details(at, x[at], y[at], distance[at], bound[at]) | many)
         self.result.ratio = max(self.result.ratio, largest)
 
     def _seen(self, distance: Any, bound: Any, x: Any, y: Any) -> None:

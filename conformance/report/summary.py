@@ -47,7 +47,7 @@ class Scope:
         """In a line, such as ``A part: lion (1 of 11 rules), numpy (1 of 5 backends), ...; profile quick, seed 0``."""
         modes = [WORDS[mode] for mode in self.names["mode"]]
         parts = [_some(what, names if what != "mode" else modes, len(ALL[what])) for what, names in self.names.items()]
-        begun = "All" if not self.lacking else "A part"
+        begun = "Everything" if not self.lacking else "A part"
         ended = f"Interrupted after {self.interrupted}. " if self.interrupted is not None else ""
         return f"{ended}{begun}: {', '.join(parts)}; profile {self.profile}, seed {self.seed}"
 
@@ -102,21 +102,23 @@ class Counts:
 
     def verdict(self, problems: int, interrupted: str | None = None) -> str:
         """In one line: what holds, what does not, and what was not run; ``problems`` are reasons why the run fails."""
+        held = f"{self.held:,} check{' holds' if self.held == 1 else 's hold'}"
         rest = f"{self.not_run:,} not run"
+        begun = "" if interrupted is None else f"INTERRUPTED after {interrupted}: "
         if self.wrong:
             kinds = [
                 f"{n:,} {what}{'' if n == 1 else 's'}"
                 for what, counted in (("comparison", self.comparisons), ("law", self.laws))
                 if (n := sum(counted.get(verdict, 0) for verdict in BAD))
             ]
-            said = f"WRONG: {self.wrong:,} of {self.held + self.wrong:,} checks ({', '.join(kinds)}); {self.held:,} hold, {rest}"
-        elif problems:
-            found = f"{self.held:,} checks hold and none is wrong" if self.held else "nothing was checked"
+            return f"{begun}WRONG: {self.wrong:,} of {self.held + self.wrong:,} checks ({', '.join(kinds)}); {held}; {rest}"
+        found = f"{held}, none is wrong" if self.held else "nothing was checked"
+        if interrupted is not None:
+            return f"{begun}until then {found}; {rest}"
+        if problems:
             reasons = "a reason that is" if problems == 1 else f"{problems:,} reasons that are"
-            said = f"FAILED for {reasons} given; {found}; {rest}"
-        else:
-            said = f"RIGHT: {self.held:,} checks hold, none is wrong; {rest}"
-        return f"INTERRUPTED after {interrupted}. {said}" if interrupted is not None else said
+            return f"FAILED for {reasons} given; {found}; {rest}"
+        return f"RIGHT: {found}; {rest}"
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -471,7 +471,7 @@ class Play:
         try:
             with _interrupting(line):
                 step(state, grad, **hyper)
-        except KeyboardInterrupt:
+        except Interruption:
             pass
         else:
             return
@@ -620,6 +620,10 @@ def _counting() -> Iterator[Callable[[], int]]:
         yield lambda: lines
 
 
+class Interruption(KeyboardInterrupt):
+    """The one that is played: a real one ends the run."""
+
+
 @contextlib.contextmanager
 def _interrupting(at: int) -> Iterator[None]:
     left = at
@@ -628,7 +632,7 @@ def _interrupting(at: int) -> Iterator[None]:
         nonlocal left
         left -= 1
         if left == 0:
-            raise KeyboardInterrupt
+            raise Interruption
 
     with _tracing(line):
         yield
