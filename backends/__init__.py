@@ -74,7 +74,7 @@ def _availability(name: str) -> Availability:
     backend = BACKENDS[name]
     version = backend.installed_version()
     if version is None:
-        return Availability(name, None, (), f"not installed: pip install 'array-xopt[{backend.extra}]'")
+        return Availability(name, None, (), f"not installed: pip install {backend.distributions[0]}")
     try:
         devices = backend.devices()
     except Exception as error:  # noqa: BLE001 - a broken library must not break the others

@@ -108,8 +108,8 @@ def conform(
         with workers(jobs, _libraries(backends)) as submit:
             targets = submit(_targets, backends).result()
             probing = [submit(_probe, name, device, "traced" in plan.modes) for name, device in targets]
-            for task, target in zip(probing, targets, strict=True):
-                found.append(_probed(task, target, failures))
+            for probed, target in zip(probing, targets, strict=True):
+                found.append(_probed(probed, target, failures))
                 events.probed(found[-1])
             skipped, tasks = _plan(found, rules, dtypes, plan, seed)
             cells += skipped

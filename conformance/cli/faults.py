@@ -42,7 +42,7 @@ def faults(
     Exit status: 0 all found, 1 one survived, 2 bad usage, 130 interrupted.
     """
     among = FAULTS + EVERYWHERE if everywhere else FAULTS
-    refuse_unknown("fault", fault or (), [one.name for one in (*among, *STRUCTURAL)], "FAULT")
+    refuse_unknown("fault", fault or (), [*(one.name for one in among), *(one.name for one in STRUCTURAL)], "FAULT")
     rules = rules_of(rule)
     must_have_markers(table, [views.mark(name) for name in TABLES], "--table")
     if table not in (None, STANDARD_OUTPUT) and (fault or rules):

@@ -7,10 +7,10 @@ from typing import Any
 from xopt.conformance.arithmetic.measured import measured_formats
 from xopt.conformance.arithmetic.probes import Probes
 from xopt.conformance.inputs.census import CensusRow
-from xopt.conformance.laws import LAWS
+from xopt.conformance.laws import LAWS, Law
 from xopt.conformance.ledger.judgement import Judgement
 from xopt.conformance.profiles import LAW_NAMES, PROFILES
-from xopt.conformance.report.families import OTHER_LAWS, family_of
+from xopt.conformance.report.families import OTHER_LAWS, OtherLaw, family_of
 from xopt.conformance.report.summary import Counts, Scope
 from xopt.conformance.results import BROKEN, NOT_RUN, WRONG, Cell, LawResult
 from xopt.conformance.target import Target
@@ -75,7 +75,8 @@ class Report:
     @property
     def counts(self) -> Counts:
         """How many checks came out how."""
-        return Counts.of((r.verdict for r in (*self.cells, *self.replays)), (law.verdict for law in self.laws))
+        comparisons: list[Cell | Replay] = [*self.cells, *self.replays]
+        return Counts.of((r.verdict for r in comparisons), (law.verdict for law in self.laws))
 
     @property
     def verdict(self) -> str:
@@ -158,7 +159,7 @@ class Report:
                     "rules": law.rules,
                     "family": family_of(law),
                 }
-                for law in (*LAWS, *OTHER_LAWS)
+                for law in ALL_LAWS
             ],
             "laws": [self._published(law) for law in self.laws],
             "replays": [self._published(replay) | {"replayed": _measured(replay.replayed)} for replay in self.replays],
@@ -194,6 +195,10 @@ def _measured(result: dict[str, Any]) -> dict[str, Any]:
         return result
     error, bound = place.get("error", place.get("distance")), place.get("bound")
     return result | {"ratio": error / bound if error is not None and bound else None}
+
+
+ALL_LAWS: tuple[Law | OtherLaw, ...] = (*LAWS, *OTHER_LAWS)
+"""Of which a report tells."""
 
 
 def _names(cell: Cell) -> dict[str, tuple[str, ...]]:

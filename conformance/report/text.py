@@ -190,7 +190,8 @@ def _columns(results: Sequence[Reported]) -> list[Place]:
 
 def _show_legend(console: Console, report: Report) -> None:
     """Of the verdicts that this run has."""
-    here = {r.verdict for r in (*report.cells, *report.replays, *report.laws)} - {HELD, BROKEN}
+    results: list[Reported] = [*report.cells, *report.replays, *report.laws]
+    here = {r.verdict for r in results} - {HELD, BROKEN}
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for verdict, word in VERDICTS.items():
         if verdict in here:
