@@ -25,7 +25,7 @@ from xopt.conformance.bench.page import page_of
 from xopt.conformance.bench.plots import apart
 from xopt.conformance.bench.processes import first_call, memory
 from xopt.conformance.bench.shapes import LADDER, TREES, one_leaf, size_of
-from xopt.conformance.bench.show import amount, duration, finding, three_digits
+from xopt.conformance.bench.show import amount, between, duration, finding, is_unsteady, markdown, three_digits, unsteady
 from xopt.conformance.bench.suite import Entry, Events, that_fit
 from xopt.conformance.cli.app import app
 
@@ -334,6 +334,7 @@ def made_up() -> dict[str, Any]:
         "schema": "xopt-bench-2",
         "about": {
             "interrupted": None,
+            "devices": {},
             "xopt": "0.1.0",
             "python": "3.11.7",
             "versions": {"numpy": "2.4.6"},
@@ -645,3 +646,27 @@ def test_leaves_cost_alike_in_every_form(monkeypatch: pytest.MonkeyPatch) -> Non
             (form, mode) for form in ("defaults", "decays of 0")[:forms] for mode in ("eager", "fused")
         ]
         assert all(min(cost.microseconds, cost.ratio, cost.growth) > 0 for cost in found)
+
+
+def test_a_median_that_means_little_is_called_unsteady() -> None:
+    steady, wild = Spread(1.0, 0.9, 1.8)._asdict(), Spread(1879.0, 16.8, 4863.0)._asdict()
+    assert not unsteady(steady)
+    assert between(steady) == "1.00 (0.90-1.80)"
+    assert between(wild) == "1,879 (16.8-4,863), unsteady"
+    report = made_up()
+    assert not is_unsteady(report)
+    entry = next(run for run in report["runs"] if (run["rule"], run["name"]) == ("ademamix", "10^7"))["entries"][0]
+    entry["seconds"], entry["to_touch"] = wild, wild
+    assert is_unsteady(report)
+    assert "unsteady: the quartiles are more than 2 times apart" in markdown(report | {"checks": []}).partition("\n")[0].lower()
+    assert Page(written(report)).text.count("unsteady") >= 2
+
+
+def test_a_page_has_no_limits_that_nobody_asked_for() -> None:
+    report = made_up()
+    page = Page(page_of(report | {"checks": []}))
+    assert "holds" not in page.text
+    assert "at most" not in page.text
+    assert report["scope"].replace("10^7", "10⁷") in page.text.partition("How to read it")[0]
+    assert report["about"]["command"] in page.text
+    assert "Limits that xopt sets itself" in Page(written(report)).text

@@ -42,11 +42,16 @@ def amount(value: int | float) -> str:
 
 def between(found: Json | None, unit: str = "") -> str:
     """A median with its quartiles: ``1.03 (1.01-1.05)``; said to be unsteady where it means little."""
+    return f"{quartiles(found, unit)}{', unsteady' if found and unsteady(found) else ''}"
+
+
+def quartiles(found: Json | None, unit: str = "") -> str:
+    """A median with its quartiles."""
     if found is None:
         return "-"
     median, low, high = (three_digits(found[key]) for key in ("median", "low", "high"))
-    quartiles = "" if low == median == high else f" ({low}-{high})"
-    return f"{median}{quartiles}{unit and f' {unit}'}{', unsteady' if unsteady(found) else ''}"
+    said = "" if low == median == high else f" ({low}-{high})"
+    return f"{median}{said}{unit and f' {unit}'}"
 
 
 APART = 2.0
@@ -155,16 +160,17 @@ class Shown(Events):
     def run(self, found: Json) -> None:
         several = len({entry["size"] for entry in found["entries"]}) > 1
         title = f"{found['rule']}, {found['name']}, float32"
-        table = _table("contender", "a step", "ns/number", "GB/s", "/ touch", "rounds")
+        table = _table("contender", "a step", "ns/number", "GB/s", "/ touch", "rounds", "")
         for entry in found["entries"]:
             median = entry["seconds"]["median"]
             table.add_row(
                 f"{entry['contender']}, {entry['size']}" if several else entry["contender"],
-                step_time(entry),
+                duration(median),
                 three_digits(1e9 * median / entry["numbers"]),
                 three_digits(speed(entry)),
-                between(entry["to_touch"]),
+                quartiles(entry["to_touch"]),
                 str(rounds(entry)),
+                "unsteady" if any(map(unsteady, filter(None, (entry["seconds"], entry["to_touch"])))) else "",
             )
         self._print(f"{title}; / touch: time of a byte beside that of the touch kernel", table)
         for row in found["left_out"]:
@@ -231,9 +237,13 @@ def headline(report: Json) -> str:
         own = [e for e in run["entries"] if e["size"] == run["name"]]
         steps = [e for e in own if e["contender"] not in ("touch", "copy")] or own
         first = min(steps, key=lambda entry: entry["seconds"]["median"] / entry["bytes"])
-        beside = f", {between(first['to_touch'])} times as long as touching its arrays" if first["to_touch"] else ""
-        among = f"the fastest of {len(steps)} contenders, per byte" if len(steps) > 1 else "the one contender"
-        return f"{run['rule']}, {run['name']} numbers: {among}, is {first['contender']} with {step_time(first)} a step{beside}."
+        spreads = [spread for spread in (first["seconds"], first["to_touch"]) if spread]
+        touch = first["to_touch"]
+        times = f", {three_digits(touch['median'])} times as long as touching its arrays" if touch else ""
+        little = "; unsteady" if any(map(unsteady, spreads)) else ""
+        among = f"the fastest of {len(steps)} contenders, per byte," if len(steps) > 1 else "the one contender"
+        step = f"{first['contender']} with {duration(first['seconds']['median'])} a step"
+        return f"{run['rule']}, {run['name']} numbers: {among} is {step}{times}{little}."
     return "Nothing was timed."
 
 
