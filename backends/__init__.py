@@ -10,6 +10,7 @@ from xopt.backends._numpy import NumPyBackend
 from xopt.backends._torch import TorchBackend
 from xopt.backends.base import Availability, Backend
 from xopt.backends.fused.step import fuse
+from xopt.backends.names import unknown
 from xopt.backends.optax import as_optax
 from xopt.program import LawError
 
@@ -70,12 +71,11 @@ def get(name: str, device: str | None = None) -> Backend:
 @cache
 def _availability(name: str) -> Availability:
     if name not in BACKENDS:
-        msg = f"unknown backend {name!r}; there are {', '.join(BACKENDS)}"
-        raise ValueError(msg)
+        raise ValueError(unknown("backend", name, BACKENDS))
     backend = BACKENDS[name]
     version = backend.installed_version()
     if version is None:
-        return Availability(name, None, (), f"not installed: pip install 'array-xopt[{backend.extra}]'")
+        return Availability(name, None, (), f"not installed: pip install {backend.distributions[0]}")
     try:
         devices = backend.devices()
     except Exception as error:  # noqa: BLE001 - a broken library must not break the others

@@ -5,8 +5,29 @@ import sys
 
 from xopt.conformance.namesake import namesake
 
-NEEDED = ("hypothesis", "jinja2", "jsonschema", "mpmath", "rich", "sklearn", "typer")
-"""Packages of the extra, looked for before any is imported, so that a missing one is one clear message."""
+NEEDED = {
+    "hypothesis": "hypothesis",
+    "jinja2": "jinja2",
+    "jsonschema": "jsonschema",
+    "mpmath": "mpmath",
+    "rich": "rich",
+    "sklearn": "scikit-learn",
+    "typer": "typer",
+}
+"""Packages of the extra ``conformance``, by what they are imported as: looked for before any is imported."""
+
+HELP = """\
+Usage: xopt COMMAND [OPTIONS]
+
+First-order update rules written once in the Python array API, and the proof that they are right on every backend.
+
+  conform   check that every backend computes what the golden reference says
+  faults    plant faults, and show which check finds which
+  evidence  examine the records of runs on other machines
+  bench     time steps beside the limits of the machine and other optimizers
+
+"""
+"""For an environment in which the commands cannot run."""
 
 
 def main() -> None:
@@ -14,13 +35,26 @@ def main() -> None:
     if said := namesake():
         sys.stderr.write(f"xopt: {said}\n")
         sys.exit(2)
-    for name in NEEDED:
-        if importlib.util.find_spec(name) is None:
-            sys.stderr.write(f"xopt: {name} is not installed; the command line needs: pip install 'array-xopt[conformance]'\n")
-            sys.exit(2)
-    from xopt.conformance.cli.app import app
+    missing = [package for name, package in NEEDED.items() if importlib.util.find_spec(name) is None]
+    if missing:
+        needed = f"The commands need packages that are not installed: pip install {' '.join(missing)}\n"
+        if len(sys.argv) > 1 and sys.argv[1] == "--version":
+            from importlib.metadata import version
 
-    app()()
+            sys.stdout.write(f"xopt {version('array-xopt')}\n")
+        elif len(sys.argv) == 1 or sys.argv[1] == "--help":
+            sys.stdout.write(HELP + needed)
+        else:
+            sys.stderr.write(f"xopt: {needed}")
+            sys.exit(2)
+        return
+    try:
+        from xopt.conformance.cli.app import app
+
+        app()()
+    except KeyboardInterrupt:
+        sys.stderr.write("\nxopt: interrupted\n")
+        sys.exit(130)
 
 
 if __name__ == "__main__":

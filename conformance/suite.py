@@ -16,17 +16,20 @@ from typing import Any, NamedTuple
 
 from xopt import backends
 from xopt.backends._torch import INTERPRETED
+from xopt.backends.names import unknown
 from xopt.conformance import ledger
 from xopt.conformance.arithmetic.formats import arithmetic_of
 from xopt.conformance.arithmetic.probes import Probes, probe
+from xopt.conformance.compare.again import once_more
 from xopt.conformance.compare.check import check_rule
 from xopt.conformance.digests.check import check_digest
 from xopt.conformance.inputs.census import counted, take_census
 from xopt.conformance.laws import LAWS, check_laws
 from xopt.conformance.papers.check import check_papers
 from xopt.conformance.profiles import PROFILES, Profile
-from xopt.conformance.report.report import BackendReport, Report, Reported
-from xopt.conformance.results import DTYPES, MODES, WITHIN, Cell, LawResult, brief
+from xopt.conformance.report.report import BackendReport, Report, Reported, key_of
+from xopt.conformance.report.summary import command_line
+from xopt.conformance.results import DTYPES, MODES, NOT_RUN, WITHIN, WRONG, Cell, LawResult, brief
 from xopt.conformance.stateful.check import check_machine
 from xopt.conformance.structures import check_structures
 from xopt.conformance.target import Effort
@@ -82,62 +85,89 @@ def conform(
     ------
     ValueError
         For an unknown backend, device, rule, dtype or profile, with those that there are.
+    InterruptedRun
+        At a KeyboardInterrupt, of which it is one; its ``report`` has what was found until then.
     """
     started = time.monotonic()
     events = events or Events()
-    asked = {what: list(names) for what, names in (("backend", backends), ("rule", rules), ("dtype", dtypes)) if names}
+    asked = {what: list(names) for what, names in (("rule", rules), ("backend", backends), ("dtype", dtypes)) if names}
     rows = ledger.read()
     plan = PROFILES[_chosen("profile", [profile], PROFILES)[0]]
     rules = _chosen("rule", rules, RULES)
     dtypes = _chosen("dtype", dtypes, DTYPES)
-    with workers(jobs, _libraries(backends)) as submit:
-        targets = submit(_targets, backends).result()
-        probing = [submit(_probe, name, device, "traced" in plan.modes) for name, device in targets]
-        failures: list[str] = []
-        found = [_probed(task, target, failures) for task, target in zip(probing, targets, strict=True)]
-        for backend in found:
-            events.probed(backend)
-        cells, tasks = _plan(found, rules, dtypes, plan, seed)
-        events.planned(len(tasks))
-        laws: list[LawResult] = []
-        replays: list[Replay] = []
-        counts: Counter[str] = Counter()
-        kept: dict[type, list[Any]] = {Cell: cells, LawResult: laws, Replay: replays}
-        submitted = {submit(_attempted, task): task for task in tasks}
-        for future in as_completed(submitted):
-            task = submitted[future]
-            results, seen, failure = _outcome(future, task)
-            failures += filter(None, [failure])
-            counts += seen
-            for result in results:
-                if not isinstance(result, LawResult):
-                    _explain(result, found)
-                kept[type(result)].append(result)
-            events.finished(task.rule, task.what, results)
+    found: list[BackendReport] = []
+    failures: list[str] = []
+    cells: list[Cell] = []
+    laws: list[LawResult] = []
+    replays: list[Replay] = []
+    counts: Counter[str] = Counter()
+    seconds: dict[Any, float] = {}
+    interrupted: str | None = None
+    ended = planned = 0
+    try:
+        with workers(jobs, _libraries(backends)) as submit:
+            targets = submit(_targets, backends).result()
+            probing = [submit(_probe, name, device, "traced" in plan.modes) for name, device in targets]
+            for probed, target in zip(probing, targets, strict=True):
+                found.append(_probed(probed, target, failures))
+                events.probed(found[-1])
+            skipped, tasks = _plan(found, rules, dtypes, plan, seed)
+            cells += skipped
+            planned = len(tasks)
+            events.planned(planned)
+            kept: dict[type, list[Any]] = {Cell: cells, LawResult: laws, Replay: replays}
+            submitted = {submit(_attempted, task): task for task in tasks}
+            for future in as_completed(submitted):
+                task = submitted[future]
+                results, seen, taken, failure = _outcome(future, task)
+                failures += filter(None, [failure])
+                counts += seen
+                for result in results:
+                    if not isinstance(result, LawResult):
+                        _explain(result, found)
+                    kept[type(result)].append(result)
+                seconds |= _shares(results, taken)
+                ended += 1
+                events.finished(task.rule, task.what, results)
+    except KeyboardInterrupt:
+        interrupted = f"{ended} of {planned} tasks" if planned else "the probes of some libraries"
     order = {name: i for i, name in enumerate(RULES)}
     places = {law.name: i for i, law in enumerate(LAWS)}
     cells.sort(key=lambda c: (order[c.rule], DTYPES.index(c.dtype)))
     laws.sort(key=lambda r: (order[r.rule], places.get(r.law, len(places)), DTYPES.index(r.dtype)))
     replays.sort(key=lambda r: order[r.rule])
-    today = datetime.datetime.now(datetime.UTC).date()
+    today = datetime.datetime.now(datetime.UTC)
     about = {
+        "command": command_line("conform", asked | {"profile": profile, "seed": seed}),
         "xopt": version("array-xopt"),
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
-        "date": today.isoformat(),
-        "command": _command(profile, seed, asked),
+        "date": today.date().isoformat(),
+        "time": today.strftime("%H:%M:%S"),
         "asked": asked,
         "profile": profile,
         "seed": seed,
         "seconds": round(time.monotonic() - started, 1),
+        "interrupted": interrupted,
     }
-    judgement = ledger.judge(cells, laws, rows, today, platform.machine())
-    return Report(about, found, cells, replays, laws, judgement, take_census(counts, set(rules) == set(RULES)), failures)
+    judgement = ledger.judge(cells, laws, rows if interrupted is None else [], today.date(), platform.machine())
+    census = take_census(counts, set(rules) == set(RULES))
+    report = Report(about, found, cells, replays, laws, judgement, census, failures, seconds=seconds)
+    if interrupted is not None:
+        raise InterruptedRun(report)
+    return report
 
 
-def _command(profile: str, seed: int, asked: dict[str, list[str]]) -> str:
-    options = [f"--{what} {name}" for what, names in asked.items() for name in names]
-    return " ".join(["xopt conform", *options, f"--profile {profile} --seed {seed}"])
+class UnknownNameError(ValueError):
+    """A run was asked of something that there is not."""
+
+
+class InterruptedRun(KeyboardInterrupt):
+    """A run was interrupted: with the report of what it had found."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(f"interrupted after {report.about['interrupted']}")
+        self.report = report
 
 
 class Task(NamedTuple):
@@ -149,15 +179,29 @@ class Task(NamedTuple):
     arguments: tuple[Any, ...]
 
 
-Outcome = tuple[list[Any], Counter[str], str | None]
-"""The results, the census, and, where the check itself failed, why both are empty."""
+Outcome = tuple[list[Any], Counter[str], float, str | None]
+"""The results, the census, the seconds, and, where the check itself failed, why there are no results."""
 
 
 def _attempted(task: Task) -> Outcome:
+    began = time.perf_counter()
     try:
-        return *counted(task.function, *task.arguments), None
+        results, seen = counted(task.function, *task.arguments)
     except Exception as error:  # noqa: BLE001 - whatever it is, the other checks go on
-        return [], Counter(), _failure(f"{task.rule} {task.what}", error)
+        return [], Counter(), time.perf_counter() - began, _failure(f"{task.rule} {task.what}", error)
+    for result in results:
+        if not isinstance(result, LawResult) and result.verdict == WRONG:
+            cell = result.to_dict() if isinstance(result, Cell) else result.replayed
+            cell["wrong"].update(once_more(cell))
+            if isinstance(result, Cell):
+                result.wrong = cell["wrong"]
+    return results, seen, time.perf_counter() - began, None
+
+
+def _shares(results: Sequence[Any], seconds: float) -> dict[Any, float]:
+    """The time of a task, shared by what it compared: all of it ran on the same inputs, in turns."""
+    ran = [result for result in results if result.verdict != NOT_RUN]
+    return {key_of(result): seconds / len(ran) for result in ran}
 
 
 def _outcome(future: "Future[Outcome]", task: Task) -> Outcome:
@@ -169,7 +213,7 @@ def _outcome(future: "Future[Outcome]", task: Task) -> Outcome:
             try:
                 return alone.submit(_attempted, task).result()
             except BrokenProcessPool:
-                return [], Counter(), f"{task.rule} {task.what}: the process died: a library crashed, or the memory was full"
+                return [], Counter(), 0.0, f"{task.rule} {task.what}: the process died: a library crashed, or the memory was full"
 
 
 def _failure(what: str, error: BaseException) -> str:
@@ -192,8 +236,7 @@ def _probed(task: "Future[Any]", target: tuple[str, str | None], failures: list[
 def _chosen(what: str, names: Sequence[str] | None, known: Collection[str]) -> list[str]:
     for name in names or ():
         if name not in known:
-            msg = f"unknown {what} {name!r}; there are {', '.join(known)}"
-            raise ValueError(msg)
+            raise UnknownNameError(unknown(what, name, known))
     return list(dict.fromkeys(names)) if names else list(known)
 
 
@@ -206,7 +249,7 @@ def _targets(names: Sequence[str] | None) -> list[tuple[str, str | None]]:
         devices = available[name].devices
         if device and available[name].reason is None and device not in devices:
             msg = f"unknown device {device!r} of backend {name}; there are {', '.join(devices)}"
-            raise ValueError(msg)
+            raise UnknownNameError(msg)
         apart = [d for d in devices if not d.startswith("cpu:")]  # a further one of JAX is the same CPU
         targets += [(name, device)] if device else [(name, d) for d in apart or (None,)]
     return list(dict.fromkeys(targets))

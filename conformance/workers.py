@@ -1,6 +1,9 @@
 """Where tasks run: in this process, or in several new ones."""
 
+import contextlib
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
@@ -11,18 +14,49 @@ from xopt import backends
 Submit = Callable[..., "Future[Any]"]
 
 
-class workers:  # noqa: N801 - a context manager that reads as a word
-    """Where tasks run: in this process, each when it is submitted, or in several new ones."""
+@contextlib.contextmanager
+def workers(jobs: int, libraries: Sequence[str]) -> Iterator[Submit]:
+    """Where tasks run: in this process, each when its result is asked for, or in several new ones."""
+    if jobs > 1:
+        with processes(jobs, libraries) as submit:
+            yield submit
+    else:
+        yield _Lazy
 
-    def __init__(self, jobs: int, libraries: Sequence[str]) -> None:
-        self.pool = pool_of(jobs, libraries) if jobs > 1 else None
 
-    def __enter__(self) -> Submit:
-        return self.pool.submit if self.pool else _Lazy
+@contextlib.contextmanager
+def processes(jobs: int, libraries: Sequence[str] | None = None) -> Iterator[Submit]:
+    """New processes to run tasks in, which end with what is asked of them, or at once where that is interrupted.
 
-    def __exit__(self, kind: object, *rest: object) -> None:
-        if self.pool:
-            self.pool.shutdown(cancel_futures=kind is not None)
+    Where ``libraries`` are named, each process imports them as it starts.
+    """
+    pool = pool_of(jobs, libraries) if libraries is not None else ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+
+    def submit(*task: Any) -> "Future[Any]":
+        with uninterrupted():
+            return pool.submit(*task)
+
+    try:
+        yield submit
+    except KeyboardInterrupt:
+        for process in list((pool._processes or {}).values()):  # in the middle of what they do
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=sys.exc_info()[0] is not None)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Processes that are started meanwhile leave Ctrl-C to the one that starts them: else each would show a traceback."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited; what comes meanwhile comes afterwards
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def pool_of(jobs: int, libraries: Sequence[str]) -> ProcessPoolExecutor:
@@ -35,6 +69,7 @@ def _start(libraries: Sequence[str]) -> None:
 
     Of a CPU it makes two devices, so that arrays are drawn which devices share.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_force_host_platform_device_count" not in flags:

@@ -21,11 +21,11 @@ from xopt.conformance.bench.contender import FUSED, LIMIT, PEER, Contender, Runn
 from xopt.conformance.bench.contenders import contenders
 from xopt.conformance.bench.limits import SCALE, touching
 from xopt.conformance.bench.measure import LEAST, Spread, interleave, ratio, spread
-from xopt.conformance.bench.page import write_html
+from xopt.conformance.bench.page import page_of
 from xopt.conformance.bench.plots import apart
 from xopt.conformance.bench.processes import first_call, memory
 from xopt.conformance.bench.shapes import LADDER, TREES, one_leaf, size_of
-from xopt.conformance.bench.show import amount, duration, finding, three_digits
+from xopt.conformance.bench.show import amount, between, duration, finding, is_unsteady, markdown, three_digits, unsteady
 from xopt.conformance.bench.suite import Entry, Events, that_fit
 from xopt.conformance.cli.app import app
 
@@ -247,7 +247,7 @@ HEARD = Heard()
 @pytest.fixture(scope="module")
 def report() -> Any:
     chosen = [size_of("10"), size_of("1000")]
-    return bench(["sgd"], chosen, peers=True, seconds=0, seed=1, processes=False, events=HEARD)
+    return bench(["sgd"], chosen, peers=True, seconds=0, seed=1, processes=False, limits=True, events=HEARD)
 
 
 def test_report_holds_everything_and_goes_through_json(report: Any) -> None:
@@ -330,8 +330,11 @@ def made_up() -> dict[str, Any]:
         runs.append({"rule": rule, "name": "linear", "entries": linear, "left_out": []})
     kept = ("name", "library", "device", "kind", "steps", "bytes_per_number")
     return {
-        "schema": "xopt-bench-1",
+        "scope": "all rules, float32; sizes 10 to 10^7",
+        "schema": "xopt-bench-2",
         "about": {
+            "interrupted": None,
+            "devices": {},
             "xopt": "0.1.0",
             "python": "3.11.7",
             "versions": {"numpy": "2.4.6"},
@@ -340,7 +343,7 @@ def made_up() -> dict[str, Any]:
             "variables": {"OMP_NUM_THREADS": "2"},
             "load": 0.1,
             "date": "2026-11-24",
-            "command": "xopt bench --rules all <script>",
+            "command": "xopt bench --rule all <script>",
             "seed": 0,
             "seconds_of_a_run": 8.0,
             "seconds": 600.0,
@@ -350,6 +353,7 @@ def made_up() -> dict[str, Any]:
         "peers": True,
         "contenders": [{key: one._asdict()[key] for key in kept} | {"rule": rule, "reason": None} for rule, one in listed],
         "overhead": [{"rule": rule, "step": 20.0, "by_hand": 10.0, "ratio": 2.0} for rule in rules],
+        "loop": [],
         "runs": runs,
         "memory": [
             {"rule": rule, "contender": one.name, "size": size.name, "extra": 4096, "kept": 0, "reason": None}
@@ -402,7 +406,7 @@ def test_what_did_not_run_is_said_with_the_reason(report: Any) -> None:
     assert found["numpy fused / touch, 10^7"]["reason"] == "ademamix was not asked for: --rule ademamix"
     assert (
         found["numpy fused / touch, the worst of all rules, 10^7"]["reason"]
-        == f"asked for 1 of {len(xopt.RULES)} rules: --rules all"
+        == f"asked for 1 of {len(xopt.RULES)} rules: --rule all"
     )
     assert found["numpy fused, peak memory beyond the state"]["reason"] == "only times were asked for"
 
@@ -433,7 +437,7 @@ TOUCH = "numpy fused / touch, 10^7"
 @pytest.mark.parametrize(
     ("change", "asked", "reason"),
     [
-        (lambda report: report["runs"].clear(), TOUCH, "10^7 was not asked for: --sizes 10^7"),
+        (lambda report: report["runs"].clear(), TOUCH, "10^7 was not asked for: --size 10^7"),
         (
             lambda report: report["sizes"].clear(),
             "numpy fused, slowest / fastest time of a number, 10^6 to 10^8",
@@ -524,10 +528,8 @@ class Page(HTMLParser):
         return " ".join("".join(self.words).split())
 
 
-def written(report: dict[str, Any], folder: Path) -> str:
-    page = folder / "bench.html"
-    write_html(report | {"checks": checks(report)}, page)
-    return page.read_text(encoding="utf-8")
+def written(report: dict[str, Any]) -> str:
+    return page_of(report | {"checks": checks(report)})
 
 
 def stands_alone(text: str) -> Page:
@@ -550,7 +552,7 @@ def test_page_of_all_rules_stands_alone_and_shows_everything(tmp_path: Path) -> 
     report["rules"] = ["ademamix", "lion"]
     report["runs"] = [run for run in report["runs"] if run["rule"] in report["rules"]]
     report["runs"][0]["left_out"] = [{"contender": "optax", "size": "10", "reason": "<i>why</i>"}]
-    text = written(report, tmp_path)
+    text = written(report)
     page = stands_alone(text)
     assert "svg" in page.tags
     assert text.count("<svg") == 1 + 2 * 5  # of all rules; of each the lines, the bars of a leaf and two trees, the memory
@@ -563,7 +565,7 @@ def test_page_of_all_rules_stands_alone_and_shows_everything(tmp_path: Path) -> 
 
 
 def test_page_of_a_small_run_says_what_did_not_run(report: Any, tmp_path: Path) -> None:
-    page = stands_alone(written(report, tmp_path))
+    page = stands_alone(written(report))
     assert "not run" in page.text
     for row in report["contenders"]:
         assert row["name"] in page.text
@@ -571,7 +573,7 @@ def test_page_of_a_small_run_says_what_did_not_run(report: Any, tmp_path: Path) 
 
 def test_page_without_matplotlib_has_tables(report: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xopt.conformance.bench.page.missing", lambda module: f"{module} is not installed")
-    page = stands_alone(written(report, tmp_path))
+    page = stands_alone(written(report))
     assert "svg" not in page.tags
     assert "matplotlib is not installed" in page.text
     assert "numpy fused" in page.text
@@ -600,12 +602,12 @@ def test_words_for_times_and_amounts() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--rules", "adamx"], "unknown rule 'adamx'"),
-        (["--rule", "lion,all"], "unknown rule 'all'"),
-        (["--sizes", "10,many"], "unknown size 'many'"),
+        (["--rule", "AdamX"], "did you mean adam?"),
+        (["--rule", "lion,lions"], "unknown rule 'lions'"),
+        (["--size", "10,many"], "unknown size 'many'"),
         (["--only", "nobody"], "no contender has 'nobody'"),
-        (["--json", "/nowhere/at/all.json"], "is not a directory"),
-        (["--html", "/nowhere/at/all.html"], "is not a directory"),
+        (["--json", "/nowhere/at/all.json"], "cannot be written: No such file or directory"),
+        (["--html", "/nowhere/at/all.html"], "cannot be written: No such file or directory"),
     ],
 )
 def test_bad_usage_exits_with_2_and_says_why(arguments: list[str], complaint: str) -> None:
@@ -616,7 +618,7 @@ def test_bad_usage_exits_with_2_and_says_why(arguments: list[str], complaint: st
 
 def test_command_shows_and_writes_what_it_found(tmp_path: Path) -> None:
     data, page = tmp_path / "bench.json", tmp_path / "bench.html"
-    options = ["--sizes", "10,100", "--size", "12", "--seconds", "0", "--only", "numpy", "--only", "touch"]
+    options = ["--size", "10,100", "--size", "12", "--seconds", "0", "--only", "numpy,touch"]
     command = [sys.executable, "-P", "-m", "xopt.conformance", "bench", "--rule", "sgd", *options]
     outputs = ["--json", str(data), "--html", str(page)]
     done = subprocess.run([*command, *outputs], capture_output=True, text=True, timeout=300, check=False)
@@ -625,10 +627,13 @@ def test_command_shows_and_writes_what_it_found(tmp_path: Path) -> None:
     assert [run["name"] for run in report["runs"]] == ["10", "12", "100"]
     assert {row["contender"] for row in report["memory"]} == {"numpy fused", "numpy eager"}
     assert [row["contender"] for row in report["first_calls"]] == ["numpy fused"]
-    assert report["about"]["command"].endswith(str(page))
-    assert len(report["checks"]) == len(FIGURES)
+    asked = "xopt bench --rule sgd --size 10,100 --size 12 --only numpy,touch --seconds 0.0 --seed 0"
+    assert report["about"]["command"] == f"{asked} --json {data} --html {page}"
+    assert report["checks"] == []
+    assert 'id="limits"' not in page.read_text(encoding="utf-8")
+    assert "hold" not in done.stdout
     stands_alone(page.read_text(encoding="utf-8"))
-    for words in ("a small eager step", "sgd, 12, float32", "peak memory of a step", "first call of a fused step", "not run"):
+    for words in ("a small eager step", "sgd, 12, float32", "peak memory of a step", "first call of a fused step", "a step, "):
         assert words in done.stdout
 
 
@@ -641,3 +646,27 @@ def test_leaves_cost_alike_in_every_form(monkeypatch: pytest.MonkeyPatch) -> Non
             (form, mode) for form in ("defaults", "decays of 0")[:forms] for mode in ("eager", "fused")
         ]
         assert all(min(cost.microseconds, cost.ratio, cost.growth) > 0 for cost in found)
+
+
+def test_a_median_that_means_little_is_called_unsteady() -> None:
+    steady, wild = Spread(1.0, 0.9, 1.8)._asdict(), Spread(1879.0, 16.8, 4863.0)._asdict()
+    assert not unsteady(steady)
+    assert between(steady) == "1.00 (0.90-1.80)"
+    assert between(wild) == "1,879 (16.8-4,863), unsteady"
+    report = made_up()
+    assert not is_unsteady(report)
+    entry = next(run for run in report["runs"] if (run["rule"], run["name"]) == ("ademamix", "10^7"))["entries"][0]
+    entry["seconds"], entry["to_touch"] = wild, wild
+    assert is_unsteady(report)
+    assert "unsteady: the quartiles are more than 2 times apart" in markdown(report | {"checks": []}).partition("\n")[0].lower()
+    assert Page(written(report)).text.count("unsteady") >= 2
+
+
+def test_a_page_has_no_limits_that_nobody_asked_for() -> None:
+    report = made_up()
+    page = Page(page_of(report | {"checks": []}))
+    assert "holds" not in page.text
+    assert "at most" not in page.text
+    assert report["scope"].replace("10^7", "10⁷") in page.text.partition("How to read it")[0]
+    assert report["about"]["command"] in page.text
+    assert "Limits that xopt sets itself" in Page(written(report)).text

@@ -20,7 +20,7 @@ from xopt.conformance.inputs.explore import SETTINGS
 from xopt.conformance.inputs.hyperparameters import PRECISIONS, settings
 from xopt.conformance.inputs.trajectories import ROWS, SHAPES, SIZE, count
 from xopt.conformance.inputs.words import Choices, decode, drawn
-from xopt.conformance.report.text import script
+from xopt.conformance.report.program import script
 from xopt.conformance.results import IDENTICAL, SUBNORMALS, WITHIN, WRONG, Cell
 from xopt.conformance.target import Effort, Implementations, Target
 from xopt.operations import average, sqrt

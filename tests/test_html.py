@@ -12,6 +12,7 @@ import pytest
 from xopt.conformance.faults import FAULTS, FaultReport
 from xopt.conformance.faults.matrix import Detection
 from xopt.conformance.report.html import write_html
+from xopt.conformance.report.summary import Counts, Scope
 from xopt.conformance.results import BINS, HELD, IDENTICAL, NOT_RUN, SUBNORMALS, WITHIN, WRONG, Cell, LawResult
 from xopt.rules import RULES
 
@@ -78,6 +79,15 @@ def replayed(rule: str, backend: str, device: str, mode: str, draw: random.Rando
         "distances": [0.0 if backend == "numpy" else 2e-8 * 1.13**t for t in range(40)] if eager else [],
         "divergence": (0.0 if backend == "numpy" else 2.3e-6) if eager else None,
     }
+
+
+def finished(report: dict[str, Any]) -> dict[str, Any]:
+    """With what follows from the results."""
+    report = {"problems": [], "laws": [], "law_texts": []} | report
+    counts = Counts.of((r["verdict"] for r in (*report["cells"], *report["replays"])), (law["verdict"] for law in report["laws"]))
+    problems = len(report["problems"]) or counts.wrong
+    said = {"scope": Scope.of(report["about"]).to_dict(), "counts": counts.to_dict(), "verdict": counts.verdict(problems)}
+    return report | said
 
 
 def bare() -> dict[str, Any]:
@@ -148,6 +158,7 @@ def full() -> dict[str, Any]:
             "sentence": f"Permuting the elements of parameters and gradients permutes the result, {words}.",
             "source": "Kingma and Ba, section 2.1",
             "items": [i],
+            "family": ("Symmetries", "Use")[i % 2],
         }
         for i, (kind, words) in enumerate([*kinds.items()] * 7)
     ]
@@ -281,7 +292,7 @@ class Page(HTMLParser):
 
 def written(report: dict[str, Any], folder: Path) -> str:
     path = folder / "report.html"
-    write_html(report, path)
+    write_html(finished(report), path)
     return path.read_text(encoding="utf-8")
 
 
@@ -321,7 +332,7 @@ def test_shows_what_a_run_of_the_faults_gives(tmp_path: Path) -> None:
     """The dict that the planting makes, not one made up here."""
     fault = next(fault for fault in FAULTS if fault.rule == "sgd")
     page = tmp_path / "report.html"
-    write_html(bare() | {"faults": FaultReport([Detection(fault, "values", {"step": 2})]).to_dict()}, page)
+    write_html(finished(bare()) | {"faults": FaultReport([Detection(fault, "values", {"step": 2})]).to_dict()}, page)
     assert escape(fault.name) in page.read_text()
 
 
@@ -360,14 +371,17 @@ def test_each_cell_has_its_square(page: Page) -> None:
         here = sum(c["verdict"] == verdict for c in cells) + sum(r["verdict"] == verdict for r in full()["replays"])
         assert here > 0
         assert sum(f": {verdict}; " in title for title in titles) == here
-    assert "=" in page.classes["same"]
-    assert set(page.classes["subnormal"]) == {"=*"}
-    assert {"✗", "✗ 1"} == set(page.classes["wrong"])
+    assert {"bits", "held"} == set(page.classes["same"])
+    assert set(page.classes["subnormal"]) == {"bits*"}
+    assert {"WRONG", "1 BROKEN", "✗"} == set(page.classes["wrong"])  # the last of a planted fault
     assert all(re.fullmatch(r"0\.\d\d", text) for text in page.classes["within"])
 
 
 def test_says_what_is_wrong(page: Page) -> None:
-    assert "2 comparisons are wrong, 1 law is broken and 1 planted fault went uncaught." in page.text
+    assert re.search(
+        r"WRONG: 3 of [\d,]+ checks \(2 comparisons, 1 law\); [\d,]+ checks hold; [\d,]+ not run; 1 planted fault", page.text
+    )
+    assert "are wrong3outside" in page.text
     assert "off by 5.6e-08 where 6.1e-08 is allowed" in page.text
     assert f"RuntimeError: {NASTY}" in page.text
     assert page.text.count("found after 2 examples") == 2
@@ -380,7 +394,7 @@ def test_a_wrong_replay_is_a_finding(tmp_path: Path) -> None:
     replay["verdict"] = WRONG
     replay["replayed"] |= {"verdict": WRONG, "wrong": witness(), "found_after": 1}
     page = Page(written(report, tmp_path))
-    assert "1 comparison is wrong." in page.text
+    assert re.search(r"WRONG: 1 of [\d,]+ checks \(1 comparison\);", page.text)
     assert "#wrong-1" in page.values("href")
 
 
@@ -396,31 +410,47 @@ def test_what_did_not_run_says_why_and_nothing_else(page: Page) -> None:
 
 def test_without_laws_faults_and_evidence(tmp_path: Path) -> None:
     page = Page(written(bare(), tmp_path))
-    assert re.search(r"In \d{3},\d{3} trajectories no number left its derived error bound\.", page.text)
-    assert "The laws were not part of this run. The planted faults were not part of this run." in page.text
-    assert "laws held" not in page.text
-    assert "faults were caught" not in page.text
+    assert re.search(r"RIGHT: [\d,]+ checks hold, none is wrong; [\d,]+ not run\.", page.text)
+    assert "this report has no laws" in page.text
+    assert "planted faults-not part of this run" in page.text
     assert "wrong" not in page.classes
 
 
-def test_says_what_was_asked_for(tmp_path: Path) -> None:
-    page, report = tmp_path / "page.html", bare()
-    report["backends"] = [one | {"reason": None} for one in report["backends"]]
-    write_html(report, page)
-    assert "Every known backend ran" in page.read_text()
-    report["about"] |= {"asked": {"rule": ["lion"]}, "command": "xopt conform --rule lion --profile ci --seed 7"}
-    write_html(report, page)
-    assert "Every known backend ran" not in page.read_text()
-    assert "Only what was asked for ran: <code>xopt conform --rule lion --profile ci --seed 7</code>" in page.read_text()
+def test_says_first_what_was_asked_for(tmp_path: Path) -> None:
+    report = bare()
+    page = written(report, tmp_path)
+    assert (
+        "Everything: 11 rules, 5 backends, 4 dtypes, 3 modes; profile ci, seed 7" in page.partition("<h1")[0].partition("<body>")[2]
+    )
+    report["about"] |= {"asked": {"rule": ["lion"]}, "profile": "quick", "command": "xopt conform --rule lion"}
+    before = written(report, tmp_path).partition("<h1")[0].partition("<body>")[2]
+    assert "A part: lion (1 of 11 rules), 5 backends, 4 dtypes, op by op (1 of 3 modes); profile quick, seed 7" in before
+    assert "<code>xopt conform --rule lion</code>" in before
+    report["about"]["interrupted"] = "3 of 9 tasks"
+    assert "Interrupted after 3 of 9 tasks. A part: lion" in written(report, tmp_path).partition("<h1")[0]
+
+
+def test_verdicts_come_before_how_they_came_about(page: Page) -> None:
+    ids = page.values("id")
+    assert ids.index("wrong") < ids.index("verdicts") < ids.index("laws") < ids.index("probes") < ids.index("errors")
+
+
+def test_laws_are_folded_by_family(source: str) -> None:
+    families = re.findall(r'<details class="family"( open)?><summary><b>(.*?)</b> <span class="(\w+)">(.*?)</span>', source)
+    assert [(name, bool(shown), style) for shown, name, style, _ in families] == [
+        ("Symmetries", True, "bad"),
+        ("Use", False, "soft"),
+    ]
+    assert families[0][3].startswith("1 broken, ")
 
 
 def test_where_nothing_ran(tmp_path: Path) -> None:
     report = bare()
     report["cells"] = [c for c in report["cells"] if c["verdict"] == NOT_RUN]
     report["replays"] = []
+    report["problems"] = ["Nothing was checked."]
     page = Page(written(report, tmp_path))
-    assert "Nothing was checked." in page.text
-    assert '<h1 class="wrong">Nothing was checked.' in written(report, tmp_path)
+    assert '<h1 class="wrong">FAILED for a reason that is given; nothing was checked; ' in written(report, tmp_path)
     assert {"same", "within", "wrong"}.isdisjoint(page.classes)
 
 
@@ -438,7 +468,8 @@ def test_the_census_marks_what_is_below_its_floor(tmp_path: Path) -> None:
 def test_problems_are_named(tmp_path: Path) -> None:
     report = bare() | {"problems": [f"The row of jax is expired {NASTY}."]}
     page = Page(written(report, tmp_path))
-    assert "No number is wrong, but the run fails." in page.text
+    assert "FAILED for a reason that is given; " in page.text
+    assert "checks hold, none is wrong; " in page.text
     assert f"The row of jax is expired {NASTY}." in page.text
 
 

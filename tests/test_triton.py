@@ -27,7 +27,7 @@ from xopt.backends.fused.fallback import CompileError, OrElse
 from xopt.backends.fused.fuser import addresses
 from xopt.conformance.arithmetic.formats import ARITHMETICS, FLOAT_FORMATS
 from xopt.conformance.compare.check import check_rule
-from xopt.conformance.report.text import script
+from xopt.conformance.report.program import script
 from xopt.conformance.results import IDENTICAL, WRONG
 from xopt.conformance.structures import check_structures
 from xopt.conformance.target import Effort, Target

@@ -74,6 +74,7 @@ class TypedRule:
         self.numbers = Numbers(xp, compute) if is_numpy else None  # coefficients as 0-d arrays, where that is cheaper
         self.precision = precision_of(xp, compute)
         self.ranges = {name: _limits(x, self.precision) for name, x in rule.ranges.items() if not x.sequence}
+        self.zeros = {name for name, x in rule.ranges.items() if not x.sequence and 0.0 in x}
         # A compiler that traces Python itself (torch.compile) is told to call the checks and the host arithmetic, not to
         # trace them: a Python step count then keeps its exact path, and a new learning rate recompiles nothing.
         self.untraced = getattr(getattr(xp, "compiler", None), "disable", None)
@@ -288,7 +289,7 @@ class TypedRule:
         for name, value in hyper.items():
             if type(value) is float and name in self.ranges:
                 low, high = self.ranges[name]
-                if low <= value <= high:
+                if low <= value <= high or (value == 0.0 and name in self.zeros):
                     if value == 0.0:
                         hyper[name] = 0.0  # and not -0.0
                     continue

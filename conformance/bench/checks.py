@@ -72,7 +72,7 @@ def _all_rules(fused: str, size: str) -> Found:
 
     def found(report: Json) -> tuple[Spread, str]:
         if not set(RULES) <= set(report["rules"]):
-            msg = f"asked for {len(report['rules'])} of {len(RULES)} rules: --rules all"
+            msg = f"asked for {len(report['rules'])} of {len(RULES)} rules: --rule all"
             raise NotRunError(msg)
         return max((_ratio(_entry(report, rule, size, fused), _entry(report, rule, size, "touch")), rule) for rule in RULES)
 
@@ -90,7 +90,7 @@ def _linear(fused: str) -> Found:
     def found(report: Json) -> tuple[Spread, str]:
         for size in ("10^6", "10^7", "10^8"):
             if size not in [one["name"] for one in report["sizes"]]:
-                msg = f"{size} was not asked for: --sizes 1e6,1e7,1e8"
+                msg = f"{size} was not asked for: --size 1e6,1e7,1e8"
                 raise NotRunError(msg)
         entries = [_entry(report, "ademamix", "linear", fused, size) for size in ("10^6", "10^7", "10^8")]
         pairs = [(one, other) for one in entries for other in entries if one is not other]
@@ -133,7 +133,7 @@ def _entry(report: Json, rule: str, run: str, contender: str, size: str | None =
     _must_run(report, rule, contender)
     found = next((one for one in report["runs"] if (one["rule"], one["name"]) == (rule, run)), None)
     if found is None:
-        msg = f"{run} was not asked for: --sizes {run}"
+        msg = f"{run} was not asked for: --size {run}"
         raise NotRunError(msg)
     for entry in found["entries"]:
         if (entry["contender"], entry["size"]) == (contender, size):

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from xopt.conformance.bench import plots
@@ -10,16 +9,23 @@ from xopt.conformance.bench.checks import ALL_RULES
 from xopt.conformance.bench.contender import FUSED, missing
 from xopt.conformance.bench.plots import Bar
 from xopt.conformance.bench.show import (
+    LOOP,
+    UNSTEADY,
     amount,
     between,
     duration,
     finding,
+    headline,
+    in_loop_row,
+    is_unsteady,
     limit,
     reasons,
     rounds,
     speed,
+    step_time,
     tally,
     three_digits,
+    unsteady,
     verdict,
 )
 from xopt.conformance.report.templates import template
@@ -27,11 +33,11 @@ from xopt.conformance.report.templates import template
 Json = dict[str, Any]
 
 
-def write_html(report: Json, path: Path) -> None:
-    """Writes what ``bench`` returned as a page that stands alone. Without matplotlib it has tables but no diagrams."""
-    words = (amount, between, duration, finding, limit, raised, rounds, speed, three_digits, verdict)
+def page_of(report: Json) -> str:
+    """What ``bench`` returned as a page that stands alone. Without matplotlib it has tables but no diagrams."""
+    words = (amount, between, duration, finding, limit, raised, rounds, speed, step_time, three_digits, unsteady, verdict)
     page = template("xopt.conformance.bench", "bench.html.jinja", {one.__name__: one for one in words})
-    path.write_text(page.render(_page(report)), encoding="utf-8")
+    return str(page.render(_page(report)))
 
 
 def raised(text: str) -> str:
@@ -43,9 +49,13 @@ def raised(text: str) -> str:
 def _page(report: Json) -> Json:
     drawn = missing("matplotlib") is None
     return report | {
-        "summary": tally(report["checks"]),
+        "headline": headline(report),
+        "tally": tally(report["checks"]),
+        "unsteady_words": UNSTEADY if is_unsteady(report) else "",
         "key_figures": _key_figures(report),
         "drawn": drawn,
+        "loop_head": LOOP.split("|"),
+        "loop_rows": [in_loop_row(row) for row in report["loop"]],
         "rules_beside_touch": _rules_beside_touch(report) if drawn and len(report["rules"]) > 1 else "",
         "rules_shown": [_rule(report, rule) for rule in report["rules"]] if drawn else [],
         "not_here": reasons(report),

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -42,12 +41,41 @@ def amount(value: int | float) -> str:
 
 
 def between(found: Json | None, unit: str = "") -> str:
-    """A median with its quartiles: ``1.03 (1.01-1.05)``."""
+    """A median with its quartiles: ``1.03 (1.01-1.05)``; said to be unsteady where it means little."""
+    return f"{quartiles(found, unit)}{', unsteady' if found and unsteady(found) else ''}"
+
+
+def quartiles(found: Json | None, unit: str = "") -> str:
+    """A median with its quartiles."""
     if found is None:
         return "-"
     median, low, high = (three_digits(found[key]) for key in ("median", "low", "high"))
-    quartiles = "" if low == median == high else f" ({low}-{high})"
-    return f"{median}{quartiles}{unit and f' {unit}'}"
+    said = "" if low == median == high else f" ({low}-{high})"
+    return f"{median}{said}{unit and f' {unit}'}"
+
+
+APART = 2.0
+"""How many times the first quartile the third one may be, for the median to say something."""
+
+UNSTEADY = f"unsteady: the quartiles are more than {APART:g} times apart, so that the median says little"
+
+
+def unsteady(found: Json) -> bool:
+    """Whether a median means little."""
+    return bool(found["high"] > APART * found["low"])
+
+
+def step_time(entry: Json) -> str:
+    """The median time of a step."""
+    return f"{duration(entry['seconds']['median'])}{', unsteady' if unsteady(entry['seconds']) else ''}"
+
+
+def is_unsteady(report: Json) -> bool:
+    """Whether any figure of a report is."""
+    entries = [entry for run in report["runs"] for entry in run["entries"]]
+    spreads = [entry[key] for entry in entries for key in ("seconds", "to_touch")]
+    spreads += [row[key] for row in report["loop"] for key in ("seconds", "ratio", "per_byte")]
+    return any(unsteady(spread) for spread in spreads if spread)
 
 
 def speed(entry: Json) -> float:
@@ -79,7 +107,7 @@ def tally(checks: Sequence[Json]) -> str:
     """In a sentence."""
     count = {word: sum(verdict(check) == word for check in checks) for word in ("holds", "misses", "not run")}
     words = [f"{count['holds']} hold", f"{count['misses']} miss" if count["misses"] != 1 else "1 misses"]
-    return f"Of the {len(checks)} figures asked for, {words[0]}, {words[1]} and {count['not run']} were not run."
+    return f"Of xopt's {len(checks)} limits, {words[0]}, {words[1]} and {count['not run']} were not run."
 
 
 _STYLES = {"holds": "green", "misses": "bold red", "not run": "dim"}
@@ -126,13 +154,13 @@ class Shown(Events):
     def loop(self, found: Sequence[Json]) -> None:
         table = _table(*LOOP.split("|"))
         for row in found:
-            table.add_row(*_in_loop(row))
+            table.add_row(*in_loop_row(row))
         self._print("in a training loop: fresh gradients, other work in between, float32; medians with quartiles", table)
 
     def run(self, found: Json) -> None:
         several = len({entry["size"] for entry in found["entries"]}) > 1
         title = f"{found['rule']}, {found['name']}, float32"
-        table = _table("contender", "a step", "ns/number", "GB/s", "/ touch", "rounds")
+        table = _table("contender", "a step", "ns/number", "GB/s", "/ touch", "rounds", "")
         for entry in found["entries"]:
             median = entry["seconds"]["median"]
             table.add_row(
@@ -140,8 +168,9 @@ class Shown(Events):
                 duration(median),
                 three_digits(1e9 * median / entry["numbers"]),
                 three_digits(speed(entry)),
-                between(entry["to_touch"]),
+                quartiles(entry["to_touch"]),
                 str(rounds(entry)),
+                "unsteady" if any(map(unsteady, filter(None, (entry["seconds"], entry["to_touch"])))) else "",
             )
         self._print(f"{title}; / touch: time of a byte beside that of the touch kernel", table)
         for row in found["left_out"]:
@@ -167,22 +196,30 @@ class Shown(Events):
         if found:
             self._print("first call of a fused step in a new process", table)
 
-    def checks(self, report: Json) -> None:
-        table = _table("asked", "limit", "found", "", words=4)
-        for check in report["checks"]:
-            table.add_row(check["asked"], limit(check), Text(finding(check)), Text(verdict(check)), style=_STYLES[verdict(check)])
-        self._print("figures asked for: medians and quartiles", table)
+    def ended(self, report: Json) -> None:
+        """The limits, where they were asked for, what cannot run here, and how to read it all."""
+        if report["checks"]:
+            table = _table("asked", "limit", "found", "", words=4)
+            for check in report["checks"]:
+                table.add_row(
+                    check["asked"], limit(check), Text(finding(check)), Text(verdict(check)), style=_STYLES[verdict(check)]
+                )
+            self._print("xopt's own limits: medians and quartiles", table)
+            self.console.print(tally(report["checks"]), highlight=False)
         for reason, names in reasons(report).items():
             self._aside(f"not run: {', '.join(names)}: {reason}")
+        if is_unsteady(report):
+            self.console.print(Text(UNSTEADY, style="yellow"))
         about = report["about"]
-        self.console.print(f"{tally(report['checks'])} Seed {about['seed']}, {about['seconds']} s.", highlight=False)
+        interrupted = f"INTERRUPTED in {about['interrupted']}. " if about["interrupted"] is not None else ""
+        self.console.print(Text(f"{interrupted}{headline(report)} Seed {about['seed']}, {about['seconds']} s.", style="bold"))
 
     def _print(self, title: str, table: Table) -> None:
-        self.console.print(title, style="italic", highlight=False, markup=False, soft_wrap=True)
+        self.console.print(Text(title, style="italic"), highlight=False)
         self.console.print(table)
 
     def _aside(self, text: str) -> None:
-        self.console.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
+        self.console.print(Text(text, style="dim"), highlight=False)
 
 
 def reasons(report: Json) -> dict[str, list[str]]:
@@ -194,13 +231,29 @@ def reasons(report: Json) -> dict[str, list[str]]:
     return found
 
 
+def headline(report: Json) -> str:
+    """The largest run in a sentence."""
+    for run in reversed([run for run in report["runs"] if run["entries"] and run["name"] != "linear"]):
+        own = [e for e in run["entries"] if e["size"] == run["name"]]
+        steps = [e for e in own if e["contender"] not in ("touch", "copy")] or own
+        first = min(steps, key=lambda entry: entry["seconds"]["median"] / entry["bytes"])
+        spreads = [spread for spread in (first["seconds"], first["to_touch"]) if spread]
+        touch = first["to_touch"]
+        times = f", {three_digits(touch['median'])} times as long as touching its arrays" if touch else ""
+        little = "; unsteady" if any(map(unsteady, spreads)) else ""
+        among = f"the fastest of {len(steps)} contenders, per byte," if len(steps) > 1 else "the one contender"
+        step = f"{first['contender']} with {duration(first['seconds']['median'])} a step"
+        return f"{run['rule']}, {run['name']} numbers: {among} is {step}{times}{little}."
+    return "Nothing was timed."
+
+
 TABLE = "benchmark"
 
 LOOP = "size|rule|contender|a step|beside|time|time of a byte"
 
 
-def _in_loop(row: Json) -> tuple[str, ...]:
-    step, ratios = duration(row["seconds"]["median"]), (between(row["ratio"]), between(row["per_byte"]))
+def in_loop_row(row: Json) -> tuple[str, ...]:
+    step, ratios = step_time(row), (between(row["ratio"]), between(row["per_byte"]))
     return row["size"], row["rule"], row["contender"], step, row["beside"], *ratios
 
 
@@ -212,17 +265,18 @@ def markdown(report: Json) -> str:
     where = f"{processors}, {about['machine']}, Python {about['python']}, {versions}"
     how = f"{about['seconds']:.0f} s. Medians, with quartiles in brackets"
     checks = [check for check in report["checks"] if "asked for" not in (check["reason"] or "")]
-    lines = [
-        f"`{about['command']}`, {about['date']}, {where}: {how}. {tally(report['checks'])}",
-        "",
-        *_rows("asked|limit|found|", ((c["asked"], limit(c), finding(c), verdict(c)) for c in checks)),
-    ]
+    lines = [f"{report['scope']}: `{about['command']}`, {about['date']}, {where}: {how}."]
+    if is_unsteady(report):
+        lines[0] += f" {UNSTEADY.capitalize()}."
+    if checks:
+        lines[0] += f" {tally(report['checks'])}"
+        lines += ["", *_rows("asked|limit|found|", ((c["asked"], limit(c), finding(c), verdict(c)) for c in checks))]
     for run in report["runs"]:
         title = f"{run['rule']}, {run['name']}"
         rows = (
             (
                 f"{e['contender']}, {e['size']}" if len({x["size"] for x in run["entries"]}) > 1 else e["contender"],
-                duration(e["seconds"]["median"]),
+                step_time(e),
                 three_digits(speed(e)),
                 between(e["to_touch"]),
             )
@@ -230,7 +284,7 @@ def markdown(report: Json) -> str:
         )
         lines += ["", f"### {title}", "", *_rows("contender|a step|GB/s|time of a byte / touch", rows)]
     if report.get("loop"):
-        lines += ["", "### In a training loop", "", *_rows(LOOP, map(_in_loop, report["loop"]))]
+        lines += ["", "### In a training loop", "", *_rows(LOOP, map(in_loop_row, report["loop"]))]
     return "\n".join(lines)
 
 
@@ -238,7 +292,7 @@ def _rows(head: str, rows: Iterable[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (head.split("|"), ["---"] * (head.count("|") + 1), *rows)]
 
 
-def write_json(report: Json, path: Path) -> None:
+def json_of(report: Json) -> str:
     """With the rounds of a contender in one line."""
     text = json.dumps(report, indent=1, allow_nan=False)
-    path.write_text(re.sub(r"\[([^][{}]*)\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n")
+    return re.sub(r"\[([^][{}]*)\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"

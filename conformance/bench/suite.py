@@ -4,9 +4,7 @@ import contextlib
 import datetime
 import os
 import platform
-import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +23,7 @@ from xopt.conformance.bench.loop import SIZES, InLoop, in_loop
 from xopt.conformance.bench.measure import Spread, Turns, interleave, ratio, spread
 from xopt.conformance.bench.processes import first_call, memory
 from xopt.conformance.bench.shapes import LADDER, Size, one_leaf
+from xopt.conformance.report.summary import command_line
 from xopt.conformance.workers import cores
 from xopt.rules import RULES
 
@@ -104,6 +103,7 @@ def bench(
     processes: bool = True,
     leaves: bool = False,
     loop: bool = False,
+    limits: bool = False,
     events: Events | None = None,
 ) -> Json:
     """Times steps, and looks at their memory and first calls.
@@ -128,6 +128,8 @@ def bench(
         Whether to time trees of many small leaves as well, of all rules unless some are named.
     loop
         Whether to time steps in a training loop as well: AdamW and AdEMAMix beside torch's AdamW, optax's and the touch kernel.
+    limits
+        Whether to hold what was found against the limits that xopt sets itself, in ``checks``.
     events
         Told what happens, for a progress bar.
 
@@ -135,12 +137,19 @@ def bench(
     -------
     dict
         All that was found, ready for JSON. What did not run is in it, with the reason.
+
+    Raises
+    ------
+    InterruptedBench
+        At a KeyboardInterrupt, of which it is one; its ``report`` has what was found until then.
     """
     began, events = time.monotonic(), events or Events()
     chosen = list(dict.fromkeys(rules or ("ademamix",)))
     small = [rule for rule in dict.fromkeys(rules or BY_HAND) if rule in BY_HAND]
     sizes = sorted(dict.fromkeys(sizes), key=lambda size: size.numbers)
-    about = _about(seed, seconds)
+    options = {"rule": rules, "size": [size.name for size in sizes], "peers": peers, "only": only, "seconds": seconds, "seed": seed}
+    how = {"times-only": not processes, "leaves": leaves, "loop": loop, "limits": limits}
+    about = _about(seed, seconds) | {"command": command_line("bench", options | how), "interrupted": None}
     found = {rule: [one for one in contenders(rule, peers) if not only or any(x in one.name for x in only)] for rule in chosen}
     reasons = {(rule, one.name): one.why_not() for rule in chosen for one in found[rule]}
     here = {rule: [one for one in found[rule] if not reasons[rule, one.name]] for rule in chosen}
@@ -151,7 +160,8 @@ def bench(
     events.planned(len(small) + len(runs) * (PREPARING + seconds) + MEMORY * len(looked_at) + FIRST * len(called))
 
     report: Json = {
-        "schema": "xopt-bench-1",
+        "scope": _scope(chosen, sizes, found, peers, only),
+        "schema": "xopt-bench-2",
         "about": about,
         "rules": chosen,
         "sizes": [{"name": size.name, "leaves": size.leaves, "numbers": size.numbers} for size in sizes],
@@ -164,36 +174,64 @@ def bench(
         "memory": [],
         "first_calls": [],
     }
-    for rule in small:
-        events.began(f"{rule}, 10 numbers")
-        report["overhead"].append(overhead(rule)._asdict())
-        events.passed(1)
-    events.overheads(report["overhead"])
-    for rule in (rules or RULES) if leaves else ():
-        events.began(f"{rule}, many leaves")
-        report["leaves"] += [cost._asdict() for cost in leaf_costs(rule)]
-    if leaves:
-        events.leaves(report["leaves"])
-    for size in SIZES if loop else ():
-        events.began(f"a training loop, {size.name}")
-        report["loop"] += [_nested(row) for row in in_loop(size, seed)]
-    if loop:
-        events.loop(report["loop"])
-    for run in runs:
-        events.began(f"{run.rule}, {run.name}")
-        report["runs"].append(_timed(run, seconds, seed, events))
-        events.run(report["runs"][-1])
-    if processes:
-        report["memory"] = _memories(looked_at, sizes, seed, events)
-        events.memory(report["memory"])
-        for rule, one in called:
-            events.began(f"{rule}, first call")
-            report["first_calls"].append(_first_call(rule, one, seed))
-            events.passed(FIRST)
-        events.first_calls(report["first_calls"])
-    report["checks"] = checks(report)
+    doing = "nothing"
+    try:
+        for rule in small:
+            doing = f"{rule}, 10 numbers"
+            events.began(doing)
+            report["overhead"].append(overhead(rule)._asdict())
+            events.passed(1)
+        events.overheads(report["overhead"])
+        for rule in (rules or RULES) if leaves else ():
+            doing = f"{rule}, many leaves"
+            events.began(doing)
+            report["leaves"] += [cost._asdict() for cost in leaf_costs(rule)]
+        if leaves:
+            events.leaves(report["leaves"])
+        for size in SIZES if loop else ():
+            doing = f"a training loop, {size.name}"
+            events.began(doing)
+            report["loop"] += [_nested(row) for row in in_loop(size, seed)]
+        if loop:
+            events.loop(report["loop"])
+        for run in runs:
+            doing = f"{run.rule}, {run.name}"
+            events.began(doing)
+            report["runs"].append(_timed(run, seconds, seed, events))
+            events.run(report["runs"][-1])
+        if processes:
+            doing = "memory"
+            report["memory"] = _memories(looked_at, sizes, seed, events)
+            events.memory(report["memory"])
+            for rule, one in called:
+                doing = f"{rule}, first call"
+                events.began(doing)
+                report["first_calls"].append(_first_call(rule, one, seed))
+                events.passed(FIRST)
+            events.first_calls(report["first_calls"])
+    except KeyboardInterrupt:
+        about["interrupted"] = doing
+    report["checks"] = checks(report) if limits else []
     about["seconds"] = round(time.monotonic() - began, 1)
+    if about["interrupted"] is not None:
+        raise InterruptedBench(report)
     return report
+
+
+class InterruptedBench(KeyboardInterrupt):
+    """A benchmark was interrupted: with what it had found."""
+
+    def __init__(self, report: Json) -> None:
+        super().__init__(f"interrupted in {report['about']['interrupted']}")
+        self.report = report
+
+
+def _scope(rules: Sequence[str], sizes: Sequence[Size], found: dict[str, list[Contender]], peers: bool, only: Sequence[str]) -> str:
+    """What was asked for, in a line."""
+    names = dict.fromkeys(one.name for contenders_of in found.values() for one in contenders_of)
+    said = f"whose name has {' or '.join(only)}" if only else "with other libraries" if peers else "of xopt, and its limits"
+    what = "all rules" if set(rules) == set(RULES) else ", ".join(rules)
+    return f"{what}, float32; sizes {', '.join(size.name for size in sizes)}; {len(names)} contenders {said}"
 
 
 def _nested(row: InLoop) -> Json:
@@ -339,7 +377,6 @@ def _about(seed: int, seconds: float) -> Json:
         "variables": variables() | {name: os.environ[name] for name in THREADS if name in os.environ},
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "command": shlex.join(["xopt", *sys.argv[1:]]),
         "seed": seed,
         "seconds_of_a_run": seconds,
     }

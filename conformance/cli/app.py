@@ -1,17 +1,29 @@
 """The command ``xopt`` with its subcommands."""
 
+from importlib.metadata import version as version_of
+from typing import Annotated
+
 import typer
 
 from xopt.conformance.cli import bench, conform, evidence, faults
+from xopt.conformance.cli.options import interruptible
 
 
 def app() -> typer.Typer:
     made = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     made.callback()(root)
     for command in (conform.conform, faults.faults, evidence.evidence, bench.bench):
-        made.command()(command)
+        made.command()(interruptible(command))
     return made
 
 
-def root() -> None:
+def show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"xopt {version_of('array-xopt')}")
+        raise typer.Exit
+
+
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.", callback=show_version, is_eager=True)] = False,
+) -> None:
     """First-order update rules written once in the Python array API, and the proof that they are right on every backend."""

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from xopt import backends
+from xopt.conformance.compare.again import traceback_of
 from xopt.conformance.compare.candidate import Candidate
 from xopt.conformance.digests.runs import SHAPES, SIZE, STEPS, Recorded, cancelling, far_setting, hashed, inputs, runs
-from xopt.conformance.results import LawResult
+from xopt.conformance.results import LawResult, brief
 from xopt.rule import Rule
 from xopt.rules import RULES
 
@@ -47,8 +48,12 @@ def kept() -> dict[str, dict[str, str]]:
 def check_digest(rule_name: str, dtype: str, rules: Mapping[str, Rule[Any, Any]] = RULES) -> list[LawResult]:
     """Compares the digest of a rule on NumPy with the one that is kept. ``rules`` may have a fault planted in them."""
     result = LawResult(LAW, rule_name, "numpy", "cpu", dtype, "eager", examples=1, numbers=5 * STEPS * SIZE)
-    with np.errstate(all="ignore"):
-        found = on_numpy(rules[rule_name], dtype)
+    try:
+        with np.errstate(all="ignore"):
+            found = on_numpy(rules[rule_name], dtype)
+    except Exception as error:  # noqa: BLE001 - whatever a rule raises
+        result.found_after, result.broken = 1, {"raised": brief(error), "traceback": traceback_of(error)}
+        return [result]
     want = kept().get(rule_name, {}).get(dtype)
     if found != want:
         result.differ, result.found_after = result.numbers, 1

@@ -1,10 +1,9 @@
 """Which check sees which fault: the matrix that shows that no fault gets by and that each check is needed."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass, field, replace
 from functools import partial
-from multiprocessing import get_context
 from typing import Any, NamedTuple
 
 from xopt.conformance import digests, papers
@@ -19,6 +18,7 @@ from xopt.conformance.results import BROKEN, WITHIN, WRONG, LawResult
 from xopt.conformance.stateful.check import check_machine
 from xopt.conformance.stateful.machine import MACHINE
 from xopt.conformance.target import OURS, Effort, Implementations, Target
+from xopt.conformance.workers import processes
 
 EXAMPLES = PROFILES["ci"].examples
 """Within so many each fault must be seen."""
@@ -286,8 +286,8 @@ def run(
     """
     chosen = list(FAULTS if faults is None else faults)
     found: dict[str, Detection] = {}
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        for task in as_completed([pool.submit(_detect_with_styles, fault, examples, seed) for fault in chosen]):
+    with processes(jobs) as submit:
+        for task in as_completed([submit(_detect_with_styles, fault, examples, seed) for fault in chosen]):
             detection = task.result()
             found[detection.fault.name] = detection
             if progress:

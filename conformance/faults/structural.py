@@ -11,7 +11,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from importlib import import_module
 from importlib.resources import files
@@ -26,6 +25,7 @@ from xopt.conformance.results import BROKEN
 from xopt.conformance.structures.check import check_structures
 from xopt.conformance.structures.law import Product
 from xopt.conformance.target import Effort, Target
+from xopt.conformance.workers import processes
 from xopt.rules import RULES
 
 EXAMPLES = 20
@@ -156,8 +156,8 @@ def _give(give: Any, fault: Structural, examples: int, seed: int) -> None:
 
 def run(faults: Sequence[Structural] = (), jobs: int = 2, seed: int = 0) -> dict[str, Found | None]:
     """Plants each fault, default all, in so many new processes. Where each was found first, by name."""
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        tasks = {fault.name: pool.submit(find, fault, EXAMPLES, seed) for fault in faults or STRUCTURAL}
+    with processes(jobs) as submit:
+        tasks = {fault.name: submit(find, fault, EXAMPLES, seed) for fault in faults or STRUCTURAL}
         return {name: task.result() for name, task in tasks.items()}
 
 

@@ -7,6 +7,7 @@ import hypothesis
 import numpy as np
 from hypothesis import strategies as st
 
+from xopt.conformance.compare.again import traceback_of
 from xopt.conformance.inputs.census import saw
 from xopt.conformance.inputs.explore import HOLDS, ViolationError, explore
 from xopt.conformance.inputs.trajectories import LARGEST_COUNT, count, own_counts
@@ -93,7 +94,9 @@ class _Examples:
             if details is not None:
                 lab.result.found_after = lab.result.found_after or place
                 again = self._broken(lab, case)
-                broken = ViolationError(lab.result, details if again == details else details | {"again": again or HOLDS})
+                given = {"hyper": lab.pool[0 if lab.mode == "traced" else case.setting], "steps_before": lab.steps_before}
+                same = {} if again == details else {"again": again or HOLDS}
+                broken = ViolationError(lab.result, details | {"input": given} | same)
                 self.found = self.found or broken
                 raise broken
             looked.append(lab)
@@ -110,7 +113,7 @@ class _Examples:
             with lab.backend.session(), np.errstate(all="ignore"):
                 self.law.function(lab, case)
         except Exception as error:  # noqa: BLE001 - whatever a backend raises
-            return error.details if isinstance(error, BrokenError) else {"raised": brief(error)}
+            return error.details if isinstance(error, BrokenError) else {"raised": brief(error), "traceback": traceback_of(error)}
         return None
 
     def _look_at(self, case: Case) -> None:

@@ -346,7 +346,11 @@ class Lab:
         for name in one.columns:
             called = (names or {}).get(name, name)
             if called in other:
-                self.same(one[name], other[called])
+                try:
+                    self.same(one[name], other[called])
+                except BrokenError as error:
+                    error.details["column"] = name
+                    raise
 
     def close(self, one: Bounded, other: Bounded) -> None:
         """Within the bounds of both. Where a bound says nothing, nothing is compared."""
@@ -384,7 +388,8 @@ class Lab:
         largest = float(np.max(ratio, initial=0.0))
         if largest > 1:
             at = np.unravel_index(np.argmax(ratio), ratio.shape)
-            raise BrokenError(_details(at, x[at], y[at], distance[at], bound[at]))
+            many = {"beyond": int(np.sum(ratio > 1)), "of": x.size}
+            raise BrokenError(_details(at, x[at], y[at], distance[at], bound[at]) | many)
         self.result.ratio = max(self.result.ratio, largest)
 
     def _seen(self, distance: Any, bound: Any, x: Any, y: Any) -> None:

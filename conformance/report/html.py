@@ -2,41 +2,31 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from xopt.conformance.report.program import amount, law_details, law_words, script, where
 from xopt.conformance.report.templates import template
-from xopt.conformance.report.text import heading, script
-from xopt.conformance.results import BINS, BROKEN, DTYPES, HELD, IDENTICAL, MODES, NOT_RUN, SUBNORMALS, WITHIN, WORDS, WRONG
+from xopt.conformance.report.vocabulary import VERDICTS, heading, order, ratio, symbol, weakest
+from xopt.conformance.results import BINS, BROKEN, DTYPES, MODES, NOT_RUN, SUBNORMALS, WITHIN, WORDS, WRONG
 
 Json = dict[str, Any]
 
 DIGITS = "real gradients (digits), float32"
 
-KINDS = {
-    NOT_RUN: "none",
-    IDENTICAL: "same",
-    HELD: "same",
-    SUBNORMALS: "subnormal",
-    WITHIN: "within",
-    WRONG: "wrong",
-    BROKEN: "wrong",
-}
-"""The verdicts, from the least to the most that there is to say, and their classes in the style sheet."""
-
 
 def write_html(report: Json, path: Path) -> None:
-    """Writes ``Report.to_dict()`` as a page that stands alone."""
-    filters = {"n": "{:,}".format, "ratio": ratio, "brief": brief, "listed": listed, "web": web}
-    page = template("xopt.conformance.report", "report.html.jinja", filters)
-    path.write_text(page.render(_page(report)), encoding="utf-8")
+    """Writes ``page_of`` a report to a file."""
+    path.write_text(page_of(report), encoding="utf-8")
 
 
-def ratio(value: float) -> str:
-    """Error/bound in two decimals, rounded down, so that what is right is never shown as more than 1."""
-    return f"{math.floor(100 * value) / 100:.2f}" if value <= 1 else f"{value:.4g}"
+def page_of(report: Json) -> str:
+    """``Report.to_dict()`` as a page that stands alone."""
+    words = (amount, brief, law_details, law_words, listed, ratio, web, where)
+    filters = {"n": "{:,}".format, **{word.__name__: word for word in words}}
+    return str(template("xopt.conformance.report", "report.html.jinja", filters).render(_page(report)))
 
 
 def brief(value: Any) -> str:
@@ -77,27 +67,30 @@ class Square(NamedTuple):
 
 def _page(report: Json) -> Json:
     """All that the template lays out."""
-    cells, replays, results = report["cells"], report["replays"], report.get("laws", [])
+    cells, replays, results = report["cells"], report["replays"], report["laws"]
     columns = _columns(report["backends"], [*cells, *results, *replays])
     faults = _faults(report.get("faults"))
-    laws = _laws(report.get("law_texts", []), results, columns)
+    laws = _laws(report["law_texts"], results, columns)
     findings = _findings(cells, replays, columns)
     return {
         "about": report["about"],
-        "verdict": _verdict(report, laws, faults),
-        "problems": report.get("problems", []),
-        "figures": _figures(cells, laws, faults),
+        "scope": report["scope"],
+        "verdict": _verdict(report, faults),
+        "problems": report["problems"],
+        "figures": _figures(report["counts"], cells, faults),
+        "words": [(word.symbol, word.kind, verdict, word.meaning) for verdict, word in VERDICTS.items()],
         "backends": report["backends"],
         "findings": findings,
         "columns": columns,
         "panels": _panels(cells, replays, columns, findings),
         "differences": _differences(cells, replays, columns),
         "rows": _rows(cells, columns),
-        "totals": {key: sum(c[key] for c in cells) for key in ("elements", "vacuous", "trajectory_vacuous")},
+        "totals": {key: sum(c[key] or 0 for c in cells) for key in ("elements", "vacuous", "trajectory_vacuous")},
         "errors": _errors(cells),
         "growth": _growth(cells, replays),
         "training": _training(replays),
         "laws": laws,
+        "families": _families(laws),
         "law_columns": [column for column in columns if column.of(results)],
         "broken": [r | {"where": _where(r, columns)} for r in results if r["verdict"] == BROKEN],
         "faults": faults,
@@ -128,11 +121,12 @@ def _ran(results: Iterable[Json]) -> list[Json]:
 
 
 def _weakest(results: Iterable[Json]) -> str:
-    return max((str(r["verdict"]) for r in results), key=list(KINDS).index, default=NOT_RUN)
+    return weakest(str(r["verdict"]) for r in results)
 
 
-def _and(parts: Sequence[str]) -> str:
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+def _most(results: Iterable[Json], measure: str = "ratio") -> float:
+    """The largest of what was measured."""
+    return max((r[measure] for r in results if r[measure] is not None), default=0.0)
 
 
 def _columns(backends: list[Json], results: list[Json]) -> list[Column]:
@@ -143,77 +137,56 @@ def _columns(backends: list[Json], results: list[Json]) -> list[Column]:
         "traced": tracers,
         "fused": {(b["name"], b["device"]): b["compiler"] for b in backends},
     }
-    found = [(b["name"], b["device"], mode) for b in backends for mode in MODES]
+    found = sorted(((b["name"], b["device"], mode) for b in backends for mode in MODES), key=order)
     known = {(r["backend"], r["device"], r["mode"]) for r in results}
-    return [Column(*key, heading(*key, tracers[key[:2]])) for key in found if key in known and can[key[2]][key[:2]]]
+    return [Column(*key, heading(key, tracers[key[:2]])) for key in found if key in known and can[key[2]][key[:2]]]
 
 
 def _where(result: Json, columns: list[Column]) -> str:
     return next(c.text for c in columns if c.of([result]))
 
 
-def _verdict(report: Json, laws: list[Json], faults: Json | None) -> Square:
+def _verdict(report: Json, faults: Json | None) -> Square:
     """The verdict of everything in a sentence, which speaks only of what ran."""
-    ran = _ran(report["cells"])
-    wrong = sum(r["verdict"] == WRONG for r in [*report["cells"], *report["replays"]])
-    broken = sum(law["verdict"] == BROKEN for law in laws)
-    held = len(_ran(laws)) - broken
-    caught, alive = (faults["caught"], faults["alive"]) if faults else (0, 0)
-    bad = [
-        *([f"{wrong:,} comparison{' is' if wrong == 1 else 's are'} wrong"] if wrong else []),
-        *([f"{broken:,} law{' is' if broken == 1 else 's are'} broken"] if broken else []),
-        *([f"{alive:,} planted fault{'' if alive == 1 else 's'} went uncaught"] if alive else []),
-    ]
-    good = [
-        f"in {sum(c['trajectories'] for c in ran):,} trajectories no number left its derived error bound",
-        *([f"{'all ' if held == len(laws) else ''}{held:,} laws held"] if held else []),
-        *([f"all {caught:,} planted faults were caught"] if caught else []),
-    ]
-    if bad:
-        return Square("wrong", f"{_and(bad)}.", "")
-    if not ran:
-        return Square("wrong", "Nothing was checked.", "")
-    if report.get("problems"):
-        return Square("wrong", "No number is wrong, but the run fails.", "")
-    text = _and(good)
-    return Square("same", f"{text[0].upper()}{text[1:]}.", "")
+    alive = faults["alive"] if faults else 0
+    uncaught = f"; {alive:,} planted fault{'' if alive == 1 else 's'} went uncaught" if alive else ""
+    bad = report["problems"] or report["counts"]["wrong"] or alive
+    return Square("wrong" if bad else "same", f"{report['verdict']}{uncaught}.", "")
 
 
-def _figures(cells: list[Json], laws: list[Json], faults: Json | None) -> list[tuple[str, str, str]]:
-    """Number, of what, and out of how many."""
+def _figures(counts: Json, cells: list[Json], faults: Json | None) -> list[tuple[str, str, str]]:
+    """Number, of what, and what that is."""
     ran = _ran(cells)
-    held = [law for law in _ran(laws) if law["verdict"] != BROKEN]
     return [
-        (f"{len(ran):,}", "comparisons", f"of {len(cells):,}; {len(cells) - len(ran):,} not run"),
-        (f"{sum(c['trajectories'] for c in ran):,}", "trajectories", f"{sum(c['examples'] for c in ran):,} examples"),
-        (f"{sum(c['steps'] for c in ran):,}", "optimizer steps", "each compared in full"),
+        (f"{counts['held']:,}", "checks hold", "comparisons and laws"),
+        (f"{counts['wrong']:,}", "are wrong", "outside a bound, broken or raised"),
+        (f"{counts['not run']:,}", "not run", "with the reason of each"),
         (
-            f"{sum(c['elements'] for c in ran):,}",
-            "numbers compared",
-            f"{sum(c['verdict'] == WRONG for c in ran):,} comparisons wrong",
+            f"{sum(c['trajectories'] for c in ran):,}",
+            "trajectories",
+            f"{sum(c['steps'] for c in ran):,} steps, compared in full",
         ),
-        (f"{len(held):,}", "laws held", f"of {len(laws):,}") if _ran(laws) else ("-", "laws", "not run"),
+        (f"{sum(c['elements'] for c in ran):,}", "numbers compared", "with the golden, and with NumPy bit for bit"),
         (f"{faults['caught']:,}", "planted faults caught", f"of {faults['caught'] + faults['alive']:,}")
         if faults
-        else ("-", "planted faults", "not run"),
+        else ("-", "planted faults", "not part of this run"),
     ]
 
 
 # Verdicts
 
 
-def _symbol(result: Json) -> str:
-    return {NOT_RUN: "-", IDENTICAL: "=", SUBNORMALS: "=*", WITHIN: ratio(result["ratio"]), WRONG: "✗"}[result["verdict"]]
-
-
 def _square(cell: Json | None, column: Column, link: str = "") -> Square:
     if cell is None or cell["verdict"] == NOT_RUN:
         return Square("none", "-", f"{column.text}: not run{', ' + cell['reason'] if cell and cell['reason'] else ''}")
     counts = f"{cell['trajectories']:,} trajectories, {cell['steps']:,} steps, {cell['elements']:,} numbers"
-    largest = f"largest error/bound {ratio(cell['ratio'])} of a step, {ratio(cell['trajectory_ratio'])} of a trajectory"
+    ratios = [ratio(cell[key]) if cell[key] is not None else "not known" for key in ("ratio", "trajectory_ratio")]
+    largest = f"largest error/bound {ratios[0]} of a step, {ratios[1]} of a trajectory"
     differ = f"; {cell['differ']:,} numbers differ from NumPy's" if cell["differ"] else ""
     text = f"{cell['rule']}, {column.text}: {cell['verdict']}; {counts}; {largest}{differ}"
-    return Square(KINDS[cell["verdict"]], _symbol(cell), ". ".join([text, *cell["explanation"]]), link)
+    return Square(
+        VERDICTS[cell["verdict"]].kind, symbol(cell["verdict"], cell["ratio"]), ". ".join([text, *cell["explanation"]]), link
+    )
 
 
 def _panels(cells: list[Json], replays: list[Json], columns: list[Column], findings: list[Json]) -> list[Json]:
@@ -249,12 +222,12 @@ def _differences(cells: list[Json], replays: list[Json], columns: list[Column]) 
         {
             "where": where,
             "verdict": verdict,
-            "kind": KINDS[verdict],
+            "kind": VERDICTS[verdict].kind,
             "dtypes": _unique(c["dtype"] for c in group),
             "rules": rules if len(rules := _unique(c["rule"] for c in group)) < len(all_rules) else ["all"],
             "differ": sum(c["differ"] + c["differ_subnormal"] for c in group),
             "elements": sum(c["elements"] for c in group),
-            "ratio": max(c["ratio"] for c in group),
+            "ratio": _most(group),
             "explanation": explanation,
         }
         for (where, verdict, explanation), group in groups.items()
@@ -267,10 +240,10 @@ def _rows(cells: list[Json], columns: list[Column]) -> list[Json]:
     for column in columns:
         for dtype, group in _grouped(_ran(column.of(cells)), lambda c: c["dtype"]).items():
             sums = {
-                key: sum(c[key] for c in group)
+                key: sum(c[key] or 0 for c in group)
                 for key in ("trajectories", "steps", "elements", "differ", "differ_subnormal", "vacuous", "trajectory_vacuous")
             }
-            largest = {key: max(c[key] for c in group) for key in ("ratio", "trajectory_ratio", "ulps")}
+            largest = {key: _most(group, key) for key in ("ratio", "trajectory_ratio", "ulps")}
             rows.append({"where": column.text, "dtype": dtype, "cells": len(group)} | sums | largest)
     return rows
 
@@ -303,7 +276,7 @@ def _scripts(cells: list[Json], replays: list[Json], columns: list[Column]) -> l
         {
             "rule": cell["rule"],
             "where": f"{_where(cell, columns)}, {what}",
-            "ratio": cell["ratio"],
+            "ratio": cell["worst"]["error"] / cell["worst"]["bound"] if cell["ratio"] is None else cell["ratio"],
             "worst": cell["worst"],
             "script": script(cell, "worst"),
         }
@@ -323,7 +296,7 @@ def _not_run(cells: list[Json], laws: list[Json], backends: list[Json]) -> list[
     groups = _grouped(skipped, lambda r: (r["backend"], r["device"], r["mode"], r["reason"] or "no input reached it"))
     return [
         {
-            "where": heading(backend, device, mode, tracers[backend, device]),
+            "where": heading((backend, device, mode), tracers[backend, device]),
             "mode": WORDS[mode],
             "dtypes": sorted({r["dtype"] for r in group}, key=DTYPES.index),
             "reason": reason,
@@ -428,7 +401,7 @@ def _errors(cells: list[Json]) -> Json:
         wrong = sum(c["verdict"] == WRONG for c in group)
         if wrong:
             marks.append(Mark(_path(x, y, [(1, floor), (1, 1), (1.1, 1), (1.1, floor)]), 0, "beyond"))
-        errors = f"{sum(sum(c['histogram']) for c in group):,} errors, largest {ratio(max(c['ratio'] for c in group))}"
+        errors = f"{sum(sum(c['histogram']) for c in group):,} errors, largest {ratio(_most(group))}"
         charts.append(
             Chart(rule, f"{wrong} wrong, beyond the bound; the others: {errors}" if wrong else errors, x, y, marks, bound)
         )
@@ -502,15 +475,25 @@ def _laws(texts: list[Json], results: list[Json], columns: list[Column]) -> list
     return laws
 
 
+def _families(laws: list[Json]) -> list[Json]:
+    """The laws by family, each with how its laws came out."""
+    families = []
+    for name, own in _grouped(laws, lambda law: law["family"]).items():
+        counts = Counter(law["verdict"] for law in own)
+        said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in reversed(VERDICTS) if counts[verdict])
+        families.append({"name": name, "laws": own, "said": said, "broken": counts[BROKEN]})
+    return families
+
+
 def _law_square(law: str, column: Column, own: list[Json]) -> Square:
     ran, verdict = _ran(own), _weakest(own)
     counts = Counter(r["verdict"] for r in own)
     if not ran:
         reasons = _unique(r["reason"] for r in own if r["reason"]) or ["it does not apply"]
         return Square("none", "-", f"{law}, {column.text}: not run, {'; '.join(reasons)}")
-    text = {HELD: "✓", WITHIN: ratio(max(r["ratio"] for r in ran)), BROKEN: f"✗ {counts[BROKEN]}"}[verdict]
+    text = f"{counts[BROKEN]} {symbol(verdict, None)}" if verdict == BROKEN else symbol(verdict, _most(ran))
     parts = ", ".join(f"{count} {name}" for name, count in counts.items())
-    return Square(KINDS[verdict], text, f"{law}, {column.text}: {parts}; {sum(r['numbers'] for r in ran):,} numbers")
+    return Square(VERDICTS[verdict].kind, text, f"{law}, {column.text}: {parts}; {sum(r['numbers'] for r in ran):,} numbers")
 
 
 def _faults(faults: Json | None) -> Json | None:

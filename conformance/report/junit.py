@@ -1,13 +1,13 @@
 """A report as JUnit XML, which CI services show as tests."""
 
-import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
-from xopt.conformance.report.text import script
+from xopt.conformance.report.program import law_details, law_words, script
+from xopt.conformance.report.vocabulary import BAD
 from xopt.conformance.results import BROKEN, NOT_RUN, WRONG
 
 _CONTROL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -15,111 +15,133 @@ _CONTROL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class _Case(NamedTuple):
-    """One test case: what was checked, on which suite, with which result."""
+    """One test case."""
 
     suite: str
     classname: str
     name: str
-    result: dict[str, Any]
-    properties: dict[str, Any]
-    details: str  # of a failure
+    verdict: str
+    seconds: float | None = None
+    failure: str = ""  # its message
+    details: str = ""  # its text
+    skipped: str = ""
+    measured: str = ""
 
 
 def write_junit(report: dict[str, Any], path: Path) -> None:
-    """Writes a report, as ``Report.to_dict`` gives it, to a file.
+    """Writes ``junit_of`` a report to a file."""
+    path.write_text(junit_of(report), encoding="utf-8")
+
+
+def junit_of(report: dict[str, Any]) -> str:
+    """A report, as ``Report.to_dict`` gives it, in the elements that the usual schemas have: windyroad's and Jenkins's.
 
     A backend on a device and in a mode is a test suite; a cell, a law and a replay are test cases in it. What is wrong or broken
     is a failure, with the program that shows it; what did not run is skipped, with the reason. A row of the ledger that fails the
-    run is a failure in a suite of its own, and the run as a whole is a test case that fails with all of its problems.
+    run is a failure in a suite of its own, and the run as a whole is a test case that fails with all of its problems. What was
+    asked for is in the properties of each suite, and what was measured in its output.
     """
-    suites: dict[str, list[_Case]] = {}
+    suites: dict[str, list[_Case]] = {"run": [_run(report)], "ledger": list(_ledger(report))}
     for case in (*_cells(report), *_laws(report), *_replays(report)):
         suites.setdefault(case.suite, []).append(case)
-    root = ElementTree.Element("testsuites", name="xopt conform")
+    root = ElementTree.Element("testsuites")
     for name, cases in suites.items():
-        suite = ElementTree.SubElement(root, "testsuite", name=_text(name), timestamp=report["about"]["date"])
-        for case in cases:
-            _add(suite, case)
-    _add_ledger(root, report)
-    _add_run(root, report)
-    for suite in root:
-        _count(suite)
-    _count(root)
-    root.set("time", str(report["about"]["seconds"]))
+        if cases:
+            _add(root, name, cases, report)
     ElementTree.indent(root)
-    ElementTree.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
 def _suite(result: dict[str, Any]) -> str:
     return " ".join(filter(None, (result["backend"], result["device"], result["mode"])))
 
 
+def _checked(result: dict[str, Any], name: str, measured: str, details: str) -> _Case:
+    """Of a result of the suite."""
+    suite, verdict = _suite(result), result["verdict"]
+    case = _Case(suite, result["rule"], name, verdict, result.get("seconds"), measured=measured)
+    if verdict in BAD:
+        return case._replace(failure=f"{verdict}: {result['rule']} {name} on {suite}", details=details)
+    if verdict == NOT_RUN:
+        return case._replace(skipped=result.get("reason") or "nothing was compared")
+    return case
+
+
+def _ratios(cell: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {cell[key]:.4g}" for key, name in _RATIOS.items() if cell[key] is not None)
+
+
+_RATIOS = {"ratio": "error/bound of a step", "trajectory_ratio": "of a trajectory"}
+
+
+def _shown(cell: dict[str, Any]) -> str:
+    """The program, and before it what was raised."""
+    return "\n".join(filter(None, [cell["wrong"].get("traceback"), script(cell)])) if cell["verdict"] == WRONG else ""
+
+
 def _cells(report: dict[str, Any]) -> Iterator[_Case]:
     for cell in report["cells"]:
-        properties = {"error/bound of a step": cell["ratio"], "error/bound of a trajectory": cell["trajectory_ratio"]}
-        details = script(cell) if cell["verdict"] == WRONG else ""
-        yield _Case(_suite(cell), cell["rule"], f"{cell['dtype']} bits and bound", cell, properties, details)
+        yield _checked(cell, f"{cell['dtype']} bits and bound", _ratios(cell), _shown(cell))
 
 
 def _laws(report: dict[str, Any]) -> Iterator[_Case]:
-    for law in report.get("laws", ()):
-        details = json.dumps(law["broken"], indent=1) if law["verdict"] == BROKEN else ""
-        yield _Case(_suite(law), law["rule"], f"{law['dtype']} {law['law']}", law, {"distance/bound": law["ratio"]}, details)
+    for law in report["laws"]:
+        details = ""
+        if law["verdict"] == BROKEN:
+            rest = (f"{name}: {value}" for name, value in law_details(law["broken"]).items())
+            details = "\n".join([law_words(law["broken"]), *rest])
+        measured = "" if law["ratio"] is None else f"distance/bound {law['ratio']:.4g}"
+        yield _checked(law, f"{law['dtype']} {law['law']}", measured, details)
 
 
 def _replays(report: dict[str, Any]) -> Iterator[_Case]:
     for replay in report["replays"]:
-        cell = replay["replayed"]
-        properties = {"error/bound of a step": cell["ratio"], "error/bound of a trajectory": cell["trajectory_ratio"]}
-        details = script(cell) if replay["verdict"] == WRONG else ""
-        yield _Case(_suite(replay), replay["rule"], f"{replay['dtype']} digits", replay, properties, details)
+        yield _checked(replay, f"{replay['dtype']} digits", _ratios(replay["replayed"]), _shown(replay["replayed"]))
 
 
-def _add(suite: ElementTree.Element, case: _Case) -> None:
-    verdict = case.result["verdict"]
-    element = ElementTree.SubElement(suite, "testcase", classname=_text(case.classname), name=_text(case.name), time="0")
-    properties = ElementTree.SubElement(element, "properties")
-    for name, value in ({"verdict": verdict} | case.properties).items():
-        ElementTree.SubElement(properties, "property", name=name, value=_text(str(value)))
-    if verdict in (WRONG, BROKEN):
-        _fail(element, f"{verdict}: {case.classname} {case.name} on {case.suite}", case.details)
-    elif verdict == NOT_RUN:
-        ElementTree.SubElement(element, "skipped", message=_text(case.result.get("reason") or "nothing was compared"))
-
-
-def _add_ledger(root: ElementTree.Element, report: dict[str, Any]) -> None:
-    rows = report.get("ledger", ())
-    if not rows:
-        return
-    suite = ElementTree.SubElement(root, "testsuite", name="ledger", timestamp=report["about"]["date"])
-    for number, row in enumerate(rows, start=1):
+def _ledger(report: dict[str, Any]) -> Iterator[_Case]:
+    for number, row in enumerate(report["ledger"], start=1):
+        state = row["state"]
         name = f"row {number}: {row['backend']} {row['device']}, {', '.join(row['checks'])}"
-        element = ElementTree.SubElement(suite, "testcase", classname="ledger", name=_text(name), time="0")
-        if row["state"] == "not judged":
-            ElementTree.SubElement(element, "skipped", message=_text(row["says"]))
-        elif row["state"] != "accepted":
-            _fail(element, f"{row['state']}: {row['says']}", row["reason"])
+        case = _Case("ledger", "ledger", name, state)
+        if state == "not judged":
+            case = case._replace(skipped=row["says"])
+        elif state != "accepted":
+            case = case._replace(failure=f"{state}: {row['says']}", details=row["reason"])
+        yield case
 
 
-def _add_run(root: ElementTree.Element, report: dict[str, Any]) -> None:
+def _run(report: dict[str, Any]) -> _Case:
     """So that nothing that fails a run passes here: what was not checked, or not drawn, has no test case of its own."""
-    suite = ElementTree.SubElement(root, "testsuite", name="run", timestamp=report["about"]["date"])
-    element = ElementTree.SubElement(suite, "testcase", classname="run", name="the run has no problems", time="0")
+    case = _Case("run", "run", "the run has no problems", report["verdict"])
     if report["problems"]:
-        _fail(element, report["problems"][0], "\n".join(report["problems"]))
+        return case._replace(failure=report["problems"][0], details="\n".join(report["problems"]))
+    return case
 
 
-def _fail(element: ElementTree.Element, message: str, details: str) -> None:
-    ElementTree.SubElement(element, "failure", message=_text(message)).text = _text(details)
-
-
-def _count(element: ElementTree.Element) -> None:
-    """Writes how many test cases an element holds, and how they ended. Single checks are not timed: only their sum is."""
-    counts = {"tests": "testcase", "failures": "failure", "skipped": "skipped"}
-    for name, tag in counts.items():
-        element.set(name, str(sum(1 for _ in element.iter(tag))))
-    element.set("errors", "0")
-    element.set("time", "0")
+def _add(root: ElementTree.Element, name: str, cases: Sequence[_Case], report: dict[str, Any]) -> None:
+    """A test suite, with all that the schemas ask of one."""
+    about = report["about"]
+    counts = {"failures": sum(bool(case.failure) for case in cases), "skipped": sum(bool(case.skipped) for case in cases)}
+    seconds = sum(case.seconds or 0.0 for case in cases) if name != "run" else about["seconds"]
+    attributes = {"name": name, "package": "xopt", "id": len(root), "hostname": "localhost"} | counts
+    attributes |= {"tests": len(cases), "errors": 0, "time": f"{seconds:.4f}", "timestamp": f"{about['date']}T{about['time']}"}
+    suite = ElementTree.SubElement(root, "testsuite", {key: _text(str(value)) for key, value in attributes.items()})
+    properties = ElementTree.SubElement(suite, "properties")
+    for key, value in {"scope": report["scope"]["says"], "command": about["command"], "verdict": report["verdict"]}.items():
+        ElementTree.SubElement(properties, "property", name=key, value=_text(value))
+    for case in cases:
+        place = {"classname": _text(case.classname), "name": _text(case.name), "time": f"{case.seconds or 0.0:.4f}"}
+        element = ElementTree.SubElement(suite, "testcase", place)
+        if case.failure:
+            ElementTree.SubElement(element, "failure", type=_text(case.verdict), message=_text(case.failure)).text = _text(
+                case.details
+            )
+        elif case.skipped:
+            ElementTree.SubElement(element, "skipped", message=_text(case.skipped))
+    lines = [f"{case.classname}, {case.name}: {case.verdict}{case.measured and f'; {case.measured}'}" for case in cases]
+    ElementTree.SubElement(suite, "system-out").text = _text("\n".join(lines))
+    ElementTree.SubElement(suite, "system-err")
 
 
 def _text(x: str) -> str:

@@ -7,16 +7,18 @@ from typing import Any
 from xopt.conformance.arithmetic.measured import measured_formats
 from xopt.conformance.arithmetic.probes import Probes
 from xopt.conformance.inputs.census import CensusRow
-from xopt.conformance.laws import LAWS
+from xopt.conformance.laws import LAWS, Law
 from xopt.conformance.ledger.judgement import Judgement
 from xopt.conformance.profiles import LAW_NAMES, PROFILES
+from xopt.conformance.report.families import OTHER_LAWS, OtherLaw, family_of
+from xopt.conformance.report.summary import Counts, Scope
 from xopt.conformance.results import BROKEN, NOT_RUN, WRONG, Cell, LawResult
 from xopt.conformance.target import Target
 from xopt.conformance.training import Replay
 
 Reported = Cell | LawResult | Replay
 
-SCHEMA = "xopt-conformance-3"
+SCHEMA = "xopt-conformance-4"
 """Of a report as JSON: what ``schema.json`` describes."""
 
 
@@ -42,9 +44,9 @@ class BackendReport:
         return Target(self.name, self.device, mode, own, plain)
 
 
-@dataclass
+@dataclass(repr=False)
 class Report:
-    """What a run of ``conform`` found."""
+    """What a run of ``conform`` found. Printed, it is what was asked for and the verdict."""
 
     about: dict[str, Any]  # versions, machine, date, profile, seed, seconds
     backends: list[BackendReport]
@@ -56,6 +58,30 @@ class Report:
     failures: list[str] = field(default_factory=list)  # checks that failed themselves, so that nothing is known of their results
     faults: dict[str, Any] | None = None  # what planting them showed, where that was asked for
     evidence: list[dict[str, Any]] = field(default_factory=list)  # records of other machines
+    seconds: dict[Any, float] = field(default_factory=dict)  # of each result, by its key
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
+    def __str__(self) -> str:
+        """What was asked for, the command, and the verdict."""
+        return "\n".join([f"{self.scope}.", *filter(None, [self.about.get("command")]), self.verdict])
+
+    @property
+    def scope(self) -> Scope:
+        """What was asked for."""
+        return Scope.of(self.about)
+
+    @property
+    def counts(self) -> Counts:
+        """How many checks came out how."""
+        comparisons: list[Cell | Replay] = [*self.cells, *self.replays]
+        return Counts.of((r.verdict for r in comparisons), (law.verdict for law in self.laws))
+
+    @property
+    def verdict(self) -> str:
+        """In one line: what holds, what does not, and what was not run."""
+        return self.counts.verdict(len(self.problems), self.scope.interrupted)
 
     @property
     def wrong(self) -> list[Reported]:
@@ -74,6 +100,8 @@ class Report:
             if r.verdict == NOT_RUN and r.reason is None
         ]
         scarce = [row.problem for row in self.census if row.problem] + self._short
+        if self.scope.interrupted is not None:  # of what had not ended nothing is known
+            return [*wrong, *self.failures, f"The run was interrupted after {self.scope.interrupted}."]
         if wrong or self.failures:
             scarce = []  # what was found wrong ends its check early
         return wrong + self.failures + self._unchecked + silent + scarce + self.ledger.problems
@@ -114,10 +142,13 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """As in ``schema.json``."""
         return {
-            "schema": SCHEMA,
+            "scope": self.scope.to_dict(),
             "about": self.about,
+            "verdict": self.verdict,
+            "counts": self.counts.to_dict(),
+            "schema": SCHEMA,
             "backends": [asdict(backend) for backend in self.backends],
-            "cells": [cell.to_dict() for cell in self.cells],
+            "cells": [self._published(cell) for cell in self.cells],
             "law_texts": [
                 {
                     "name": law.name,
@@ -126,17 +157,48 @@ class Report:
                     "source": law.source,
                     "items": law.item,
                     "rules": law.rules,
+                    "family": family_of(law),
                 }
-                for law in LAWS
+                for law in ALL_LAWS
             ],
-            "laws": [law.to_dict() for law in self.laws],
-            "replays": [replay.to_dict() for replay in self.replays],
+            "laws": [self._published(law) for law in self.laws],
+            "replays": [self._published(replay) | {"replayed": _measured(replay.replayed)} for replay in self.replays],
             "census": [row._asdict() for row in self.census],
             "ledger": self.ledger.to_dict(),
             "faults": self.faults,
             "evidence": self.evidence,
             "problems": self.problems,
         }
+
+    def _published(self, result: Reported) -> dict[str, Any]:
+        """With its time, and without measures of what was not measured."""
+        seconds = self.seconds.get(key_of(result))
+        return _measured(result.to_dict()) | {"seconds": None if seconds is None else round(seconds, 4)}
+
+
+def key_of(result: Reported) -> tuple[str, ...]:
+    """By which a result is found among all of a run."""
+    what = result.law if isinstance(result, LawResult) else type(result).__name__
+    return what, result.rule, result.backend, result.device, result.dtype, result.mode
+
+
+_MEASURES = ("differ", "differ_subnormal", "ratio", "trajectory_ratio", "ulps", "vacuous", "trajectory_vacuous")
+
+
+def _measured(result: dict[str, Any]) -> dict[str, Any]:
+    """A result of which no measure reads as perfect where nothing was measured, or where a number is wrong."""
+    own = [name for name in _MEASURES if name in result]
+    if not result.get("elements", result.get("numbers", 1)):
+        return result | dict.fromkeys(own)
+    place = result.get("wrong") or result.get("broken")
+    if place is None:
+        return result
+    error, bound = place.get("error", place.get("distance")), place.get("bound")
+    return result | {"ratio": error / bound if error is not None and bound else None}
+
+
+ALL_LAWS: tuple[Law | OtherLaw, ...] = (*LAWS, *OTHER_LAWS)
+"""Of which a report tells."""
 
 
 def _names(cell: Cell) -> dict[str, tuple[str, ...]]:

@@ -1,8 +1,7 @@
-"""How a report is shown: tables for a terminal, the table of the README, and JSON."""
+"""How a report is shown in a terminal, as the table of the README, and as JSON."""
 
 import json
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,53 +10,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from xopt.backends import BACKENDS
-from xopt.backends._torch import INTERPRETED
+from xopt.conformance.report.program import law_details, law_words, script
 from xopt.conformance.report.report import SCHEMA, BackendReport, Report, Reported
-from xopt.conformance.results import (
-    BROKEN,
-    DTYPES,
-    HELD,
-    IDENTICAL,
-    NOT_RUN,
-    SUBNORMALS,
-    WITHIN,
-    WORDS,
-    WRONG,
-    Cell,
-    LawResult,
-)
+from xopt.conformance.report.vocabulary import VERDICTS, Place, heading, order, symbol, weakest
+from xopt.conformance.results import BROKEN, DTYPES, HELD, NOT_RUN, WITHIN, WORDS, Cell, LawResult
 from xopt.conformance.training import Replay
-from xopt.rules import RULES
 
 if TYPE_CHECKING:
     from xopt.conformance.evidence.examination import Evidence
     from xopt.conformance.faults import FaultReport
 
-_STYLES = {
-    IDENTICAL: "green",
-    SUBNORMALS: "green",
-    HELD: "green",
-    WITHIN: "yellow",
-    WRONG: "bold white on red",
-    BROKEN: "bold white on red",
-    NOT_RUN: "dim",
-}
 
-LEGEND = """\
-bits    the same bits as NumPy
-bits*   the same bits, except where subnormal numbers occur: the backend flushes them to zero
-0.97    within the derived error bound; the number is the largest error/bound of a step, at most 1 when right
-WRONG   outside the bound
-22+2~   of the laws, 22 hold, and two that ask for equal bits hold within the bound
--       not run"""
-
-
-def symbol(cell: Cell | Replay) -> str:
-    ratio = cell.ratio if isinstance(cell, Cell) else cell.replayed["ratio"]
-    return {IDENTICAL: "bits", SUBNORMALS: "bits*", WITHIN: f"{math.floor(100 * ratio) / 100:.2f}", WRONG: "WRONG", NOT_RUN: "-"}[
-        cell.verdict
-    ]
+def symbol_of(result: Cell | Replay) -> str:
+    """What a table shows of a comparison."""
+    return symbol(result.verdict, result.ratio if isinstance(result, Cell) else result.replayed["ratio"])
 
 
 def progress_line(results: Sequence[Reported]) -> str:
@@ -69,7 +35,7 @@ def progress_line(results: Sequence[Reported]) -> str:
         if isinstance(r, LawResult):
             laws.setdefault(where, []).append(r)
         elif r.verdict != NOT_RUN:
-            words.append(f"{where} {symbol(r)}")
+            words.append(f"{where} {symbol_of(r)}")
     words += [f"{where} {tally(found)[0]}" for where, found in laws.items() if tally(found)[1] != NOT_RUN]
     return ", ".join(words)
 
@@ -84,103 +50,174 @@ def tally(laws: Sequence[LawResult]) -> tuple[str, str]:
     return (str(counts[HELD]), HELD) if counts[HELD] else ("-", NOT_RUN)
 
 
-def heading(backend: str, device: str, mode: str, tracer: str | None) -> str:
-    where = f"{backend} {device}".strip()
-    return {"eager": where, "fused": f"{where} fused"}.get(mode) or f"{tracer or backend} {device}".strip()
-
-
 def show_backend(console: Console, backend: BackendReport) -> None:
     """The probes of one backend, in words."""
     if backend.reason is not None:
         console.print(Text(f"{backend.name}: not run, {backend.reason}", style="dim"))
         return
-    console.print(
-        Text(f"{backend.name} {backend.version} on {backend.device}", style="bold"), Text(f"({backend.seconds} s)", style="dim")
-    )
+    name = Text(f"{backend.name} {backend.version} on {backend.device} ", style="bold")
+    console.print(name.append(f"({backend.seconds} s)", style="not bold dim"))
     for sentence in backend.sentences:
-        console.print(Text(f"  {sentence}"), soft_wrap=True)
+        _say(console, f"  {sentence}")
 
 
-def show(console: Console, report: Report) -> None:
-    """The verdicts: a table for each dtype, real gradients, and what is wrong in full."""
-    tracers = {(b.name, b.device): b.tracer for b in report.backends}
+def show(console: Console, report: Report, verbose: bool = False) -> None:
+    """Tables of verdicts, what is wrong, and last the verdict of all; ``verbose``: what did not run, too, with the reasons."""
     for dtype in DTYPES:
         cells = [c for c in report.cells if c.dtype == dtype]
         if any(c.verdict != NOT_RUN for c in cells):
-            _show_table(console, f"{dtype} parameters", cells, tracers)
+            _show_cells(console, report, f"{dtype} parameters", cells)
     if report.replays:
-        _show_table(console, "real gradients (digits), float32", report.replays, tracers)
+        _show_cells(console, report, "real gradients (digits), float32", report.replays)
         _show_training(console, report)
-    _show_laws(console, report, tracers)
-    console.print(LEGEND, style="dim", highlight=False, soft_wrap=True)
+    _show_laws(console, report)
+    _show_legend(console, report)
     _show_totals(console, report)
-    for result in report.wrong:
-        where = f"{result.rule} on {result.backend} {result.device}, {result.dtype}, {result.mode}"
-        if isinstance(result, LawResult):
-            console.print(Text(f"\nBROKEN: {result.law}: {where}", style="bold red"))
-            console.print(json.dumps(result.broken, indent=1), highlight=False, markup=False)
-        else:
-            console.print(Text(f"\nWRONG: {where}", style="bold red"))
-            console.print(script(result.to_dict() if isinstance(result, Cell) else result.replayed), highlight=False, markup=False)
+    if verbose:
+        _show_not_run(console, report)
+    _show_wrong(console, report, verbose)
     for problem in report.problems[len(report.wrong) :]:
         console.print(Text(f"\n{problem}", style="bold red"))
+
+
+def show_verdict(console: Console, report: Report, verbose: bool = False) -> None:
+    """The last line."""
+    folded = " (why: --verbose)" if report.counts.not_run and not verbose else ""
+    style = "bold red" if report.problems else "bold green"
+    console.print(Text(f"\n{report.verdict}{folded}.", style=style))
+
+
+def _say(console: Console, text: str, style: str = "") -> None:
+    """Prose, broken between words."""
+    console.print(Text(text, style=style), highlight=False)
+
+
+def _show_wrong(console: Console, report: Report, verbose: bool) -> None:
+    """Each wrong comparison with its program, each broken law with its numbers; those that raise the same share one paragraph."""
+    raised: dict[str, list[LawResult]] = {}
+    for result in report.wrong:
+        where = f"{result.rule} on {result.backend} {result.device}, {result.dtype}, {result.mode}"
+        if not isinstance(result, LawResult):
+            cell = result.to_dict() if isinstance(result, Cell) else result.replayed
+            real = "" if isinstance(result, Cell) else ", real gradients"
+            console.print(Text(f"\nWRONG: {where}{real}", style="bold red"))
+            if cell["wrong"].get("traceback"):
+                console.print(cell["wrong"]["traceback"].rstrip(), highlight=False, markup=False, soft_wrap=True)
+            console.print(script(cell), highlight=False, markup=False, soft_wrap=True)
+        elif result.broken and "raised" in result.broken and not verbose:
+            raised.setdefault(result.broken["raised"], []).append(result)
+        else:
+            assert result.broken is not None
+            console.print(Text(f"\nBROKEN: {result.law}: {where}", style="bold red"))
+            _say(console, law_words(result.broken))
+            for name, value in law_details(result.broken).items():
+                console.print(f"{name}: {value}", style="dim", highlight=False, markup=False, soft_wrap=True)
+    for message, laws in raised.items():
+        console.print(Text(f"\nBROKEN: {len(laws):,} {'law' if len(laws) == 1 else 'laws'} by {message}", style="bold red"))
+        _say(console, "; ".join(dict.fromkeys(f"{law.law} ({law.rule} on {law.backend})" for law in laws)))
 
 
 def show_faults(console: Console, report: "FaultReport") -> None:
     """What planting the faults showed, in a few lines."""
     for line in report.summary():
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        _say(console, line)
 
 
-def _show_laws(console: Console, report: Report, tracers: dict[Any, Any]) -> None:
-    columns = _columns(report.laws)
-    table = Table(title="laws that need no reference: how many hold, over all dtypes", title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("rule")
-    for backend, device, mode in columns:
-        table.add_column(heading(backend, device, mode, tracers[backend, device]), justify="right")
-    for rule in dict.fromkeys(r.rule for r in report.laws):
-        row = []
-        for key in columns:
-            text, verdict = tally([r for r in report.laws if r.rule == rule and (r.backend, r.device, r.mode) == key])
-            row.append(Text(text, style=_STYLES[verdict]))
-        table.add_row(rule, *row)
-    if columns:
+def _grid(console: Console, title: str, rules: Sequence[str], columns: Mapping[str, Callable[[str], Text]]) -> None:
+    """A row a rule. Columns for which the terminal is too narrow go into a further table."""
+    if not columns:
+        return
+    first = max(map(len, ("rule", *rules)))
+    left, room = list(columns), max(console.width - first - 4, 1)
+    while left:
+        taken: list[str] = []
+        while left and (not taken or sum(_width(name, rules, columns) + 3 for name in (*taken, left[0])) <= room):
+            taken.append(left.pop(0))
+        table = Table(box=box.SIMPLE_HEAD)
+        table.add_column("rule", no_wrap=True)
+        for name in taken:
+            table.add_column(name.replace(" ", "\n"), justify="right", vertical="bottom", no_wrap=True)
+        for rule in rules:
+            table.add_row(rule, *(columns[name](rule) for name in taken))
+        console.print(Text(f"\n{title}", style="italic"))
         console.print(table)
 
 
-def _show_table(console: Console, title: str, cells: list[Any], tracers: dict[Any, Any]) -> None:
-    columns = _columns(cells)
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("rule")
-    for backend, device, mode in columns:
-        table.add_column(heading(backend, device, mode, tracers[backend, device]), justify="right")
-    for rule in dict.fromkeys(c.rule for c in cells):
-        row = {(c.backend, c.device, c.mode): c for c in cells if c.rule == rule}
-        table.add_row(rule, *(Text(symbol(row[key]), style=_STYLES[row[key].verdict]) for key in columns))
+def _width(name: str, rules: Sequence[str], columns: Mapping[str, Callable[[str], Text]]) -> int:
+    return max(*map(len, name.split()), *(columns[name](rule).cell_len for rule in rules), 1)
+
+
+def _headed(report: Report, places: Sequence[Place]) -> dict[Place, str]:
+    """The headings of columns."""
+    tracers = {(b.name, b.device): b.tracer for b in report.backends}
+    return {place: heading(place, tracers.get(place[:2])) for place in places}
+
+
+def _show_laws(console: Console, report: Report) -> None:
+    places = _columns(report.laws)
+
+    def column(place: Place) -> Callable[[str], Text]:
+        def of(rule: str) -> Text:
+            text, verdict = tally([r for r in report.laws if r.rule == rule and (r.backend, r.device, r.mode) == place])
+            return Text(text, style=VERDICTS[verdict].style)
+
+        return of
+
+    title = "laws, which need no reference: how many hold, over all dtypes"
+    rules = list(dict.fromkeys(r.rule for r in report.laws))
+    _grid(console, title, rules, {name: column(place) for place, name in _headed(report, places).items()})
+
+
+def _show_cells(console: Console, report: Report, title: str, cells: Sequence[Any]) -> None:
+    places = _columns(cells)
+    known = {(c.rule, c.backend, c.device, c.mode): c for c in cells}
+
+    def column(place: Place) -> Callable[[str], Text]:
+        def of(rule: str) -> Text:
+            cell = known.get((rule, *place))
+            return Text(symbol_of(cell) if cell else "-", style=VERDICTS[cell.verdict if cell else NOT_RUN].style)
+
+        return of
+
+    rules = list(dict.fromkeys(c.rule for c in cells))
+    _grid(console, title, rules, {name: column(place) for place, name in _headed(report, places).items()})
+
+
+def _columns(results: Sequence[Reported]) -> list[Place]:
+    """Of what ran."""
+    return sorted({(r.backend, r.device, r.mode) for r in results if r.verdict != NOT_RUN}, key=order)
+
+
+def _show_legend(console: Console, report: Report) -> None:
+    """Of the verdicts that this run has."""
+    results: list[Reported] = [*report.cells, *report.replays, *report.laws]
+    here = {r.verdict for r in results} - {HELD, BROKEN}
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for verdict, word in VERDICTS.items():
+        if verdict in here:
+            table.add_row(Text(word.symbol, style=word.style), Text(f"{verdict}: {word.meaning}", style="dim"))
+    if any(law.verdict == WITHIN for law in report.laws):
+        table.add_row("22+2~", Text("22 laws hold; two that ask for equal bits hold within the bound", style="dim"))
     console.print(table)
-
-
-def _columns(cells: Sequence[Reported]) -> list[tuple[str, str, str]]:
-    """Backend, device and mode of what ran, in the order of the backends."""
-    ran = {(c.backend, c.device, c.mode) for c in cells if c.verdict != NOT_RUN}
-    return sorted(ran, key=lambda key: (list(BACKENDS).index(key[0]), key[1:]))
 
 
 def _show_training(console: Console, report: Report) -> None:
     """How far native trainings on the digits end from NumPy's: sums of products are not in the same order everywhere."""
     trained = [r for r in report.replays if r.divergence is not None]
-    columns = list(dict.fromkeys((r.backend, r.device) for r in trained))
-    table = Table(title="training on digits: loss, and distance of the parameters from NumPy's at the end", title_justify="left")
-    table.box = box.SIMPLE_HEAD
-    table.add_column("rule")
-    table.add_column("loss", justify="right")
-    for backend, device in columns:
-        table.add_column(f"{backend} {device}", justify="right")
-    for rule in dict.fromkeys(r.rule for r in trained):
-        row = {(r.backend, r.device): r for r in trained if r.rule == rule}
-        first, last = fall(next(iter(row.values())).losses)
-        table.add_row(rule, f"{first:.2f} -> {last:.2f}", *(f"{row[key].divergence:.0e}" for key in columns))
-    console.print(table)
+    known = {(r.rule, r.backend, r.device): r for r in trained}
+    places = sorted({(r.backend, r.device, r.mode) for r in trained}, key=order)
+
+    def column(place: Place) -> Callable[[str], Text]:
+        return lambda rule: Text(f"{known[rule, *place[:2]].divergence:.0e}" if (rule, *place[:2]) in known else "-")
+
+    def losses(rule: str) -> Text:
+        first, last = fall(next(r.losses for r in trained if r.rule == rule))
+        return Text(f"{first:.2f} -> {last:.2f}")
+
+    title = "training on digits: loss, and distance of the parameters from NumPy's at the end"
+    rules = list(dict.fromkeys(r.rule for r in trained))
+    columns = {"loss": losses} | {name: column(place) for place, name in _headed(report, places).items()}
+    _grid(console, title, rules, columns if rules else {})
 
 
 def fall(losses: list[float]) -> tuple[float, float]:
@@ -191,86 +228,39 @@ def fall(losses: list[float]) -> tuple[float, float]:
 
 def _show_totals(console: Console, report: Report) -> None:
     ran = [c for c in report.cells if c.verdict != NOT_RUN]
-    console.print(
-        f"\n{len(ran)} cells, {sum(c.trajectories for c in ran):,} trajectories, {sum(c.steps for c in ran):,} steps, "
-        f"{sum(c.elements for c in ran):,} numbers compared; {sum(c.vacuous for c in ran)} vacuous for a step, "
-        f"{sum(c.trajectory_vacuous for c in ran)} for a trajectory. "
-        f"Laws: {sum(r.verdict == HELD for r in report.laws):,} checks hold, "
-        f"{sum(r.verdict == WITHIN for r in report.laws)} within the bound only. {len(report.wrong)} wrong. "
-        f"Seed {report.about['seed']}, {report.about['seconds']} s.",
-        highlight=False,
-    )
     asked = [row for row in report.census if row.floor]
-    if asked:
-        console.print(
-            f"census: {len(report.census)} counts; {sum(not row.problem for row in asked)} of {len(asked)} floors reached",
-            highlight=False,
-        )
+    vacuous, trajectories = sum(c.vacuous for c in ran), sum(c.trajectory_vacuous for c in ran)
+    parts = [
+        f"\n{sum(c.trajectories for c in ran):,} trajectories of {sum(c.steps for c in ran):,} steps",
+        f"{sum(c.elements for c in ran):,} numbers compared",
+        *(
+            [f"{vacuous:,} numbers have no bound for a step and {trajectories:,} for a trajectory"]
+            if vacuous or trajectories
+            else []
+        ),
+        *([f"census: {sum(not row.problem for row in asked)} of {len(asked)} floors reached"] if asked else []),
+        f"{report.about['seconds']} s",
+    ]
+    _say(console, "; ".join(parts) + ".")
+
+
+def _show_not_run(console: Console, report: Report) -> None:
     reasons: dict[str, int] = {}
     checks: list[Cell | LawResult] = [*report.cells, *report.laws]
-    for cell in checks:
-        if cell.reason:
-            reason = f"{cell.backend}: {cell.reason}"
+    for check in checks:
+        if check.verdict == NOT_RUN:
+            reason = f"{check.backend}: {check.reason or 'no input reached it'}"
             reasons[reason] = reasons.get(reason, 0) + 1
     for reason, count in reasons.items():
-        console.print(f"not run: {count} checks, {reason}", style="dim", highlight=False, markup=False, soft_wrap=True)
+        _say(console, f"not run: {count} checks, {reason}", "dim")
 
 
-def script(cell: dict[str, Any], which: str = "wrong") -> str:
-    """A program that shows a cell's ``"wrong"`` number again, to paste, or its ``"worst"``, where error/bound is largest."""
-    found = cell[which]
-    rule, dtype = cell["rule"], cell["dtype"]
-    step = f"xopt.{rule}_step"
-    asked = ", compiler=backend.asked_compiler" if cell["device"] == INTERPRETED else ""
-    step = {"traced": f"backend.trace({step})", "fused": f"backends.fuse({step}{asked})"}.get(cell["mode"], step)
-    where = f"{found['column']} after step {found['step']}, leaf {found['leaf']}{found['element']}:"
-    again = f"\n# not reproducible: {found['again']}" if found["again"] else ""
-    what = found["message"] or f"{where}\n# off by {_number(found['error'])} where {found['bound']:.3g} is allowed"
-
-    def array(x: str) -> str:
-        return f"backend.asarray([{x}], {dtype!r})"
-
-    if not found.get("beside"):
-        params, grad, loop = array(repr(found["params"])), array("g"), f"g in {found['grads']!r}"
-        hyper = "".join(f", {name}={value!r}" for name, value in found["hyper"].items())
-        state = {"step": found["taken"] or None, **found.get("carried", {})}
-    else:  # several leaves, as they were in one tree
-        leaves = {found["leaf"]: found, **found["beside"]}
-        params = "{" + ", ".join(f"{leaf!r}: {array(repr(x['params']))}" for leaf, x in leaves.items()) + "}"
-        grad = "{name: backend.asarray([x], " + repr(dtype) + ") for name, x in g.items()}"
-        loop = f"g in {[dict(zip(leaves, gs, strict=True)) for gs in zip(*(x['grads'] for x in leaves.values()), strict=True)]!r}"
-        names = dict.fromkeys(name for x in leaves.values() for name in x["hyper"])
-        given = RULES[rule].defaults
-        trees = {name: {leaf: x["hyper"].get(name, given[name]) for leaf, x in leaves.items()} for name in names}
-        hyper = "".join(
-            f", {name}={next(iter(tree.values())) if RULES[rule].ranges[name].sequence else tree!r}" for name, tree in trees.items()
-        )
-        slots = dict.fromkeys(slot for x in leaves.values() for slot in x["carried"])
-        own = {slot: {leaf: x["carried"].get(slot, RULES[rule].carried[slot]) for leaf, x in leaves.items()} for slot in slots}
-        state = {"step": found["taken"] or None, **own}
-    changes = ", ".join(f"{name}={value!r}" for name, value in state.items() if value is not None)
-    changed = f"._replace({changes})" if changes else ""
-    return f"""\
-# {what}{again}
-import xopt
-from xopt import backends
-
-backend = backends.get({cell["backend"]!r}, {cell["device"]!r})
-step = {step}
-with backend.session():
-    state = xopt.{rule}.bind({hyper.removeprefix(", ")}).init({params}){changed}
-    for {loop}:
-        state = step(state, {grad}{hyper})
-        print(state)
-"""
-
-
-def _number(x: float | None) -> str:
-    return "infinity or NaN" if x is None else f"{x:.3g}"
+def json_of(report: "Report | FaultReport") -> str:
+    return json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n"
 
 
 def write_json(report: "Report | FaultReport", path: Path) -> None:
-    path.write_text(json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n")
+    path.write_text(json_of(report), encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -296,39 +286,41 @@ def markdown(report: Report, records: Sequence["Evidence"] = (), beside: Sequenc
     """
     ran = {(c.backend, c.device) for c in report.cells if c.verdict != NOT_RUN}
     proven = [record for record in records if record.cells and (record.backend, record.device) not in ran]
-    others = [[Cell(**{name: x for name, x in cell.items() if name != "verdict"}) for cell in run["cells"]] for run in beside]
-    others = [[cell for cell in run if (cell.backend, cell.device) not in ran] for run in others]
+    others = [[_cell_of(cell) for cell in run["cells"] if (cell["backend"], cell["device"]) not in ran] for run in beside]
     known = [*report.cells, *(cell for record in proven for cell in record.cells), *(cell for run in others for cell in run)]
     columns = _columns(known)
+    about = report.about
+    versions = ", ".join(f"{b.name} {b.version}" for b in report.backends if b.reason is None)
+    where = f"{versions}, Python {about['python']}, {about['machine']}"
+    found = f"{sum(c.trajectories for c in report.cells):,} trajectories in {about['seconds']:.0f} s"
     lines = [
-        "| rule | " + " | ".join(heading(*key, BACKENDS[key[0]].tracer) for key in columns) + " |",
+        f"{report.scope}: `{about['command']}`, {about['date']}, {where}: {found}. {report.verdict}.",
+        "",
+        "| rule | " + " | ".join(map(heading, columns)) + " |",
         "|---|" + "---|" * len(columns),
     ]
-    for rule in RULES:
+    for rule in report.scope.names["rule"]:
         row = []
         for key in columns:
             cells = [c for c in known if c.rule == rule and (c.backend, c.device, c.mode) == key and c.verdict != NOT_RUN]
             row.append(_weakest(cells))
         lines.append(f"| `{rule}` | " + " | ".join(row) + " |")
-    about = report.about
-    versions = ", ".join(f"{b.name} {b.version}" for b in report.backends if b.reason is None)
     elsewhere = {cell.backend for cell in known if cell.verdict != NOT_RUN}
     missing = "; ".join(f"{b.name} ({b.reason})" for b in report.backends if b.reason is not None and b.name not in elsewhere)
     recorded = "; ".join(f"{record.backend} {record.device} on {record.hardware}, {record.date}" for record in proven)
+    dtypes = "every dtype that the backend has" if "dtype" not in report.scope.lacking else ", ".join(report.scope.names["dtype"])
+    words = {
+        word.symbol.replace("*", "\\*"): f"{verdict}, {word.meaning}"
+        for verdict, word in VERDICTS.items()
+        if verdict not in (HELD, BROKEN)
+    }
     lines += [
         "",
-        (
-            "**bits**: the same bits as NumPy in every dtype that the backend has. **bits\\***: except where subnormal numbers "
-            "occur, which the backend flushes. A number: within the derived error bound, and the largest error/bound seen."
-            + (f" Not run: {missing}." if missing else "")
-            + (f" From records: {recorded}." if recorded else "")
-        ),
-        "",
-        (
-            f"`xopt conform --profile {about['profile']} --seed {about['seed']}`, {about['date']}, {versions}, "
-            f"Python {about['python']}, {about['machine']}: {sum(c.trajectories for c in report.cells):,} trajectories "
-            f"in {about['seconds']:.0f} s."
-        ),
+        f"In {dtypes}, of which each square shows the weakest: "
+        + "; ".join(f"**{sign}** {meaning}" for sign, meaning in words.items())
+        + "."
+        + (f" Not run: {missing}." if missing else "")
+        + (f" From records: {recorded}." if recorded else ""),
     ]
     for run, cells in zip(beside, others, strict=True):
         places = ", ".join(dict.fromkeys(f"{c.backend} {c.device}" for c in cells if c.verdict != NOT_RUN))
@@ -337,12 +329,14 @@ def markdown(report: Report, records: Sequence["Evidence"] = (), beside: Sequenc
     return "\n".join(lines)
 
 
+def _cell_of(found: dict[str, Any]) -> Cell:
+    """A cell of a report as JSON."""
+    return Cell(**{name: x for name, x in found.items() if name not in ("verdict", "seconds") and x is not None})
+
+
 def _weakest(cells: list[Cell]) -> str:
-    if not cells:
-        return "-"
-    order = [IDENTICAL, SUBNORMALS, WITHIN, WRONG]
-    weakest = max(cells, key=lambda c: (order.index(c.verdict), c.ratio))
-    return symbol(weakest)
+    least = weakest(c.verdict for c in cells)
+    return symbol(least, max((c.ratio for c in cells if c.verdict == least), default=0.0))
 
 
 def mark(name: str, which: str = "begin") -> str:

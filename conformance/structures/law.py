@@ -504,7 +504,7 @@ class Play:
         try:
             with _interrupting(line):
                 step(state, grad, **hyper)
-        except KeyboardInterrupt:
+        except Interruption:
             pass
         else:
             return
@@ -664,6 +664,10 @@ def _counting() -> Iterator[Callable[[], int]]:
         yield lambda: lines
 
 
+class Interruption(KeyboardInterrupt):
+    """The one that is played: a real one ends the run."""
+
+
 @contextlib.contextmanager
 def _interrupting(at: int) -> Iterator[None]:
     left = at
@@ -672,7 +676,7 @@ def _interrupting(at: int) -> Iterator[None]:
         nonlocal left
         left -= 1
         if left == 0:
-            raise KeyboardInterrupt
+            raise Interruption
 
     with _tracing(line):
         yield

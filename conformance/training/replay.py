@@ -50,7 +50,10 @@ class Replay:
 def replay_rule(rule_name: str, targets: Sequence[Target], steps: int) -> list[Replay]:
     """Trains on NumPy for ``steps`` batches, replays its gradients on each target, and trains there too."""
     rule = RULES[rule_name]
-    recorded = data.train(rule, backends.get("numpy"), steps)
+    try:
+        recorded = data.train(rule, backends.get("numpy"), steps)
+    except Exception as error:  # noqa: BLE001 - without NumPy's gradients there is nothing to replay
+        return [_refused(rule_name, target, error) for target in targets]
     case = Trajectory(0, {}, data.start(), recorded.grads, [np.False_] * steps)
     replays = []
     for target in targets:
@@ -69,6 +72,13 @@ def replay_rule(rule_name: str, targets: Sequence[Target], steps: int) -> list[R
         where = target.backend, target.device, target.mode
         replays.append(Replay(rule_name, *where, cell.to_dict(), native.losses, native.distances, explanation=native.notes))
     return replays
+
+
+def _refused(rule_name: str, target: Target, error: BaseException) -> Replay:
+    where = target.backend, target.device
+    cell = Cell(rule_name, *where, "float32", target.mode)
+    cell.wrong = raised(error, data.SHAPES)
+    return Replay(rule_name, *where, target.mode, cell.to_dict())
 
 
 class _Native(NamedTuple):
