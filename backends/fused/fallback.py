@@ -30,15 +30,27 @@ class OrElse:
         self._what = what
 
     def __call__(self, work: Any) -> Any:
+        return self._taken(lambda step: step(work))
+
+    def in_place(self, work: Any) -> Callable[[], Any]:
+        """What ``first`` has prepared; should it not compile when it is launched, what takes its place is."""
+
+        def prepared(step: Any) -> Callable[[], Any]:
+            return getattr(step, "in_place", step)(work)  # type: ignore[no-any-return]
+
+        launch, by = self._taken(prepared), self._step
+        return lambda: self._taken(lambda step: launch() if step is by else prepared(step)())
+
+    def _taken(self, take: Callable[[Callable[..., Any]], Any]) -> Any:
         try:
-            return self._step(work)
+            return take(self._step)
         except CompileError as error:
             if self._step is not self.first:
                 raise
             reason = str(error)
         say_once(self._what.format(reason=reason))
         self._step = self._other()
-        return self._step(work)
+        return take(self._step)
 
 
 def short(error: Exception) -> str:

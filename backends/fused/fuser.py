@@ -87,6 +87,11 @@ class Fuser(ABC):
             new = launch()
         return work.renewed(list(new), self.memory.alias)
 
+    def in_place(self, work: Work) -> Launch:
+        """All but the writing of a donating step, for a caller that alone holds the slots: nothing is marked as given away."""
+        self.memory.check(work)
+        return self.prepare(work)
+
     @abstractmethod
     def prepare(self, work: Work) -> Launch:
         """Checks and compiles all that is needed. Writes nothing."""
