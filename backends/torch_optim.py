@@ -5,7 +5,7 @@ One class a rule, by the name that its paper gives it, and ``of(rule)`` for any 
 
 import inspect
 import sys
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from functools import cache, partial
 from itertools import chain
@@ -91,7 +91,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         super().__init__(params, defaults)
 
     def _begin(self) -> None:
-        self._kept: dict[Any, dict[Any, Any]] = {}  # what fused steps keep from one to the next, by the parameters that they step
+        # what fused steps keep from one to the next, by group and part
+        self._kept: defaultdict[tuple[int, int], dict[Any, Any]] = defaultdict(dict)
 
     @classmethod
     def _name(cls) -> str:
@@ -188,24 +189,38 @@ class RuleOptimizer(torch.optim.Optimizer):
         if torch.autograd.profiler._is_profiler_enabled:
             with torch.autograd.profiler.record_function(f"Optimizer.step#{type(self).__name__}.step"):
                 return self._hooked(closure)
-        return self._hooked(closure)
+        if any(self._hooks):
+            return self._hooked(closure)
+        return self._stepped(closure)
 
     step.hooked = True  # type: ignore[attr-defined]  # torch wraps no step that says so: what it adds costs as much as a small step
 
+    @property
+    def _hooks(self) -> tuple[dict[int, Any], ...]:
+        """Those that torch calls before a step, and after it."""
+        return (
+            _global_optimizer_pre_hooks,
+            self._optimizer_step_pre_hooks,
+            self._optimizer_step_post_hooks,
+            _global_optimizer_post_hooks,
+        )
+
     def _hooked(self, closure: Callable[[], Any] | None) -> Any:
-        """A step with the hooks that torch calls before and after it."""
+        """A step with what torch's own adds to it."""
         args: tuple[Any, ...] = (self, closure)
         kwargs: dict[str, Any] = {}
-        if _global_optimizer_pre_hooks or self._optimizer_step_pre_hooks:
-            for hook in chain(_global_optimizer_pre_hooks.values(), self._optimizer_step_pre_hooks.values()):
-                result = hook(self, args, kwargs)
-                if result is not None:
-                    args, kwargs = result
+        before, after = self._hooks[:2], self._hooks[2:]
+        for hook in chain.from_iterable(hooks.values() for hooks in before):
+            result = hook(self, args, kwargs)
+            if result is not None:
+                if not isinstance(result, tuple) or len(result) != 2:
+                    msg = f"{self._name()}: a hook before a step must return None or (args, kwargs), got {shown(result)}"
+                    raise RuntimeError(msg)
+                args, kwargs = result
         loss = self._stepped(*args[1:], **kwargs)
-        self._optimizer_step_code()
-        if _global_optimizer_post_hooks or self._optimizer_step_post_hooks:
-            for hook in chain(self._optimizer_step_post_hooks.values(), _global_optimizer_post_hooks.values()):
-                hook(self, args, kwargs)
+        self._optimizer_step_code()  # where torch's profiler looks
+        for hook in chain.from_iterable(hooks.values() for hooks in after):
+            hook(self, args, kwargs)
         return loss
 
     def _stepped(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -232,34 +247,32 @@ class RuleOptimizer(torch.optim.Optimizer):
                 return []
         if group["maximize"]:
             grads = [-grad for grad in grads]
-        function = self._where(number)
-        hyper = {name: group[name] for name in self.rule.defaults}
-        place = _Places(group, indices)
+        function, hyper = self._where(number), {name: group[name] for name in self.rule.defaults}
         entries = [self.state[p] for p in params]
         if not all(entries):
-            self._fill(function, place, params, entries, hyper)
+            self._fill(Call(function, spec=_Places(group, indices)), params, entries, hyper)
         keys = list(map(_STEP, entries))
-        several: list[Any] = keys if not _ACCELERATED else [(count, p.device) for count, p in zip(keys, params, strict=True)]
-        if len(set(several)) == 1:
-            return [_Part(self.rule, (number, 0), function, place, params, grads, entries, keys[0], hyper, group["fused"])]
+        if _ACCELERATED:
+            keys = [(count, p.device) for count, p in zip(keys, params, strict=True)]
+        if len(set(keys)) == 1:
+            call = Call(function, entries[0]["step"] + 1, _Places(group, indices))
+            return [_Part(self.rule, (number, 0), call, params, grads, entries, hyper, group["fused"])]
         parts = []
-        for key in dict.fromkeys(several):
-            of_key = [i for i, one in enumerate(several) if one == key]
-            some = [[column[i] for i in of_key] for column in (params, grads, entries)]
-            own = _Places(group, [i if indices is None else indices[i] for i in of_key])
-            at = number, len(parts)
-            parts.append(_Part(self.rule, at, function, own, *some, keys[of_key[0]], dict(hyper), group["fused"]))
+        for key in dict.fromkeys(keys):
+            of_key = [i for i, one in enumerate(keys) if one == key]
+            own = [[column[i] for i in of_key] for column in (params, grads, entries)]
+            place = _Places(group, [indices[i] for i in of_key] if indices else of_key)
+            call = Call(function, entries[of_key[0]]["step"] + 1, place)
+            parts.append(_Part(self.rule, (number, len(parts)), call, *own, dict(hyper), group["fused"]))
         return parts
 
-    def _fill(
-        self, function: str, place: "_Places", params: list[Any], entries: list[dict[str, Any]], hyper: dict[str, Any]
-    ) -> None:
+    def _fill(self, call: Call, params: list[Any], entries: list[dict[str, Any]], hyper: dict[str, Any]) -> None:
         """Gives those that have none the slots of a first step, without the ones whose decay is 0."""
-        rule, call = self.rule, Call(function, spec=place)
+        rule = self.rule
         for i, (p, entry) in enumerate(zip(params, entries, strict=True)):
             if not entry:
                 typed = rule.typed(call, i, _local(p))
-                typed.check_hyper(function, dict(hyper))
+                typed.check_hyper(call.function, dict(hyper))
                 made = {"step": 0}
                 for slot in rule.schema:
                     made |= zip(keys_of(slot, hyper), values_of(slot, typed.fresh(slot.name, p, hyper)), strict=True)
@@ -269,7 +282,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         """Checks and compiles what a part needs. What is returned writes: nothing has been written yet."""
         if not part.fused:
             return part.plainly()
-        work = part.work(self._kept.setdefault(part.at, {}))
+        work = part.work(self._kept[part.at])
         try:
             fuser: Any = fuser_of(work)
             return partial(self._or_plainly, part, fuser.in_place(work))
@@ -357,18 +370,16 @@ class _Part:
         self,
         rule: Rule[Any, Any],
         at: tuple[int, int],
-        function: str,
-        place: "_Places",
+        call: Call,
         params: list[Any],
         grads: list[Any],
         entries: list[dict[str, Any]],
-        count: int,
         hyper: dict[str, Any],
         fused: bool,
     ) -> None:
         self.rule = rule
-        self.at = at
-        self.call = Call(function, count + 1, place)
+        self.at = at  # its group, and its number in it
+        self.call = call
         self.params = params
         self.entries = entries
         self.hyper = hyper

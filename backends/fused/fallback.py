@@ -1,6 +1,7 @@
 """What takes the steps that a compiler cannot make: only speed is lost."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from xopt.backends.base import say_once
@@ -30,27 +31,37 @@ class OrElse:
         self._what = what
 
     def __call__(self, work: Any) -> Any:
-        return self._taken(lambda step: step(work))
+        try:
+            return self._step(work)
+        except CompileError as error:
+            self._fall_back(error)
+        return self._step(work)
 
     def in_place(self, work: Any) -> Callable[[], Any]:
-        """What ``first`` has prepared; should it not compile when it is launched, what takes its place is."""
-
-        def prepared(step: Any) -> Callable[[], Any]:
-            return getattr(step, "in_place", step)(work)  # type: ignore[no-any-return]
-
-        launch, by = self._taken(prepared), self._step
-        return lambda: self._taken(lambda step: launch() if step is by else prepared(step)())
-
-    def _taken(self, take: Callable[[Callable[..., Any]], Any]) -> Any:
+        """What ``first`` has prepared; should it not compile, now or when it is launched, what takes its place is."""
         try:
-            return take(self._step)
+            return partial(self._launched, self._prepared(work), work)
         except CompileError as error:
-            if self._step is not self.first:
-                raise
-            reason = str(error)
-        say_once(self._what.format(reason=reason))
+            self._fall_back(error)
+        return self._prepared(work)
+
+    def _prepared(self, work: Any) -> Any:
+        step: Any = self._step
+        return step.in_place(work) if hasattr(step, "in_place") else step(work)
+
+    def _launched(self, launch: Callable[[], Any], work: Any) -> Any:
+        try:
+            return launch()
+        except CompileError as error:
+            self._fall_back(error)
+        return self._prepared(work)()
+
+    def _fall_back(self, error: CompileError) -> None:
+        """From now on the other takes the steps. Raises the error where it does already."""
+        if self._step is not self.first:
+            raise error
+        say_once(self._what.format(reason=error))
         self._step = self._other()
-        return take(self._step)
 
 
 def short(error: Exception) -> str:
