@@ -19,7 +19,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 from xopt.backends.base import say_once
 from xopt.backends.fused.step import fuser_of
 from xopt.backends.fused.work import UnfitError, Work
-from xopt.checks import as_number, check_hyper, shown
+from xopt.checks import ALSO_CALLED, as_number, check_hyper, shown
 from xopt.rule import Rule
 from xopt.rules import RULES
 from xopt.slots import Slot
@@ -29,6 +29,9 @@ __all__ = ["RuleOptimizer", "of"]
 
 TORCHS_OWN = ("amsgrad", "capturable", "dampening", "decoupled_weight_decay", "differentiable", "foreach", "nesterov")
 """Keywords of optimizers of torch's that none here has."""
+
+_ELSEWHERE = {*TORCHS_OWN, *ALSO_CALLED, *(name for rule in RULES.values() for name in rule.defaults)}
+"""What some optimizer takes for a hyperparameter."""
 
 _STEP = itemgetter("step")
 _DENSE = {torch.Tensor}
@@ -136,7 +139,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         own = param_group
         if isinstance(param_group, dict):
             own = Group(self.defaults)
-            known = {name: value for name, value in param_group.items() if name in own}
+            # a group may have keys that are somebody else's, as torch's schedulers put there, but no hyperparameter in vain
+            known = {name: value for name, value in param_group.items() if name in own or (name in _ELSEWHERE and value)}
             self._take(own, self._where(len(self.param_groups)), known)
             own.update((name, value) for name, value in param_group.items() if name not in known)
         super().add_param_group(own)

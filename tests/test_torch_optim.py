@@ -631,12 +631,19 @@ def test_errors_name_the_optimizer_the_argument_and_the_range(given, error, word
         torch_optim.AdamW(params, **given)
     optimizer = torch_optim.AdamW(params)
     more = {"params": with_grads((2,)), **given}
-    if "learning_rate" in given or "amsgrad" in given or "foreach" in given or "momentum" in given:
+    if "learning_rate" in given:
         optimizer.add_param_group(more)  # as in torch, a group may have keys that are somebody else's
         return
     with pytest.raises(error, match=words.replace("torch_optim.AdamW:", "torch_optim.AdamW, group 1:")):
         optimizer.add_param_group(more)
     assert len(optimizer.param_groups) == 1
+
+
+def test_a_group_has_no_hyperparameter_in_vain():
+    """Trainers give each group a weight decay."""
+    torch_optim.Adam([{"params": with_grads((2,)), "weight_decay": 0.0, "name": "head", "max_lr": 3}])
+    with pytest.raises(TypeError, match=r"unknown hyperparameter 'weight_decay'; .* there is adamw"):
+        torch_optim.Adam([{"params": with_grads((2,)), "weight_decay": 0.1}])
 
 
 def test_a_number_that_is_set_later_is_checked_before_anything_is_written():
