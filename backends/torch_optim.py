@@ -22,7 +22,7 @@ from xopt.backends.fused.work import UnfitError, Work
 from xopt.checks import ALSO_CALLED, as_number, check_hyper, shown
 from xopt.rule import Rule
 from xopt.rules import RULES
-from xopt.slots import Slot
+from xopt.slots import Slot, each
 from xopt.typed import Call
 
 __all__ = ["RuleOptimizer", "of"]
@@ -71,9 +71,9 @@ class Group(dict[str, Any]):
         super().update(zip(meant, values, strict=True))
 
     # of a dict they would go past the methods above
-    get = Mapping.get
-    update = MutableMapping.update  # type: ignore[assignment]
-    setdefault = MutableMapping.setdefault  # type: ignore[assignment]
+    get = Mapping.get  # type: ignore[assignment]
+    update = MutableMapping.update
+    setdefault = MutableMapping.setdefault
 
 
 class RuleOptimizer(torch.optim.Optimizer):
@@ -261,13 +261,13 @@ class RuleOptimizer(torch.optim.Optimizer):
         if len(set(keys)) == 1:
             call = Call(function, entries[0]["step"] + 1, _Places(group, indices))
             return [_Part(self.rule, (number, 0), call, params, grads, entries, hyper, group["fused"])]
-        parts = []
+        parts: list[_Part] = []
         for key in dict.fromkeys(keys):
             of_key = [i for i, one in enumerate(keys) if one == key]
-            own = [[column[i] for i in of_key] for column in (params, grads, entries)]
+            some, theirs, states = ([column[i] for i in of_key] for column in (params, grads, entries))
             place = _Places(group, [indices[i] for i in of_key] if indices else of_key)
             call = Call(function, entries[of_key[0]]["step"] + 1, place)
-            parts.append(_Part(self.rule, (number, len(parts)), call, *own, dict(hyper), group["fused"]))
+            parts.append(_Part(self.rule, (number, len(parts)), call, some, theirs, states, dict(hyper), group["fused"]))
         return parts
 
     def _fill(self, call: Call, params: list[Any], entries: list[dict[str, Any]], hyper: dict[str, Any]) -> None:
@@ -417,8 +417,8 @@ class _Part:
             for slot, old, tree in zip((None, *rule.schema), (params, *slots), new[:-1], strict=True):
                 fresh = list(tree.values())
                 if slot is None or slot.number is None:
-                    for x, y in zip(optree.tree_leaves(old), optree.tree_leaves(fresh), strict=True):
-                        x.copy_(y)
+                    for x, y in zip(old, fresh, strict=True):
+                        each(torch.Tensor.copy_, x, y)
                     fresh = old
                 columns.append(fresh)
             return columns
@@ -448,7 +448,8 @@ class _Places:
         return list(given) if self._indices is None else [given[i] for i in self._indices]
 
     def accessors(self) -> Any:
-        return optree.tree_structure(OrderedDict.fromkeys(self.names(), 0)).accessors()
+        tree: Any = OrderedDict.fromkeys(self.names(), 0)
+        return optree.tree_structure(tree).accessors()
 
 
 def keys_of(slot: Slot, hyper: Mapping[str, Any]) -> list[str]:

@@ -861,7 +861,8 @@ def test_steps_without_numba_have_the_same_bits(monkeypatch):
     monkeypatch.setattr("xopt.backends._torch.numba_or_reason", lambda: "numba is away")
     monkeypatch.setattr(torch_compile.TorchCompileFuser, "_launch", fails)
     params, others = with_grads((3,), (2, 2)), with_grads((3,), (2, 2))
-    optimizer, other = torch_optim.Lion(params), torch_optim.Lion(others, fused=False)
+    groups = [{"params": params[:1]}, {"params": params[1:]}]  # both of which were prepared before the first one fails
+    optimizer, other = torch_optim.Lion(groups), torch_optim.Lion(others, fused=False)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         for _ in range(2):

@@ -31,37 +31,42 @@ class OrElse:
         self._what = what
 
     def __call__(self, work: Any) -> Any:
+        step = self._step
         try:
-            return self._step(work)
+            return step(work)
         except CompileError as error:
-            self._fall_back(error)
+            self._fall_back(step, error)
         return self._step(work)
 
     def in_place(self, work: Any) -> Callable[[], Any]:
         """What ``first`` has prepared; should it not compile, now or when it is launched, what takes its place is."""
+        step = self._step
         try:
-            return partial(self._launched, self._prepared(work), work)
+            return partial(self._launched, step, _prepared(step, work), work)
         except CompileError as error:
-            self._fall_back(error)
-        return self._prepared(work)
+            self._fall_back(step, error)
+        return _prepared(self._step, work)
 
-    def _prepared(self, work: Any) -> Any:
-        step: Any = self._step
-        return step.in_place(work) if hasattr(step, "in_place") else step(work)
-
-    def _launched(self, launch: Callable[[], Any], work: Any) -> Any:
+    def _launched(self, step: Any, launch: Callable[[], Any], work: Any) -> Any:
         try:
             return launch()
         except CompileError as error:
-            self._fall_back(error)
-        return self._prepared(work)()
+            self._fall_back(step, error)
+        return _prepared(self._step, work)()
 
-    def _fall_back(self, error: CompileError) -> None:
-        """From now on the other takes the steps. Raises the error where it does already."""
-        if self._step is not self.first:
+    def _fall_back(self, step: Any, error: CompileError) -> None:
+        """From now on the other takes the steps. Raises the error where it has failed itself."""
+        if step is not self.first:
             raise error
-        say_once(self._what.format(reason=error))
-        self._step = self._other()
+        if self._step is step:
+            say_once(self._what.format(reason=error))
+            self._step = self._other()
+
+
+def _prepared(step: Any, work: Any) -> Callable[[], Any]:
+    """The launch of a fuser; what only says that it takes no step is called as it is."""
+    launch: Callable[[], Any] = getattr(step, "in_place", step)(work)
+    return launch
 
 
 def short(error: Exception) -> str:
