@@ -96,6 +96,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     def _begin(self) -> None:
         # what fused steps keep from one to the next, by group and part
         self._kept: defaultdict[tuple[int, int], dict[Any, Any]] = defaultdict(dict)
+        self._said = False  # whether it is said that a step is not fused
 
     @classmethod
     def _name(cls) -> str:
@@ -300,7 +301,9 @@ class RuleOptimizer(torch.optim.Optimizer):
             return self._plainly(part, error)()
 
     def _plainly(self, part: "_Part", error: UnfitError) -> Callable[[], Sequence[Sequence[Any]]]:
-        say_once(f"{self._name()} takes plain steps, as {error}")
+        if not self._said:
+            self._said = True
+            say_once(f"{self._name()} takes plain steps, as {error}")
         return part.plainly()
 
     # Its state.
