@@ -4,6 +4,7 @@ state = xopt.ademamix_init(params)
 state = xopt.ademamix_step(state, grad, lr=1e-3)
 """
 
+from xopt import tree
 from xopt.conversions import (
     aggmo_betas,
     qhadam_from_nadam,
@@ -92,4 +93,5 @@ __all__ = [
     "sgd",
     "sgd_init",
     "sgd_step",
+    "tree",
 ]

@@ -5,19 +5,19 @@ import keyword
 import pickle
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from numbers import Integral
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints
 
 import optree
 
 from xopt.arrays import began, is_dense
 from xopt.bound import Bound
-from xopt.checks import ALSO_CALLED, Interval, as_number, is_no_number, nearest_names, shown
-from xopt.operations import Array, is_array, is_known_array, namespace
+from xopt.checks import ALSO_CALLED, Interval, nearest_names, shown
+from xopt.counts import Counts, following
+from xopt.operations import Array, is_known_array
 from xopt.program import record
 from xopt.slots import Schema, Slot
 from xopt.trees import Tree, flatten_like, is_sequence, is_value, spread
-from xopt.typed import Call, Group, TypedRule, is_scalar, refuse_negative
+from xopt.typed import Call, Group, TypedRule
 
 S = TypeVar("S", bound=tuple[Any, ...])
 P = ParamSpec("P")
@@ -104,6 +104,8 @@ class Rule(Generic[S, P]):
         self._typed: dict[Any, TypedRule] = {}
         first: Any = coefficients(1, *self.carried.values(), **self.defaults)  # type: ignore[arg-type]
         self.program = record(self, self.schema.full(self.defaults), first)
+        of_state: Any = state
+        of_state._rules = [*vars(state).get("_rules", ()), self]  # a name that no field of a NamedTuple can have
         self.init: Callable[Concatenate[Tree, P], S] = _init_function(self)
         self.step: Callable[Concatenate[S, Tree, P], S] = _step_function(self)
 
@@ -161,30 +163,51 @@ class Rule(Generic[S, P]):
                 self._step_tree = found.untraced(self._step_tree, recursive=False)  # type: ignore[method-assign]
         return found
 
-    def _step_tree(self, params: Tree, grad: Tree, slots: list[Tree], t: Any, hyper: dict[str, Any]) -> Sequence[Tree]:
-        call, leaves = self._prepared(params, grad, slots, t, hyper)
-        results = _updated(leaves)
-        for i, (typed, leaf, *_) in enumerate(leaves):
+    def _step_tree(self, state: Any, grad: Tree, t: Any, hyper: dict[str, Any]) -> tuple[Sequence[Tree], Tree]:
+        """The new params and slots, and the new step count."""
+        call, rows, count, prepared = self._prepared(state, grad, t, hyper)
+        for (i, typed, leaf, *_), new in zip(prepared, _updated(prepared), strict=True):
             if typed.subclass:
-                typed.refuse_promoted(call, i, leaf, results[i][0])
-        return list(map(call.spec.unflatten, zip(*results, strict=True)))
+                typed.refuse_promoted(call, i, leaf, new[0])
+            rows[i] = new
+        return list(map(call.spec.unflatten, zip(*rows, strict=True))), count
 
     def _prepared(
-        self, params: Tree, grad: Tree, slots: list[Tree], t: Any, hyper: dict[str, Any]
-    ) -> tuple[Call, list[tuple[Any, ...]]]:
-        """Checks all that a step is given. Returns what its updates need, leaf by leaf."""
+        self, state: Any, grad: Tree, t: Any, hyper: dict[str, Any]
+    ) -> tuple[Call, list[Sequence[Any]], Tree, list[tuple[Any, ...]]]:
+        """Checks all that a step is given.
+
+        Returns the params and slots of each leaf, the new step count or counts, and what the update of each leaf needs that has a
+        gradient.
+        """
+        params, *slots, _ = state
         self.check_names(self._step_name, hyper)
         leaves, spec = optree.tree_flatten(params)
         _refuse_no_leaves(self._step_name, params, leaves)
-        call = Call(self._step_name, t, spec, {})
-        grads, *columns = self.flatten(call, grad, slots)
-        found = []
-        rows = zip(*columns, strict=True) if columns else [()] * len(leaves)
-        for i, (leaf, g, old, own) in enumerate(zip(leaves, grads, rows, self.broadcast(call, hyper), strict=True)):
-            typed = self.typed(call, i, leaf)
-            with typed.beside(leaf):
-                found.append((typed, leaf, g, old, *typed.prepare_leaf(call, i, leaf, g, old, own)))
-        return call, found
+        grads, *columns = self.flatten(Call(self._step_name, spec=spec), grad, slots)
+        call, counts = self.counted(Call(self._step_name, t, spec, {}))
+        rows: list[Sequence[Any]] = list(zip(leaves, *columns, strict=True))
+        prepared = []
+        for i, ((leaf, *old), g, own) in enumerate(zip(rows, grads, self.broadcast(call, hyper, counts), strict=True)):
+            if g is not None:
+                typed = self.typed(call, i, leaf)
+                with typed.beside(leaf):
+                    prepared.append((i, typed, leaf, g, old, *typed.prepare_leaf(call, i, leaf, g, old, own)))
+        return call, rows, self.step_after(state, call, counts, [g is not None for g in grads]), prepared
+
+    def counted(self, call: Call) -> tuple[Call, list[Any] | None]:
+        """A call in which all leaves have one count where they can; else the count of the step that each takes."""
+        if not isinstance(call.t, Counts):
+            return call, None
+        counts = call.t.following(call.spec)
+        one = set(map(type, counts)) == {int} and len(set(counts)) == 1
+        return (call._replace(t=counts[0]), None) if one else (call._replace(t=None), counts)
+
+    def step_after(self, state: Any, call: Call, counts: list[Any] | None, stepped: list[bool]) -> Tree:
+        """``state.step`` after a step of some of the leaves."""
+        if type(call.t) is int and type(state.step) is int and all(stepped):
+            return call.t
+        return Counts(self._step_name, state.step).after(call.spec, counts or [call.t] * len(stepped), stepped)
 
     def flatten(self, call: Call, grad: Tree, slots: Sequence[Tree]) -> list[list[Any]]:
         """The leaves of the gradient and of each slot, whose trees must be that of params."""
@@ -192,11 +215,16 @@ class Rule(Generic[S, P]):
         return [flatten_like(call.function, call.spec, name, tree) for name, tree in zip(names, (grad, *slots), strict=True)]
 
     def unpack(self, state: Any) -> tuple[Tree, list[Tree], Any]:
-        """The params and slots of a state, and the count t of the step that it is about to take."""
+        """The params and slots of a state, and the count t of the step that it is about to take, or Counts of leaves."""
         if type(state) is not self.state:
             raise TypeError(self._no_state(state))
         params, *slots, count = state
-        return params, slots, count + 1 if type(count) is int and count >= 0 else _next_count(self._step_name, count)
+        return params, slots, count + 1 if type(count) is int and count >= 0 else self._following(params, count)
+
+    def _following(self, params: Tree, count: Any) -> Any:
+        if is_value(count) or is_value(params):
+            return following(f"{self._step_name}: state.step", count)
+        return Counts(self._step_name, count)
 
     def _no_state(self, given: Any) -> str:
         """Why what was given is not a state of this rule."""
@@ -227,10 +255,10 @@ class Rule(Generic[S, P]):
                 return f"{takes}; there is {nearest_rule.name}, {has}"
         return takes
 
-    def broadcast(self, call: Call, hyper: dict[str, Any]) -> list[dict[str, Any]]:
+    def broadcast(self, call: Call, hyper: dict[str, Any], counts: list[Any] | None = None) -> list[dict[str, Any]]:
         """The hyperparameters of each leaf: the same dict for all, unless one of them is a tree that is a prefix of params.
 
-        Leaves to which the trees give the same numbers share one dict.
+        Leaves to which the trees give the same numbers, and which have the same count, where counts differ, share one dict.
         """
         spec = call.spec
         columns = {
@@ -238,42 +266,34 @@ class Rule(Generic[S, P]):
             for name, value in hyper.items()
             if not self.value_of(name)(value)
         }
-        if not columns:
+        if not columns and counts is None:
             return [hyper] * spec.num_leaves
-        keys = list(zip(*[[x if type(x) is float else id(x) for x in column] for column in columns.values()], strict=True))
+        ts = counts or [call.t] * spec.num_leaves
+        given = ts, *columns.values()
+        keys = list(zip(*[[x if type(x) in (float, int) else id(x) for x in column] for column in given], strict=True))
         groups: dict[Any, Group] = {}
         for i, key in enumerate(keys):
             if key not in groups:
-                groups[key] = Group(hyper, {name: column[i] for name, column in columns.items()}, spec, i)
+                groups[key] = Group(hyper, {name: column[i] for name, column in columns.items()}, spec, i, ts[i])
         return [groups[key] for key in keys]
+
+
+def rule_of(function: str, state: Any) -> Rule[Any, Any]:
+    """The rule that a state is of. Raises TypeError where there is none, or where rules with other slots share its class."""
+    rules: list[Rule[Any, Any]] = vars(type(state)).get("_rules", [])
+    if not rules:
+        msg = f"{function}: state must be the state of a rule, such as xopt.adamw_init returns, got {shown(state)}"
+        raise TypeError(msg)
+    if any(list(rule.schema) != list(rules[0].schema) for rule in rules):
+        names = ", ".join(rule.name for rule in rules)
+        msg = f"{function}: {type(state).__name__} is the state of several rules with other slots, {names}; give each a class"
+        raise TypeError(msg)
+    return rules[0]
 
 
 def _updated(leaves: Sequence[tuple[Any, ...]]) -> list[Sequence[Any]]:
     """The new params and slots of prepared leaves: all that a compiler sees, in one piece."""
-    return [typed.updated(*leaf) for typed, *leaf in leaves]
-
-
-def _next_count(function: str, count: Any) -> Any:
-    """The count after a step count that is no Python int: an int for one of NumPy, else an array, which may be traced.
-
-    Raises TypeError for what is no count: nothing is truncated, broadcast, or counted in a dtype that soon ends.
-    """
-    if isinstance(count, Integral) and not is_no_number(count):
-        refuse_negative(function, int(count))
-        return int(count) + 1
-    if hasattr(type(count), "__array_interface__"):
-        # NumPy's: asked for more than this, torch.compile takes it for a tensor of its own
-        if count.ndim == 0 and count.dtype.kind in "iu":
-            return _next_count(function, int(count))
-    elif is_scalar(count, "integral"):
-        xp = namespace(count)
-        if xp.iinfo(count.dtype).bits >= 32:
-            return xp.maximum(count + 1, count)  # at its end it stays there: the sum is negative, or 0
-        if as_number(count) is not None:
-            return _next_count(function, int(count))
-    what = f"{function}: state.step must be an int or a 0-d array of integers of 32 bits or more, got {shown(count)}"
-    hint = "; a state that a vmapped init has made is for a vmapped step" if is_array(count) and count.ndim else ""
-    raise TypeError(what + hint)
+    return [typed.updated(*leaf) for _, typed, *leaf in leaves]
 
 
 def _refuse_no_leaves(function: str, params: Tree, leaves: Sequence[Any]) -> None:
@@ -329,10 +349,10 @@ def _step_function(rule: Rule[Any, Any]) -> Any:
         if is_known_array(params):  # a tree of one leaf; not asking optree saves a tenth of a small step
             call = _call(Call, (function, t, None, None))
             typed = typed_rules.get((type(params), params.dtype)) or rule.typed(call, 0, params)
-            new = typed.step(call, params, grad, slots, hyper)
+            new, count = typed.step(call, params, grad, slots, hyper), t if grad is not None else state.step
         else:
-            new = rule._step_tree(params, grad, slots, t, hyper)
-        return state_type(*new, t)
+            new, count = rule._step_tree(state, grad, t, hyper)
+        return state_type(*new, count)
 
     _document(step, rule, function, ["state", "grad"], _STEP_DOC)
     return step

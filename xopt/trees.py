@@ -17,6 +17,15 @@ def path_of(spec: optree.PyTreeSpec | None, i: int) -> str:
     return "" if spec is None else spec.accessors()[i].codify("")
 
 
+def names_of(spec: optree.PyTreeSpec) -> list[str]:
+    """The name of each leaf: its keys, indices and fields, joined by dots."""
+    return [".".join(map(_key, accessor)) for accessor in spec.accessors()]
+
+
+def _key(entry: Any) -> str:
+    return str(getattr(entry, "field", None) or getattr(entry, "name", None) or entry.entry)
+
+
 def flatten_like(function: str, spec: optree.PyTreeSpec, name: str, tree: Tree) -> list[Any]:
     """The leaves of ``tree``, which must have the structure of params; a leaf of a slot may be None or a tuple."""
     try:

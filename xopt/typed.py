@@ -23,7 +23,7 @@ class Call(NamedTuple):
     """One call of an init or a step: what its errors name, and the count."""
 
     function: str  # such as "lion_step"
-    t: Any = None  # the step that is taken: 1, 2, ...
+    t: Any = None  # the step that is taken: 1, 2, ...; each group of leaves has its own, where they differ
     spec: Any = None  # the tree of params, as optree has it; None where it is one array
     known: dict[Any, Any] | None = None  # coefficients of the leaves before, by what they depend on
 
@@ -32,13 +32,18 @@ class Call(NamedTuple):
         return f"{self.function}: {name}{path_of(self.spec, i)}"
 
 
-class Group(dict[str, Any]):
-    """The hyperparameters of some leaves, where one at least is a tree that gives others to other leaves."""
+class NoGradientError(Exception):
+    """A leaf has None for a gradient, where one of all leaves was to be stepped."""
 
-    def __init__(self, hyper: dict[str, Any], own: dict[str, Any], spec: optree.PyTreeSpec, leaf: int) -> None:
+
+class Group(dict[str, Any]):
+    """The hyperparameters of some leaves and their count, where one at least is a tree that gives others to other leaves."""
+
+    def __init__(self, hyper: dict[str, Any], own: dict[str, Any], spec: optree.PyTreeSpec, leaf: int, t: Any) -> None:
         super().__init__(hyper | own)
         self._own = frozenset(own)
         self._place = spec, leaf  # the first of the leaves
+        self.t = t  # the step that they take
 
     def label(self, name: str) -> str:
         """A hyperparameter as it was given: with its leaf, where it comes from a tree."""
@@ -80,6 +85,8 @@ class TypedRule:
 
     def step(self, call: Call, params: Array, grad: Array, slots: Sequence[Any], hyper: dict[str, Any]) -> Sequence[Any]:
         """The new params and slots of a tree of one leaf."""
+        if grad is None:
+            return params, *slots
         if self.current is not None and self.current() != params.device:
             with params.device:
                 return self.step(call, params, grad, slots, hyper)
@@ -223,6 +230,8 @@ class TypedRule:
 
     def refuse(self, call: Call, i: int, name: str, x: Any, params: Array, dtype: Any) -> NoReturn:
         """Raises what says why ``x`` does not go with ``params``, naming the leaf and both sides."""
+        if x is None and name == "grad":
+            raise NoGradientError
         one, other = call.where(name, i), f"params{path_of(call.spec, i)}"
         if not is_array(x):
             msg = f"{one} must be an array like {other}, got {shown(x)}"
@@ -250,11 +259,11 @@ class TypedRule:
         Checks the hyperparameters and makes each number in ``hyper`` a float.
         """
         plain = self.check_hyper(call.function, hyper) if hyper else True
-        t = call.t
+        t = hyper.t if isinstance(hyper, Group) else call.t
         if type(t) is not int:
             known = as_number(t)
             t = self.xp.astype(self.xp.asarray(t), self.compute) if known is None else int(t)
-            refuse_negative(call.function, t - 1 if known is not None else 0)
+            refuse_negative(f"{call.function}: state.step", t - 1 if known is not None else 0)
         plain = plain and type(t) is int
         if carried:
             plain = plain and all(type(x) is float for x in carried)
@@ -400,10 +409,10 @@ def is_scalar(x: Any, kind: str) -> bool:
     return is_array(x) and x.ndim == 0 and has_dtype(x, kind)
 
 
-def refuse_negative(function: str, count: int) -> None:
+def refuse_negative(where: str, count: int) -> None:
     """Raises ValueError for a step count below 0."""
     if count < 0:
-        msg = f"{function}: state.step must be 0 or more, got {count}"
+        msg = f"{where} must be 0 or more, got {count}"
         raise ValueError(msg)
 
 

@@ -30,6 +30,7 @@ class JaxMemory(Memory):
 
     def __init__(self, kind: Any) -> None:
         self._kind = kind
+        self._jax: Any = importlib.import_module("jax")
 
     def form(self, x: Any) -> Hashable:
         return (x.aval, x.sharding) if type(x) is self._kind else anything()
@@ -40,6 +41,10 @@ class JaxMemory(Memory):
     def look(self, x: Any) -> Any:
         raise NotImplementedError
 
+    def places(self, x: Any) -> list[tuple[Any, int, int]]:
+        parts = [shard.data for shard in x.addressable_shards] if is_shared(x) else [x]
+        return [(part.sharding, start := part.unsafe_buffer_pointer(), start + part.nbytes) for part in parts if part.size]
+
     def unfit(self, x: Any) -> str | None:  # noqa: ARG002 - all have tracers of their own
         return None
 
@@ -47,7 +52,7 @@ class JaxMemory(Memory):
         raise NotImplementedError
 
     def alias(self, x: Any) -> Any:
-        return x
+        return self._jax.make_array_from_single_device_arrays(x.shape, x.sharding, [part.data for part in x.addressable_shards])
 
     def device(self, x: Any) -> Any:
         return devices(x)

@@ -1,16 +1,18 @@
 """How every compiler steps a tree: what can be refused is refused, what is given away is marked, and then it is written."""
 
 from abc import ABC, abstractmethod
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any
 
 import numpy as np
 
 from xopt.backends.fused.compiled import filled
-from xopt.backends.fused.donation import Places, giving, refuse_donated
+from xopt.backends.fused.donation import Places, giving, refuse_donated, refuse_shared
 from xopt.backends.fused.memory import Memory
-from xopt.backends.fused.work import Leaf, Work, one_library, refuse_unfit
+from xopt.backends.fused.work import Leaf, Part, UnfitError, Work, one_library, refuse_unfit
 from xopt.rule import Rule
 
 Launch = Callable[[], Sequence[Sequence[Any]]]
@@ -56,6 +58,32 @@ class _Places:
             self._apart = begin
 
 
+def refuse_idle(work: Part, memory: Memory) -> None:
+    """Raises ValueError where a leaf without a gradient has memory that is to be written, UnfitError where that cannot be told."""
+    tree = work.tree
+    kept: dict[Any, list[tuple[int, int, int]]] = defaultdict(list)  # by device: where an array begins and ends, and its leaf
+    for i in work.idle:
+        if tree.typed(i).xp is not work.typed(0).xp:
+            msg = f"{tree.where(i)} is of another library"
+            raise UnfitError(msg)
+        refuse_unfit(tree, lambda x: None if x is None else memory.unfit(x), [i])
+        for x in tree.written(i):
+            for device, *piece in memory.places(x):
+                kept[device].append((*piece, i))
+    before = {}  # by device: where pieces begin, in order, and of those up to each the one that ends last
+    for device, pieces in kept.items():
+        pieces.sort()
+        ends = accumulate(((stop, i) for _, stop, i in pieces), max)
+        before[device] = [start for start, *_ in pieces], list(ends)
+    for i in work.leaves:
+        for x in tree.written(i):
+            for device, start, stop in memory.places(x):
+                starts, ends = before.get(device, ([], []))
+                at = bisect_left(starts, stop)
+                if at and start < stop and ends[at - 1][0] > start:
+                    refuse_shared(tree, i, ends[at - 1][1])
+
+
 def addresses(memory: Memory, columns: Sequence[Sequence[Any]]) -> Any:
     """Of each leaf, of each column; 0 where there is None."""
     address = memory.address
@@ -82,10 +110,12 @@ class Fuser(ABC):
         self.memory.check(work)
         launch = self.prepare(work)
         if not work.donate:
-            return launch()
+            return work.whole(launch())
+        if isinstance(work, Part):
+            refuse_idle(work, self.memory)
         with giving(work):
             new = launch()
-        return work.renewed(list(new), self.memory.alias)
+        return work.renewed(list(work.whole(new)), self.memory.alias)
 
     def in_place(self, work: Work) -> Launch:
         """All but the writing of a donating step, for a caller that alone holds the slots: nothing is marked as given away."""

@@ -26,6 +26,11 @@ class Memory(ABC):
     def look(self, x: Any) -> tuple[int, int, tuple[int, ...], int]:
         """The first address of an array and the one behind its last, its strides, and the width of a number in them."""
 
+    def places(self, x: Any) -> list[tuple[Any, int, int]]:
+        """Where the parts of an array are: for each its device, its first address and the one behind its last."""
+        start, stop, *_ = self.look(x)
+        return [(str(self.device(x)), start, stop)]
+
     @abstractmethod
     def unfit(self, x: Any) -> str | None:
         """What an array is where it is more, or other, than its numbers in memory."""

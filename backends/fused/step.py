@@ -13,7 +13,7 @@ from xopt.bound import Bound
 from xopt.operations import Array, is_known_array
 from xopt.rule import Rule
 from xopt.trees import Tree
-from xopt.typed import Call
+from xopt.typed import Call, NoGradientError
 
 
 class FusedStep:
@@ -31,6 +31,7 @@ class FusedStep:
         self.__doc__ = f"``{rule.name}_step`` as one pass over memory{over}.\n\n{rule.step.__doc__}"
         self._trees = Trees()
         self._kept: dict[Any, Any] = {}  # of a fuser, from one step to the next
+        self._absent = False  # whether there was a leaf without a gradient
 
     def __repr__(self) -> str:
         given = f"{self.rule!r}{', donate=True' if self.donate else ''}{f', compiler={self.compiler!r}' if self.compiler else ''}"
@@ -49,7 +50,10 @@ class FusedStep:
         params, slots, t = rule.unpack(state)
         rule.check_names(self.__name__, hyper)
         flat: Flat | None = None
+        counts: list[Any] | None = None
         if is_known_array(params):
+            if grad is None:
+                return state
             call, leaves = Call(self.__name__, t), [params]
             columns = [[grad], *([slot] for slot in slots)]
             own = [hyper]
@@ -60,17 +64,28 @@ class FusedStep:
             alike = len(columns) == 1 + len(slots)
             if not alike:
                 columns = rule.flatten(call, grad, slots)
-            own = rule.broadcast(call, hyper)
+            if type(t) is not int:
+                call, counts = rule.counted(call)
+            own = rule.broadcast(call, hyper, counts)
         if not leaves:
             return rule.step(state, grad, **hyper)  # which refuses it
-        new = _stepped(Work(rule, call, [leaves, *columns], own, self.donate, self._kept), self.compiler)
+        work = Work(rule, call, [leaves, *columns], own, self.donate, self._kept)
+        if self._absent:  # which to look for at each step takes a twentieth of a step of small leaves
+            work = work.with_gradient()
+        try:
+            new = _stepped(work, self.compiler)
+        except NoGradientError:
+            self._absent = True
+            work = work.with_gradient()
+            new = _stepped(work, self.compiler)
         if new is None:
             return rule.step(state, grad, **hyper)
         if flat is None:
             return state._make([column[0] for column in new] + [t])
         old = zip((params, *slots), (leaves, *columns[1:]), new, strict=True)
         # a column that is written over stays the tree that it was, if that has the containers of params
-        return state._make([*[tree if n is o and (alike or flat.fits(tree)) else flat.unflatten(n) for tree, o, n in old], t])
+        trees = [tree if n is o and (alike or flat.fits(tree)) else flat.unflatten(n) for tree, o, n in old]
+        return state._make([*trees, rule.step_after(state, call, counts, [x is not None for x in columns[0]])])
 
 
 def fuse(rule: Any, *, donate: bool = False, compiler: str | None = None) -> "FusedStep":
@@ -129,6 +144,8 @@ def _torch_traces() -> bool:
 
 def _stepped(work: Work, compiler: str | None) -> Sequence[Sequence[Any]] | None:
     """The new columns, or None where the plain step must take this one."""
+    if not work.params:
+        return work.whole([])
     fuser = fuser_of(work, compiler)
     if fuser is _eager:
         return None

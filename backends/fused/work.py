@@ -46,6 +46,7 @@ class Work:
     ) -> None:
         self.rule = rule
         self.call = call
+        self.given = columns
         self.params, self.grads, *self.slots = columns  # of each leaf; for each slot, of each leaf
         self.hyper = hyper  # of each leaf: often the same dict
         self.donate = donate
@@ -59,6 +60,14 @@ class Work:
             if not (_floats(column) and all(low <= x <= high for x in set(column))):
                 numbers = [self._carried(i) for i in range(len(column))]
                 self.slots[at] = [dict(zip(rule.carried, row, strict=True))[rule.slots[at]] for row in numbers]
+
+    def with_gradient(self) -> "Work":
+        """The step of the leaves that have a gradient: itself, or a part of it."""
+        return Part(self) if type(None) in set(map(type, self.grads)) else self
+
+    def whole(self, new: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
+        """The columns of the new state of all leaves, from those of the leaves that are stepped."""
+        return new
 
     def where(self, i: int) -> str:
         """What an error of leaf ``i`` begins with."""
@@ -78,15 +87,18 @@ class Work:
         """The columns of a state that was written over, with another object in place of the array that it was known by."""
         column = new[self._token_at]
         first = column[0]
-        own = tuple([alias(x) if x is self.token else x for x in first]) if isinstance(first, tuple) else alias(first)
-        new[self._token_at] = [own, *column[1:]]
+        own = [alias(x) if x is self.token else x for x in (first if isinstance(first, tuple) else (first,))]
+        new[self._token_at] = [tuple(own) if isinstance(first, tuple) else own[0], *column[1:]]
         return new
 
     def loose(self) -> list[Any]:
         """The arrays among the hyperparameters, the step count and what is carried."""
-        groups = [self.hyper[0]] if self.shared else {id(hyper): hyper for hyper in self.hyper}.values()
+        groups = [self.hyper[0]] if self.shared else list({id(hyper): hyper for hyper in self.hyper}.values())
         values = [x for hyper in groups for x in hyper.values()]
-        values = [self.call.t, *(x for value in values for x in (value if isinstance(value, tuple | list) else (value,)))]
+        values = [
+            *(getattr(hyper, "t", self.call.t) for hyper in groups),
+            *(x for value in values for x in (value if isinstance(value, tuple | list) else (value,))),
+        ]
         carried = [x for at, *_ in self.rule.carried_at if not _floats(self.slots[at]) for x in self.slots[at]]
         return [x for x in (*values, *carried) if type(x) not in (float, int) and is_array(x)]
 
@@ -148,6 +160,44 @@ class Work:
             if key not in seen:
                 seen.add(key)
                 self.leaf(i)
+
+
+class Part(Work):
+    """The step of the leaves of a tree that have a gradient, while the others stay what they are.
+
+    Parameters
+    ----------
+    tree
+        The step of all leaves. It is this one's ``token`` by which its state is known.
+    """
+
+    def __init__(self, tree: Work) -> None:
+        vars(self).update(vars(tree))
+        self.tree = tree
+        self.leaves = [i for i, grad in enumerate(tree.grads) if grad is not None]
+        self.idle = [i for i, grad in enumerate(tree.grads) if grad is None]
+        self.call = tree.call._replace(spec=_Some(tree.call.spec, self.leaves))
+        columns = tree.params, tree.grads, tree.hyper, *tree.slots
+        self.params, self.grads, self.hyper, *self.slots = [[column[i] for i in self.leaves] for column in columns]
+
+    def whole(self, new: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
+        params, _, *slots = self.tree.given
+        columns = [list(column) for column in (params, *slots)]
+        for column, some in zip(columns, new, strict=False):
+            for i, x in zip(self.leaves, some, strict=True):
+                column[i] = x
+        return columns
+
+
+class _Some(NamedTuple):
+    """Some leaves of a tree, as their errors name them."""
+
+    spec: Any
+    leaves: list[int]
+
+    def accessors(self) -> list[Any]:
+        found = self.spec.accessors()
+        return [found[i] for i in self.leaves]
 
 
 def _token(rule: Rule[Any, Any], params: Sequence[Any], slots: Sequence[Sequence[Any]]) -> tuple[int, Any]:

@@ -97,13 +97,13 @@ CORE = [
         "adam",
         "step count: stands still",
         "Each step is the first.",
-        ("rule.py", "return state_type(*new, t)", "return state_type(*new, count)"),
+        ("rule.py", "return state_type(*new, count)", "return state_type(*new, state.step)"),
     ),
     _core(
         "adamw",
         "step count: twice a step",
         "Every second count is left out.",
-        ("rule.py", "return state_type(*new, t)", "return state_type(*new, t + 1)"),
+        ("rule.py", "return state_type(*new, count)", "return state_type(*new, count + 1)"),
         seen="explosion/thinc, optimizers.py: RAdam",
     ),
     _core(
@@ -119,7 +119,7 @@ CORE = [
         "The rule counts for itself, so that a saved state does not go on where it was.",
         (
             "rule.py",
-            "return params, slots, count + 1 if type(count) is int and count >= 0 else _next_count(self._step_name, count)",
+            "return params, slots, count + 1 if type(count) is int and count >= 0 else self._following(params, count)",
             (
                 "self.carried['taken'] = count + 1 if count == 0 else self.carried.get('taken', 0) + 1\n"
                 "        return params, slots, self.carried['taken']"
@@ -131,7 +131,7 @@ CORE = [
         "adam",
         "step count: becomes a float",
         "The state counts 1.0, 2.0, ...",
-        ("rule.py", "return state_type(*new, t)", "return state_type(*new, float(t))"),
+        ("rule.py", "return state_type(*new, count)", "return state_type(*new, float(count))"),
     ),
     _core(
         "adamw",
@@ -159,8 +159,8 @@ CORE = [
         "Leaves behind an empty one stay.",
         (
             "rule.py",
-            "typed.updated(*leaf) for typed, *leaf in leaves]",
-            "typed.updated(*leaf) if all(0 not in row[1].shape for row in leaves[:i]) else (leaf[0], *leaf[2]) for i, (typed, *leaf) in enumerate(leaves)]",
+            "typed.updated(*leaf) for _, typed, *leaf in leaves]",
+            "typed.updated(*leaf) if all(0 not in row[2].shape for row in leaves[:i]) else (leaf[0], *leaf[2]) for i, (_, typed, *leaf) in enumerate(leaves)]",
         ),
         seen="pytorch/pytorch#100701",
     ),
@@ -170,8 +170,8 @@ CORE = [
         "One leaf stays.",
         (
             "rule.py",
-            "typed.updated(*leaf) for typed, *leaf in leaves]",
-            "typed.updated(*leaf) if i + 1 < len(leaves) or i == 0 else (leaf[0], *leaf[2]) for i, (typed, *leaf) in enumerate(leaves)]",
+            "typed.updated(*leaf) for _, typed, *leaf in leaves]",
+            "typed.updated(*leaf) if i + 1 < len(leaves) or i == 0 else (leaf[0], *leaf[2]) for i, (_, typed, *leaf) in enumerate(leaves)]",
         ),
     ),
     _core(
@@ -180,8 +180,8 @@ CORE = [
         "Each leaf is given another's slots, as by a file with another order.",
         (
             "rule.py",
-            "return list(map(call.spec.unflatten, zip(*results, strict=True)))",
-            "return [call.spec.unflatten(column if at == 0 else column[::-1]) for at, column in enumerate(zip(*results, strict=True))]",
+            "return list(map(call.spec.unflatten, zip(*rows, strict=True))), count",
+            "return [call.spec.unflatten(column if at == 0 else column[::-1]) for at, column in enumerate(zip(*rows))], count",
         ),
     ),
     _core(
@@ -190,15 +190,15 @@ CORE = [
         "Each leaf is given another's gradient.",
         (
             "rule.py",
-            "grads, *columns = self.flatten(call, grad, slots)\n",
-            "grads, *columns = self.flatten(call, grad, slots)\n        grads.reverse()\n",
+            "spec=spec), grad, slots)\n",
+            "spec=spec), grad, slots)\n        grads.reverse()\n",
         ),
     ),
     _core(
         "adamw",
         "leaves: the first one's hyperparameters for all",
         "Groups of parameters are not told apart.",
-        ("rule.py", "self.broadcast(call, hyper), strict=True)", "self.broadcast(call, hyper)[:1] * len(leaves), strict=True)"),
+        ("rule.py", "self.broadcast(call, hyper, counts), strict", "self.broadcast(call, hyper, counts)[:1] * len(leaves), strict"),
     ),
     _core(
         "adam",
@@ -512,7 +512,7 @@ NUMBERS = [
         "sgd",
         "late: the count of the state wraps at 2**31",
         "The state goes on from 0.",
-        ("rule.py", "return state_type(*new, t)", "return state_type(*new, t % 2**31 if type(t) is int else t)"),
+        ("rule.py", "return state_type(*new, count)", "return state_type(*new, count % 2**31 if type(count) is int else count)"),
     ),
     # ranges
     _core(

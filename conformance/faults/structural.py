@@ -211,7 +211,7 @@ TREES = (
     _fault(
         "groups: all leaves get the first one's",
         "Leaves with equal numbers of the first hyperparameter that is a tree share all.",
-        ("rule.py", "for column in columns.values()], strict=True)", "for column in list(columns.values())[:1]], strict=True)"),
+        ("rule.py", "given = ts, *columns.values()", "given = ts, *list(columns.values())[:1]"),
         rules=("lion",),
     ),
     _fault(
@@ -494,30 +494,73 @@ GIVING = (
     ),
 )
 
+ABSENT = (
+    _fault(
+        "no gradient: the count goes on",
+        "A leaf that is left alone counts a step.",
+        ("rule.py", "counts, [g is not None for g in grads])", "counts, [True] * len(grads))"),
+    ),
+    _fault(
+        "no gradient: the count of all stands still",
+        "Where one leaf is left alone, no leaf counts a step.",
+        ("counts.py", "[count if did else old for count,", "[old for count,"),
+    ),
+    _fault(
+        "no gradient: another leaf is left alone",
+        "The new numbers of the leaves that are stepped are given to the first ones.",
+        (_WORK, "            for i, x in zip(self.leaves, some, strict=True):\n", "            for i, x in enumerate(some):\n"),
+    ),
+    _fault(
+        "no gradient, donated: its memory is another leaf's",
+        "A leaf that is to stay as it is is written over, as another one has its memory.",
+        (_FUSER, "if isinstance(work, Part):", "if False:"),
+        libraries=("numpy", "torch"),
+    ),
+    _fault(
+        "no gradient, donated: taken again",
+        "A state is known by the leaves that are stepped, so that other gradients take what was given away.",
+        (
+            _WORK,
+            " for i in self.leaves] for column in columns]\n",
+            " for i in self.leaves] for column in columns]\n        if self.leaves:\n            self._token_at, self.token = _token(self.rule, self.params, self.slots)\n",
+        ),
+    ),
+    _fault(
+        "counts: the first leaf's for all",
+        "All leaves take the step of the first one.",
+        ("counts.py", "        return [known[key] for key in keys]\n", "        return [known[keys[0]] for _ in keys]\n"),
+    ),
+    _fault(
+        "counts: one for leaves of the same hyperparameters",
+        "Counts that differ make no groups.",
+        ("rule.py", "given = ts, *columns.values()", "given = [0] * len(ts), *columns.values()"),
+    ),
+)
+
 COUNTS = (
     _fault(
         "count: of several numbers",
         "A count of any shape is added to.",
         (
-            "rule.py",
-            '    what = f"{function}: state.step must be an int or',
-            '    if is_array(count) and count.ndim:\n        return count + 1\n    what = f"{function}: state.step must be an int or',
+            "counts.py",
+            '    what = f"{where} must be an int or',
+            '    if is_array(count) and count.ndim:\n        return count + 1\n    what = f"{where} must be an int or',
         ),
     ),
     _fault(
         "count: truncated",
         "A float is cut off.",
         (
-            "rule.py",
-            '    what = f"{function}: state.step must be an int or',
-            '    if isinstance(count, float) and count == count:\n        return int(count) + 1\n    what = f"{function}: state.step must be an int or',
+            "counts.py",
+            '    what = f"{where} must be an int or',
+            '    if isinstance(count, float) and count == count:\n        return int(count) + 1\n    what = f"{where} must be an int or',
         ),
     ),
     _fault(
         "count: True is 1",
         "A bool is an int.",
         (
-            "rule.py",
+            "counts.py",
             "if isinstance(count, Integral) and not is_no_number(count):",
             "if isinstance(count, Integral):",
         ),
@@ -649,5 +692,5 @@ BORDERS = (
     ),
 )
 
-STRUCTURAL: tuple[Structural, ...] = (*TREES, *NUMBERS, *MEMORY, *GIVING, *COUNTS, *DTYPES, *PLACES, *BORDERS)
+STRUCTURAL: tuple[Structural, ...] = (*TREES, *NUMBERS, *MEMORY, *GIVING, *ABSENT, *COUNTS, *DTYPES, *PLACES, *BORDERS)
 """Faults of structure, by kind."""

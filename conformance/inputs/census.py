@@ -117,7 +117,17 @@ def _kind(interval: Interval) -> str:
 
 SITUATIONS = {
     **dict.fromkeys(("dict", "OrderedDict", "defaultdict", "list", "tuple", "Pair", "Layer", "nested"), 0.03),
-    **dict.fromkeys(("one leaf alone", "groups of lr", "gradient in another container", "another order before"), 0.01),
+    **dict.fromkeys(
+        (
+            "one leaf alone",
+            "groups of lr",
+            "gradient in another container",
+            "another order before",
+            "leaf without a gradient",
+            "counts that differ",
+        ),
+        0.01,
+    ),
     **dict.fromkeys(("stepped before", "trouble: a count that is none", "trouble: a surplus key in the gradient"), 0.005),
 }
 """The least share of drawn situations that have this in them, of all libraries,"""

@@ -256,7 +256,7 @@ class Draft:
     def _situation(self) -> Situation:
         self.usable: tuple[str, ...] = self.dtypes if self.one_in(2) else (self.dtype,)
         self.many_dtypes = self.usable[:2]
-        troubled = self.one_in(3)
+        self.troubled = troubled = self.one_in(3)
         with self.section("tree"):
             self.tree = self._tree()
             self._shared()
@@ -514,7 +514,13 @@ class Draft:
             for name in ("params", *self.rule.memory):
                 self.changes.append(f"state = state._replace({name}={self._on_all_devices(f'state.{name}')})")
             self.note("sharded")
-        if self.one_in(3):
+        if self.one_in(3) and self.tree[0] != "leaf" and self.one_in(2):
+            counts = self.turned(COUNTS[self.library])
+            count = self._prefix(self.tree, counts)
+            self.traced = any(one in count for one in counts if "torch.tensor" in one or "jax." in one or "cupy." in one)
+            self.note("counts that differ")
+            self.changes.append(f"state = state._replace(step={count})")
+        elif self.one_in(3):
             count = self.pick(COUNTS[self.library])
             self.traced = "torch.tensor" in count or "jax." in count or "cupy." in count
             self.note(f"count {count}")
@@ -624,7 +630,10 @@ class Draft:
         leaf, k = self.leaves[i], 7 + 20 * stage + i
         if leaf.layout == "byte-swapped":
             return self._plain_gradient(i, k)
-        kind = self.pick(("plain", "plain", "layout", "layout", "spiked", "own", "of another leaf"))
+        kind = self.pick(("plain", "plain", "layout", "layout", "spiked", "own", "of another leaf", "none"))
+        if kind == "none" and not self.troubled:  # of a leaf that is left alone nothing is refused
+            self.note("leaf without a gradient")
+            return "None"
         if kind == "layout":
             layout = self.pick(LAYOUTS[self.library])
             if layout in ("windows", "stretched", "permuted", *SPECIAL) or (layout == "byte-swapped"):
@@ -810,7 +819,7 @@ def _other_order(draft: Draft) -> list[str]:
 
 
 def _no_array(draft: Draft) -> list[str]:
-    return _replaced(draft, lambda _: ("0.5", "None", "[0.5]", "'0.5'"))
+    return _replaced(draft, lambda _: ("0.5", "[0.5]", "'0.5'"))
 
 
 def _other_library(draft: Draft) -> list[str]:

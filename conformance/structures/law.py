@@ -67,7 +67,18 @@ class Leaf:
     hyper: dict[str, Any]
     dtype: str  # by name
     places: list[list[tuple[str, Any]]]  # of the arrays of params and of each slot: device, and sharding where there is one
+    count: Any  # of its steps
     before: tuple[Any, list[Any], Any] = (None, [], None)  # params, slots and gradient as NumPy arrays of their own
+
+    @property
+    def idle(self) -> bool:
+        """Whether it stays as it is, as it has no gradient."""
+        return self.grad is None
+
+    @property
+    def t(self) -> int:
+        """The count before the step."""
+        return int(self.count)
 
 
 class Play:
@@ -172,8 +183,9 @@ class Play:
         for path, x in paths.leaves(state.params):
             slots = [paths.at(column, path) for column in state[1:-1]]
             places = [list(map(_place, _arrays((column,)))) for column in (x, *slots)]
-            leaf = Leaf(path, x, slots, paths.at(grad, path), _own(hyper, path), _dtype(x), places)
-            leaf.before = self._numpy(x), [self._each(slot) for slot in slots], self._numpy(leaf.grad)
+            count = paths.prefix_at(state.step, path)
+            leaf = Leaf(path, x, slots, paths.at(grad, path), _own(hyper, path), _dtype(x), places, count)
+            leaf.before = self._numpy(x), [self._each(slot) for slot in slots], None if leaf.idle else self._numpy(leaf.grad)
             found.append(leaf)
         return found
 
@@ -191,13 +203,13 @@ class Play:
         x = np.asarray(x)
         return np.array(x, x.dtype.newbyteorder("="), order="C")
 
-    def _expected(self, situation: Situation, leaf: Leaf, t: int) -> list[Any]:
+    def _expected(self, situation: Situation, leaf: Leaf) -> list[Any]:
         """The new params and slots of a leaf, alone."""
         rule = RULES[situation.rule]
         params, slots, grad = leaf.before
         slots = [float(slot) if name in rule.carried else slot for name, slot in zip(rule.slots, slots, strict=True)]
         own = {name: _number(value) for name, value in leaf.hyper.items()}
-        new = list(rule.step(rule.state(params, *slots, t), grad, **own)[:-1])
+        new = list(rule.step(rule.state(params, *slots, leaf.t), grad, **own)[:-1])
         if leaf.dtype == "bfloat16":
             new[0] = round_to(new[0].astype(np.float64), "bfloat16").astype(np.float32)
         return new
@@ -224,7 +236,6 @@ class Play:
         arrays = list(_arrays((*state[:-1], grad)))
         memory, values = Snapshot(arrays), [self._seen(x) for x in arrays]
         leaves = self._leaves(state, grad, hyper)
-        t = int(state.step)
         why = self._why_refused(situation, mode, leaves)
         if mode.refusals and why in (None, "may"):
             return False
@@ -241,34 +252,38 @@ class Play:
             return False
         else:
             new = step(state, grad, **hyper)
-        given_away = [x for leaf in leaves for x in _arrays((leaf.params, *leaf.slots))] if mode.donate else []
+        stepped = [leaf for leaf in leaves if not leaf.idle]
+        given_away = [x for leaf in stepped for x in _arrays((leaf.params, *leaf.slots))] if mode.donate else []
         _unchanged(memory.changed(given_away) or (not mode.donate and self._changed(arrays, values)), "a step")
-        self._judge(situation, mode, leaves, state, new, t)
-        if mode.donate and leaves:
+        self._judge(situation, mode, leaves, state, new)
+        if mode.donate and stepped:
             keeping = self.product.backends.fuse(getattr(self.product.xopt, situation.rule), compiler=mode.compiler)
-            for again in (step, keeping):
-                self._refuses(situation, partial(again, state, grad, **hyper), "a state that was donated")
+            for again, other in ((step, grad), (keeping, grad), (keeping, state.params)):  # of which no leaf lacks a gradient
+                self._refuses(situation, partial(again, state, other, **hyper), "a state that was donated")
             self._in_place(leaves, new)
         names["state"] = new
         return True
 
     def _why_refused(self, situation: Situation, mode: Mode, leaves: list[Leaf]) -> str | None:
-        if mode.mode != "fused" or not leaves:
+        stepped = [leaf for leaf in leaves if not leaf.idle]
+        if mode.mode != "fused" or not stepped:
             return None
         torch = sys.modules.get("torch")
-        everything = _everything(leaves)
+        everything = _everything(stepped)
         if torch is not None and torch.is_grad_enabled() and any(getattr(x, "requires_grad", False) for x in everything):
             return "an array that requires a gradient"
         if not mode.donate:
             return None
         written = [(list(_arrays((leaf.params, *leaf.slots))), leaf.grad) for leaf in leaves]
-        if any(isinstance(leaf.params, np.generic) for leaf in leaves):
+        if any(isinstance(leaf.params, np.generic) for leaf in stepped):
             return "a NumPy scalar that is to be written over"
         if any(_special(x) for x in everything):
             return "an array with rules of its own, to be written over"
-        if any(_negated(x) for some, _ in written for x in some):
+        if any(_negated(x) for some, grad in written if grad is not None for x in some):
             return "a negated view that is to be written over"
         found = cannot_be_given(written)
+        if any(_special(x) or _negated(x) or isinstance(x, np.generic) for some, grad in written if grad is None for x in some):
+            found = found or "may"  # its memory may be another leaf's
         if found is None and situation.library == "jax":
             shared = [id(x) for some, grad in written for x in (*some, grad)]
             found = "may" if len(set(shared)) < len(shared) else None
@@ -283,31 +298,49 @@ class Play:
         else:
             _fail(f"{why} is not refused; the result is {_short(new)}")
 
-    def _judge(self, situation: Situation, mode: Mode, leaves: list[Leaf], state: Any, new: Any, t: int) -> None:
+    def _judge(self, situation: Situation, mode: Mode, leaves: list[Leaf], state: Any, new: Any) -> None:
         """Whether the state after a step is the one of each leaf alone, in the form that was given."""
         rule = RULES[situation.rule]
         if type(new) is not type(state):
             _fail(f"the state is a {type(new).__name__}")
-        if int(new.step) != t + 1 or (mode.mode != "traced" and not situation.traced and type(new.step) is not int):
-            _fail(f"state.step is {new.step!r} after {t} and one step")
+        for leaf in leaves:
+            count = paths.prefix_at(new.step, leaf.path)
+            exact = mode.mode != "traced" and not situation.traced and not leaf.idle
+            if int(count) != leaf.t + (not leaf.idle) or (exact and type(count) is not int):
+                _fail(f"state.step is {new.step!r} after {state.step!r} and one step")
+        if len({leaf.idle for leaf in leaves}) < 2:
+            _must(paths.same_form(state.step, new.step), "state.step: ")
         names = ("params", *rule.slots)
-        if mode.mode == "fused" and any(_special(x) or _negated(x) for x in _everything(leaves)):
+        stepped = [leaf for leaf in leaves if not leaf.idle]
+        if mode.mode == "fused" and any(_special(x) or _negated(x) for x in _everything(stepped)):
             mode = Mode("eager")  # which takes a tree that holds what is more than its numbers in memory
         for name, column in zip(names, new[:-1], strict=True):
             if not (mode.mode == "traced" and situation.library == "jax"):  # jax.jit gives a dict back with its keys sorted
                 _must(paths.same_form(state.params, column), f"state.{name}: ")
         for leaf in leaves:
             got = [paths.at(column, leaf.path) for column in new[:-1]]
+            if leaf.idle:
+                self._left_alone(leaf, got)
+                continue
             if _special(leaf.params) or _special(leaf.grad):
-                self._same_as_alone(situation, leaf, got, t)
+                self._same_as_alone(situation, leaf, got)
                 continue
             self._same_kind(leaf, got, moves=mode.mode == "traced" and situation.library == "jax")
-            want = self._expected(situation, leaf, t)
+            want = self._expected(situation, leaf)
             try:
                 for name, one, other in zip(names, got, want, strict=True):
                     self._same(f"state.{name}{paths.code(leaf.path)}", one, other)
             except BrokenError as error:
-                self._within(situation, mode, leaf, got, t, error)
+                self._within(situation, mode, leaf, got, error)
+
+    def _left_alone(self, leaf: Leaf, got: list[Any]) -> None:
+        """Whether a leaf without a gradient is what it was, bit for bit."""
+        before = [leaf.before[0], *leaf.before[1]]
+        after = [self._numpy(got[0]), *map(self._each, got[1:])]
+        for was, now in zip(_bits(before), _bits(after), strict=True):
+            if was != now:
+                _fail(f"state.params{paths.code(leaf.path)} or a slot of it has changed, without a gradient")
+        self.tally.numbers += leaf.before[0].size
 
     def _same_kind(self, leaf: Leaf, got: list[Any], moves: bool) -> None:
         """Type, dtype with its byte order, shape, device and sharding; but not where ``jax.jit`` moves its results as it likes."""
@@ -329,12 +362,12 @@ class Play:
                 if hasattr(one, "shape") and one.shape and _dtype(other) != arithmetic_of(leaf.dtype):
                     _fail(f"a slot of {where} is {_dtype(other)}")
 
-    def _same_as_alone(self, situation: Situation, leaf: Leaf, got: list[Any], t: int) -> None:
+    def _same_as_alone(self, situation: Situation, leaf: Leaf, got: list[Any]) -> None:
         """For an array with rules of its own: the plain step of it as it is."""
         rule = getattr(self.product.xopt, situation.rule)
         own = {name: _number(value) for name, value in leaf.hyper.items()}
         slots = [float(slot) if name in rule.carried else slot for name, slot in zip(rule.slots, leaf.slots, strict=True)]
-        alone = rule.step(rule.state(leaf.params, *slots, t), leaf.grad, **own)
+        alone = rule.step(rule.state(leaf.params, *slots, leaf.t), leaf.grad, **own)
         for one, other in zip(_arrays(tuple(got)), _arrays(tuple(alone[:-1])), strict=True):
             if type(one) is not type(other):
                 _fail(f"{paths.code(leaf.path)} is a {type(one).__name__}, and alone a {type(other).__name__}")
@@ -367,7 +400,7 @@ class Play:
         if np.any(differ):
             _fail(f"{where} is {_short(got)} and must be {_short(want)}")
 
-    def _within(self, situation: Situation, mode: Mode, leaf: Leaf, got: list[Any], t: int, broken: BrokenError) -> None:
+    def _within(self, situation: Situation, mode: Mode, leaf: Leaf, got: list[Any], broken: BrokenError) -> None:
         """Whether numbers with other bits are within their bound: where the library is known not to have NumPy's bits."""
         compute = self.target.compute(leaf.dtype, mode.mode)
         traced = situation.traced or mode.mode == "traced"
@@ -389,7 +422,7 @@ class Play:
             after.append(float(x) if name in rule.carried else flat(self._each(x)))
         reference = Reference(rule, own, compute, FLOAT_FORMATS[leaf.dtype], traced, GOLDENS[situation.rule])
         reference.restart((flat(params), *map(flat, slots)))
-        for comparison in reference.step(flat(grad), t + 1, tuple(after)):
+        for comparison in reference.step(flat(grad), leaf.t + 1, tuple(after)):
             ratio = float(np.max(np.nan_to_num(np.ravel(comparison.ratio)), initial=0.0))
             if ratio > 1:
                 _fail(f"{broken} to within {ratio:.3g} of the bound")
@@ -536,6 +569,17 @@ def _arrays(tree: Any) -> Iterator[Any]:
     for _, x in paths.leaves(tree):
         if hasattr(x, "dtype"):
             yield x
+
+
+def _bits(slots: Sequence[Any]) -> list[Any]:
+    """Of arrays their form and bytes, one after the other; None and numbers as they are."""
+    found: list[Any] = []
+    for x in slots:
+        if isinstance(x, tuple):
+            found += _bits(x)
+        else:
+            found.append((x.shape, str(x.dtype), x.tobytes()) if hasattr(x, "dtype") else x)
+    return found
 
 
 def _must(difference: str | None, where: str) -> None:

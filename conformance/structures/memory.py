@@ -94,11 +94,11 @@ def cannot_be_given(leaves: list[tuple[list[Any], Any]]) -> str | None:
     """Whether a donated state ``"must"`` be refused, ``"may"`` be, as only the bounds of arrays overlap, or must not: None.
 
     ``leaves`` are the arrays of each leaf that are written, and its gradient. That may be one of them, as each number is read
-    before it is written.
+    before it is written. Where it is None, the leaf stays as it is.
     """
     found = []  # a region, the leaf, and whether it is only read
-    for i, (written, grad) in enumerate(leaves):
-        regions = [(region_of(x), i, False) for x in written] + [(region_of(grad), i, True)]
+    for i, (arrays, grad) in enumerate(leaves):
+        regions = [(region_of(x), i, grad is None) for x in arrays] + [(region_of(grad), i, True)]
         found += [(region, i, read) for region, i, read in regions if region is not None]
     answer = None
     open_: list[tuple[Region, int, bool]] = []
