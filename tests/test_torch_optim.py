@@ -7,6 +7,7 @@ import copy
 import io
 import pickle
 import warnings
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -797,17 +798,33 @@ def test_there_is_a_class_for_each_rule_and_no_other():
             torch_optim.of(wrong)
 
 
-own = Rule("signs", xopt.lion.state, xopt.lion.coefficients, xopt.lion.update, memory={"m": "beta2"})
+class SignsState(NamedTuple):
+    params: Any
+    m: Any
+    step: int
+
+
+def update(params, m, grad, c):
+    return xopt.lion.update(params, m, grad, c)
+
+
+def signs():
+    return Rule("signs", SignsState, xopt.lion.coefficients, update, memory={"m": "beta2"})
+
+
+own = signs()
 
 
 def test_a_rule_of_ones_own_is_copied_by_its_own_name():
     """Its class is in no module, the rule is in this one."""
     (p,) = with_grads((3,))
-    optimizer = torch_optim.of(Rule("mine", own.state, own.coefficients, own.update, memory=own.memory))([p])
+    optimizer = torch_optim.of(own)([p])
     optimizer.step()
-    assert copy.deepcopy(optimizer).rule is optimizer.rule
+    assert type(optimizer).__name__ == "Signs"
+    for other in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        assert type(other) is type(optimizer)
     with pytest.raises(pickle.PicklingError, match="make it one"):
-        pickle.dumps(optimizer)
+        pickle.dumps(torch_optim.of(signs())([p]))
 
 
 def test_a_plain_state_is_loaded_by_torch_without_running_code():
