@@ -96,6 +96,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     def _begin(self) -> None:
         # what fused steps keep from one to the next, by group and part
         self._kept: defaultdict[tuple[int, int], dict[Any, Any]] = defaultdict(dict)
+        self._function = self._name()
         self._said = False  # whether it is said that a step is not fused
 
     @classmethod
@@ -194,28 +195,22 @@ class RuleOptimizer(torch.optim.Optimizer):
         if torch.autograd.profiler._is_profiler_enabled:
             with torch.autograd.profiler.record_function(f"Optimizer.step#{type(self).__name__}.step"):
                 return self._hooked(closure)
-        if any(self._hooks):
+        if (
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or _global_optimizer_pre_hooks
+            or _global_optimizer_post_hooks
+        ):
             return self._hooked(closure)
         return self._stepped(closure)
 
     step.hooked = True  # type: ignore[attr-defined]  # torch wraps no step that says so: what it adds costs as much as a small step
 
-    @property
-    def _hooks(self) -> tuple[dict[int, Any], ...]:
-        """Those that torch calls before a step, and after it."""
-        return (
-            _global_optimizer_pre_hooks,
-            self._optimizer_step_pre_hooks,
-            self._optimizer_step_post_hooks,
-            _global_optimizer_post_hooks,
-        )
-
     def _hooked(self, closure: Callable[[], Any] | None) -> Any:
         """A step with what torch's own adds to it."""
         args: tuple[Any, ...] = (self, closure)
         kwargs: dict[str, Any] = {}
-        before, after = self._hooks[:2], self._hooks[2:]
-        for hook in chain.from_iterable(hooks.values() for hooks in before):
+        for hook in chain(_global_optimizer_pre_hooks.values(), self._optimizer_step_pre_hooks.values()):
             result = hook(self, args, kwargs)
             if result is not None:
                 if not isinstance(result, tuple) or len(result) != 2:
@@ -224,7 +219,7 @@ class RuleOptimizer(torch.optim.Optimizer):
                 args, kwargs = result
         loss = self._stepped(*args[1:], **kwargs)
         self._optimizer_step_code()  # where torch's profiler looks
-        for hook in chain.from_iterable(hooks.values() for hooks in after):
+        for hook in chain(self._optimizer_step_post_hooks.values(), _global_optimizer_post_hooks.values()):
             hook(self, args, kwargs)
         return loss
 
@@ -233,11 +228,16 @@ class RuleOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        with torch.no_grad():
-            parts = [part for number, group in enumerate(self.param_groups) for part in self._parts(number, group)]
-            launches = [self._prepared(part) for part in parts]
-            for part, launch in zip(parts, launches, strict=True):
+        recorded = torch.is_grad_enabled()
+        _record(False)  # what no_grad calls, at a tenth of the cost
+        try:
+            parts: list[_Part] = []
+            for number, group in enumerate(self.param_groups):
+                parts += self._parts(number, group)
+            for part, launch in [(part, self._prepared(part)) for part in parts]:
                 part.wrote(launch())
+        finally:
+            _record(recorded)
         return loss
 
     def _parts(self, number: int, group: dict[str, Any]) -> "list[_Part]":
@@ -245,14 +245,16 @@ class RuleOptimizer(torch.optim.Optimizer):
         params: list[Any] = group["params"]
         grads = [p.grad for p in params]
         indices: Sequence[int] | None = None
-        if set(map(type, grads)) != _DENSE:
+        dense = set(map(type, grads)) == _DENSE
+        if not dense:
             indices = [i for i, grad in enumerate(grads) if grad is not None]
             params, grads = [params[i] for i in indices], [grads[i] for i in indices]
             if not indices:
                 return []
         if group["maximize"]:
             grads = [-grad for grad in grads]
-        function, hyper = self._where(number), {name: group[name] for name in self.rule.defaults}
+        function = self._where(number) if number else self._function
+        hyper = {name: group[name] for name in self.rule.defaults}
         entries = [self.state[p] for p in params]
         if not all(entries):
             self._fill(Call(function, spec=_Places(group, indices)), params, entries, hyper)
@@ -261,14 +263,14 @@ class RuleOptimizer(torch.optim.Optimizer):
             keys = [(count, p.device) for count, p in zip(keys, params, strict=True)]
         if len(set(keys)) == 1:
             call = Call(function, entries[0]["step"] + 1, _Places(group, indices))
-            return [_Part(self.rule, (number, 0), call, params, grads, entries, hyper, group["fused"])]
+            return [_Part(self.rule, (number, 0), call, params, grads, entries, hyper, group["fused"], dense)]
         parts: list[_Part] = []
         for key in dict.fromkeys(keys):
             of_key = [i for i, one in enumerate(keys) if one == key]
             some, theirs, states = ([column[i] for i in of_key] for column in (params, grads, entries))
             place = _Places(group, [indices[i] for i in of_key] if indices else of_key)
             call = Call(function, entries[of_key[0]]["step"] + 1, place)
-            parts.append(_Part(self.rule, (number, len(parts)), call, some, theirs, states, dict(hyper), group["fused"]))
+            parts.append(_Part(self.rule, (number, len(parts)), call, some, theirs, states, dict(hyper), group["fused"], dense))
         return parts
 
     def _fill(self, call: Call, params: list[Any], entries: list[dict[str, Any]], hyper: dict[str, Any]) -> None:
@@ -383,6 +385,7 @@ class _Part:
         entries: list[dict[str, Any]],
         hyper: dict[str, Any],
         fused: bool,
+        dense: bool,
     ) -> None:
         self.rule = rule
         self.at = at  # its group, and its number in it
@@ -391,14 +394,15 @@ class _Part:
         self.entries = entries
         self.hyper = hyper
         self.fused = fused
-        self.keys = [keys_of(slot, hyper) for slot in rule.schema]
         slots: list[Any] = []
-        for slot, keys in zip(rule.schema, self.keys, strict=True):
+        for slot in rule.schema:
             if slot.several:
+                keys = keys_of(slot, hyper)
                 slots.append([tuple([entry.get(key) for key in keys]) for entry in entries])
             else:
-                slots.append([entry.get(keys[0]) for entry in entries])
-        if type(grads[0]) is not torch.Tensor and any(map(_is_distributed, (*params, *grads))):
+                name = slot.name
+                slots.append([entry.get(name) for entry in entries])
+        if not dense and any(map(_is_distributed, (*params, *grads))):  # else all gradients are torch's plain tensors
             grads = [_placed_as(p, grad, self.call, i) for i, (p, grad) in enumerate(zip(params, grads, strict=True))]
             params = list(map(_local, params))
             slots = [list(map(_local, column)) for column in slots]
@@ -430,10 +434,9 @@ class _Part:
 
     def wrote(self, new: Sequence[Sequence[Any]]) -> None:
         """Takes down what a step has changed beside numbers in memory."""
-        for slot, keys, column in zip(self.rule.schema, self.keys, new[1:], strict=True):
-            if slot.number is not None:
-                for entry, x in zip(self.entries, column, strict=True):
-                    entry[keys[0]] = x
+        for at, name, _ in self.rule.carried_at:
+            for entry, x in zip(self.entries, new[1 + at], strict=True):
+                entry[name] = x
         t = self.call.t
         for entry in self.entries:
             entry["step"] = t
@@ -508,6 +511,7 @@ def _placed_as(p: Any, grad: Any, call: Call, i: int) -> Any:
     return grad.to_local()
 
 
+_record = torch._C._set_grad_enabled
 _ACCELERATED = torch.accelerator.is_available()
 
 

@@ -40,12 +40,13 @@ class OrElse:
 
     def in_place(self, work: Any) -> Callable[[], Any]:
         """What ``first`` has prepared; should it not compile, now or when it is launched, what takes its place is."""
-        step = self._step
+        step: Any = self._step
         try:
-            return partial(self._launched, step, _prepared(step, work), work)
+            launch: Callable[[], Any] = step.in_place(work) if self.first is step else _prepared(step, work)
         except CompileError as error:
             self._fall_back(step, error)
-        return _prepared(self._step, work)
+            return _prepared(self._step, work)
+        return partial(self._launched, step, launch, work) if getattr(step, "compiles_late", True) else launch
 
     def _launched(self, step: Any, launch: Callable[[], Any], work: Any) -> Any:
         try:

@@ -101,6 +101,9 @@ class Fuser(ABC):
         The arrays of the library.
     """
 
+    compiles_late = False
+    """Whether it may turn out at the launch alone that nothing compiles."""
+
     def __init__(self, rule: Rule[Any, Any], memory: Memory) -> None:
         self.rule = rule
         self.memory = memory
