@@ -10,9 +10,10 @@ from xopt.backends._numpy import NumPyBackend
 from xopt.backends._torch import TorchBackend
 from xopt.backends.base import Availability, Backend
 from xopt.backends.fused.step import fuse
+from xopt.backends.optax import as_optax
 from xopt.program import LawError
 
-__all__ = ["BACKENDS", "Availability", "Backend", "LawError", "available", "fuse", "get"]
+__all__ = ["BACKENDS", "Availability", "Backend", "LawError", "as_optax", "available", "fuse", "get"]
 
 BACKENDS: dict[str, type[Backend]] = {
     "numpy": NumPyBackend,

@@ -204,7 +204,7 @@ def _state(rule: Rule[Any, Any]) -> str:
 
 
 def _code(rule: Rule[Any, Any]) -> str:
-    source = inspect.getsource(sys.modules[rule.update.__module__])
+    source = inspect.getsource(sys.modules[rule.elementwise.__module__])
     return source[source.index(f"class {rule.state.__name__}") :]
 
 

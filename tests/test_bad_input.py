@@ -223,6 +223,30 @@ def test_parameters_that_would_be_truncated(rule, dtype, library):
         rule.init({"a": good, "b": [good, bad]})
 
 
+def test_what_torch_keeps_parameters_in():
+    """A module, a container of parameters, a generator of them and a buffer are refused, with what to pass."""
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    one = {"w": torch.nn.Parameter(torch.ones(2))}
+    for given, what in (
+        (model, "params must be an array, got a Sequential; pass dict(module.named_parameters())"),
+        ({"a": [model]}, "params['a'][0] must be an array, got a Sequential; pass dict(module.named_parameters())"),
+        (torch.nn.ParameterDict(one), "params must be an array, got a ParameterDict; pass dict(module.named_parameters())"),
+        (torch.nn.ParameterList(one.values()), "got a ParameterList; pass dict(module.named_parameters())"),
+        (model.parameters(), "got a generator, which gives its items once; pass a list or a dict of them"),
+        (model.named_parameters(), "got a generator, which gives its items once; pass a list or a dict of them"),
+        (
+            model.state_dict(),
+            "params['1.num_batches_tracked'] must be real floating-point, got torch.int64; an update would be truncated; ",
+        ),
+    ):
+        for init in (xopt.lion_init, xopt.adamw.bind(lr=0.1).init):
+            with pytest.raises(TypeError, match=re.escape(what)):
+                init(given)
+    ways = dict(model.named_parameters()), list(model.parameters()), dict(torch.nn.ParameterDict(one).named_parameters())
+    assert all(xopt.lion_init(way).step == 0 for way in ways)
+
+
 @pytest.mark.parametrize("dtype", ["complex64", "complex128"])
 def test_complex_parameters(rule, dtype, library):
     """BI-09: complex parameters are a TypeError that names the two conventions."""

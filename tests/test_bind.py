@@ -84,7 +84,7 @@ def test_betas_make_groups_too() -> None:
 @pytest.mark.parametrize(
     ("rule", "name", "says"),
     [
-        ("adam", "weight_decay", "it takes lr, beta1, beta2, eps; there is adamw, which has it"),
+        ("adam", "weight_decay", "it takes lr, beta1, beta2, eps, eps_root; there is adamw, which has it"),
         ("sgd", "momentum", "it takes lr, weight_decay; there is momentum, which has beta"),
         ("sgd", "beta", "it takes lr, weight_decay; there is momentum, which has it"),
         ("momentum", "momentum", "did you mean beta"),
@@ -164,7 +164,7 @@ def test_rules_and_steps_are_copied_and_pickled(rule: Rule[Any, Any]) -> None:
 
 
 def test_a_rule_that_has_no_name_of_its_own_is_no_riddle() -> None:
-    unnamed: Rule[Any, Any] = Rule("unnamed", xopt.sgd.state, xopt.sgd.coefficients, xopt.sgd.update)
+    unnamed: Rule[Any, Any] = Rule("unnamed", xopt.sgd.state, xopt.sgd.coefficients, xopt.sgd.elementwise)
     with pytest.raises(pickle.PicklingError, match="<xopt rule unnamed> is no variable of xopt"):
         pickle.dumps(unnamed)
     assert copy.deepcopy(unnamed) is unnamed

@@ -257,7 +257,7 @@ def broken(*_: Any) -> Any:
 
 def fresh(rule: Any) -> Any:
     """The same rule, of which nothing is compiled: what is for one is kept with it."""
-    return xopt.Rule(rule.name, rule.state, rule.coefficients, rule.update, memory=rule.memory, carried=rule.carried)
+    return xopt.Rule(rule.name, rule.state, rule.coefficients, rule.elementwise, memory=rule.memory, carried=rule.carried)
 
 
 @pytest.fixture

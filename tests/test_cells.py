@@ -53,7 +53,7 @@ def adamw(params: Any, m: Any, v: Any, grad: Any, c: Any) -> Any:
     """AdamW as it is."""
     m = average(m, grad, c.gain1)
     v = average(v, grad * grad, c.gain2)
-    u = c.debias1 * m / (sqrt(c.debias2 * v) + c.eps)
+    u = c.debias1 * m / (sqrt(c.debias2 * v + c.eps_root) + c.eps)
     return params - c.lr * (u + c.weight_decay * params), m, v
 
 

@@ -194,7 +194,7 @@ def test_a_wrong_rule_exits_with_1(tmp_path: Path) -> None:
         "from xopt.conformance.__main__ import main\n"
         "suite.check_laws = lambda *_: []\n"  # looking for the smallest input that breaks each takes seconds
         "rule = xopt.RULES['sgd']\n"
-        "rule.update = lambda params, grad, c: (params + c.lr * grad,)\n"
+        "rule.elementwise = lambda params, grad, c: (params + c.lr * grad,)\n"
         "sys.argv = ['xopt', 'conform', '--backend', 'numpy', '--rule', 'sgd', '--dtype', 'float32', '--jobs', '1']\n"
         "main()\n"
     )

@@ -34,7 +34,7 @@ def test_one_operation_a_line(rule):
 def test_arguments_are_in_the_declared_order():
     program = programs(xopt.ademamix)[0]
     one, dense, many = (text(program, "float16") for text in (text_of_one, text_of_dense, text_of_many))
-    coefficients = ["lr", "gain1", "gain2", "gain3", "debias1", "debias2", "alpha", "eps", "weight_decay"]
+    coefficients = ["lr", "gain1", "gain2", "gain3", "debias1", "debias2", "alpha", "eps", "eps_root", "weight_decay"]
     assert one.inputs.split(", ") == [
         "float16 in_params",
         *(f"float32 in_{name}" for name in ("m1", "m2", "v")),

@@ -58,7 +58,7 @@ def off(rule: Rule[Any, Any], coefficient: str) -> Rule[Any, Any]:
         more = tuple([x * 1.5 for x in value]) if isinstance(value, tuple) else value * 1.5
         return c._replace(**{coefficient: more})
 
-    return Rule(rule.name, rule.state, coefficients, rule.update, memory=rule.memory, carried=rule.carried)
+    return Rule(rule.name, rule.state, coefficients, rule.elementwise, memory=rule.memory, carried=rule.carried)
 
 
 WITHOUT = [name for name in xopt.RULES if name not in {fault.rule for fault in FAULTS}]

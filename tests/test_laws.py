@@ -86,7 +86,7 @@ def changed(rule: Rule[Any, Any], change: Callable[..., Any]) -> Rule[Any, Any]:
     """``change(update, params, *slots, grad, c)`` stands in for the rule's update."""
 
     def update(*arguments: Any) -> Any:
-        return change(rule.update, *arguments)
+        return change(rule.elementwise, *arguments)
 
     return updating(rule, update)
 
@@ -138,7 +138,7 @@ def corrected(rule: Rule[Any, Any]) -> Rule[Any, Any]:
         c = rule.coefficients(t, *carried, **hyper)
         return c._replace(alpha=c.alpha / (1 - hyper["beta3"] ** t)) if rule.name == "ademamix" else c
 
-    return Rule(rule.name, rule.state, coefficients, rule.update, memory=rule.memory, carried=rule.carried)
+    return Rule(rule.name, rule.state, coefficients, rule.elementwise, memory=rule.memory, carried=rule.carried)
 
 
 def deaf(rule: Rule[Any, Any]) -> Rule[Any, Any]:
@@ -208,7 +208,7 @@ def one_for_all(rule: Rule[Any, Any]) -> Rule[Any, Any]:
         return {name: optree.tree_leaves(x, none_is_leaf=True)[0] if isinstance(x, dict) else x for name, x in hyper.items()}
 
     wrong = stepped(rule, lambda step, *rest, **hyper: step(*rest, **first(hyper)))
-    wrong.init = lambda params, **hyper: rule.init(params, **first(hyper))
+    wrong._init = lambda params, **hyper: rule.init(params, **first(hyper))
     return wrong
 
 
@@ -221,7 +221,7 @@ def warm(rule: Rule[Any, Any]) -> Rule[Any, Any]:
         slots = [optree.tree_map(lambda x: x + 1, slot) for slot in state[1:-1]]
         return state._make([state.params, *slots, state.step if slots else 1])
 
-    wrong.init = init
+    wrong._init = init
     return wrong
 
 

@@ -75,7 +75,7 @@ def test_each_rule_has_its_entry_in_the_navigation():
 def test_rules_have_their_own_names():
     for name, rule in RULES.items():
         assert rule.name == name
-        assert rule.update.__module__ == f"xopt.rules.{name}"
+        assert rule.elementwise.__module__ == f"xopt.rules.{name}"
 
 
 def test_rule_files_are_short():

@@ -41,7 +41,7 @@ def test_a_default_that_rule_and_golden_have_wrong_alike_is_found() -> None:
         return rule.coefficients(t, lr=lr, beta1=beta1, beta2=beta2, weight_decay=weight_decay)
 
     coefficients.__annotations__ = rule.coefficients.__annotations__
-    wrong: Rule[Any, Any] = Rule("lion", rule.state, coefficients, rule.update, memory=rule.memory)
+    wrong: Rule[Any, Any] = Rule("lion", rule.state, coefficients, rule.elementwise, memory=rule.memory)
     misread = golden._replace(defaults=golden.defaults | {"beta2": 0.999})
     (result,) = papers.check_papers("lion", xopt.RULES | {"lion": wrong}, GOLDENS | {"lion": misread})
     assert result.verdict == BROKEN

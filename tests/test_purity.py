@@ -125,7 +125,7 @@ def test_threads(rule, tree, library):
     """BI-23: threads that step one state give identical bits, on a rule that has met neither dtype nor library before."""
     state, grad = in_use(rule, library, tree)
     expected = rule.step(state, grad, **busy(rule))
-    fresh = xopt.Rule(rule.name, rule.state, rule.coefficients, rule.update, memory=rule.memory, carried=rule.carried)
+    fresh = xopt.Rule(rule.name, rule.state, rule.coefficients, rule.elementwise, memory=rule.memory, carried=rule.carried)
     results, barrier = [], threading.Barrier(8)
 
     def work():

@@ -78,12 +78,12 @@ SIGNATURES = {
     "nesterov": "lr=0.01, beta=0.9, weight_decay=0.0",
     "qhm": "lr=0.1, beta=0.999, nu=0.7, weight_decay=0.0",
     "aggmo": "lr=0.1, betas=(0.0, 0.9, 0.99), weight_decay=0.0",
-    "adam": "lr=0.001, beta1=0.9, beta2=0.999, eps=1e-08",
-    "adamw": "lr=0.001, beta1=0.9, beta2=0.999, eps=1e-08, weight_decay=0.01",
-    "nadam": "lr=0.002, beta1=0.9, beta2=0.999, eps=1e-08, psi=0.004, weight_decay=0.0",
-    "qhadam": "lr=0.001, beta1=0.995, beta2=0.999, nu1=0.7, nu2=1.0, eps=1e-08, weight_decay=0.0",
+    "adam": "lr=0.001, beta1=0.9, beta2=0.999, eps=1e-08, eps_root=0.0",
+    "adamw": "lr=0.001, beta1=0.9, beta2=0.999, eps=1e-08, eps_root=0.0, weight_decay=0.01",
+    "nadam": "lr=0.002, beta1=0.9, beta2=0.999, eps=1e-08, eps_root=0.0, psi=0.004, weight_decay=0.0",
+    "qhadam": "lr=0.001, beta1=0.995, beta2=0.999, nu1=0.7, nu2=1.0, eps=1e-08, eps_root=0.0, weight_decay=0.0",
     "lion": "lr=0.0001, beta1=0.9, beta2=0.99, weight_decay=0.0",
-    "ademamix": "lr=0.001, beta1=0.9, beta2=0.999, beta3=0.9999, alpha=8.0, eps=1e-08, weight_decay=0.0, "
+    "ademamix": "lr=0.001, beta1=0.9, beta2=0.999, beta3=0.9999, alpha=8.0, eps=1e-08, eps_root=0.0, weight_decay=0.0, "
     "alpha_warmup=None, beta3_warmup=None",
 }
 
@@ -104,7 +104,7 @@ def test_help_shows_signature_ranges_and_the_rule(rule):
         for hyper, default in rule.defaults.items():
             shown = f"{hyper} : in {rule.ranges[hyper].text}, default {default!r}" in text
             assert shown == (function is rule.step or hyper in rule.of_init)
-        assert inspect.cleandoc(inspect.getmodule(rule.update).__doc__) in text
+        assert inspect.cleandoc(inspect.getmodule(rule.elementwise).__doc__) in text
 
 
 def test_defaults_are_those_of_the_signature(rule):

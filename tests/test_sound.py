@@ -882,7 +882,7 @@ def test_fuse_takes_steps_and_not_their_inits() -> None:
 @pytest.mark.parametrize("name", ["my-rule", "2nd", "class", "a b", "", 'x"', "rule\n"])
 def test_a_rule_is_called_by_an_identifier(name: str) -> None:
     with pytest.raises(ValueError, match="Rule: name must be an identifier"):
-        xopt.Rule(name, xopt.sgd.state, xopt.sgd.coefficients, xopt.sgd.update)
+        xopt.Rule(name, xopt.sgd.state, xopt.sgd.coefficients, xopt.sgd.elementwise)
 
 
 def test_fusing_again_compiles_nothing_again() -> None:

@@ -388,8 +388,8 @@ IN_TEXT = (
     Fault("another word of the table", "c_lr = tl.load(row + 2)", "c_lr = tl.load(row + 1)"),
     Fault("a slot is not written", "tl.store(new_v + _at", "tl.store(old_v + _at", "momentum"),
     Fault("bfloat16 is cut off", " + 0x7FFF + ", " + 0 * ", "sgd", "bfloat16"),
-    Fault("eps within the root", "t9 = tl.sqrt_rn(t8)", "t9 = tl.sqrt_rn(t8 + c_eps)", "adam"),
-    Fault("the product by a reciprocal", "tl.div_rn(t7, t10)", "t7 * (1.0 / t10)", "adam"),
+    Fault("eps within the root", "t10 = tl.sqrt_rn(t9)", "t10 = tl.sqrt_rn(t9 + c_eps)", "adam"),
+    Fault("the product by a reciprocal", "tl.div_rn(t7, t11)", "t7 * (1.0 / t11)", "adam"),
     Fault("float64 by way of float32", "bitcast=True)", "bitcast=True).to(tl.float32)", "sgd", "float64"),
     Fault("a sign of what is not 0", "tl.where(t2 < 0, -1.0, t2)", "tl.where(t2 < 0, -1.0, 1.0)", "lion"),
 )

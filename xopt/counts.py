@@ -9,7 +9,7 @@ import optree
 
 from xopt.checks import as_number, is_no_number, shown
 from xopt.operations import is_array, namespace
-from xopt.trees import Tree, is_value, path_of, spread
+from xopt.trees import Tree, flatten, is_value, path_of, spread
 from xopt.typed import is_scalar, refuse_negative
 
 
@@ -47,7 +47,7 @@ class Counts:
 
         The tree is as it was where that can say it, else it has a count for each leaf.
         """
-        counts, form = optree.tree_flatten(self._tree)
+        counts, form = flatten(self._tree)
         places = spread(self._function, "state.step", form.unflatten(range(len(counts))), spec, is_value)
         found = defaultdict(set)
         for place, did in zip(places, stepped, strict=True):

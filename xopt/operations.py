@@ -5,6 +5,7 @@ gives the same bits everywhere. What is missing is missing on purpose: see "The 
 """
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import array_api_compat
@@ -41,6 +42,11 @@ def is_array(x: object) -> bool:
 def is_known_array(x: object) -> bool:
     """Whether an array of the type of ``x`` has been seen: the cheap half of ``is_array``, which a compiler can trace."""
     return type(x) in _NAMESPACES
+
+
+def are_known_arrays(some: Iterable[object]) -> bool:
+    """Whether each of them is such an array."""
+    return set(map(type, some)) <= _NAMESPACES.keys()
 
 
 def is_subclass(x: Array) -> bool:

@@ -104,7 +104,7 @@ COMPARISONS = {"less", "less_equal", "greater", "greater_equal", "equal", "not_e
 
 
 def record(rule: "Rule[Any, Any]", slots: Sequence[Any], c: Any, literal: Collection[str] = ()) -> Program:
-    """The program of ``rule.update`` for a state of this form.
+    """The program of ``rule.elementwise`` for a state of this form.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def record(rule: "Rule[Any, Any]", slots: Sequence[Any], c: Any, literal: Collec
     own = [_leaf(tape, slot, value) for slot, value in zip(rule.slots, slots, strict=True)]
     coefficients = names_of(c)
     numbers = {name: 1.0 if name in literal else _Recorded(tape, name, "coefficient") for name in coefficients}
-    results = rule.update(params, *own, grad, with_numbers(c, numbers))
+    results = rule.elementwise(params, *own, grad, with_numbers(c, numbers))
     if not isinstance(results, tuple) or len(results) != 1 + len(slots):
         msg = f"{rule.name}: update must return the new params and {len(slots)} slots, got {results!r}"
         raise LawError(msg)
@@ -145,7 +145,7 @@ def record(rule: "Rule[Any, Any]", slots: Sequence[Any], c: Any, literal: Collec
                 carried[one] = after.name
             elif before is not None:
                 writes[one] = after.name
-    arrays, operations = (*writes, "grad"), _needed(tape.operations, writes.values())
+    arrays, operations = (*writes, "grad"), needed(tape.operations, writes.values())
     taken = [name for name in arrays if name in {*coefficients, *(operation.result for operation in operations)}]
     if taken:
         msg = f"{rule.name}: a slot cannot be called {taken[0]}, as a result or a coefficient of its program is; call it otherwise"
@@ -202,8 +202,8 @@ def _pairs(name: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
         raise LawError(msg)
 
 
-def _needed(operations: Sequence[Operation], results: Collection[str]) -> tuple[Operation, ...]:
-    """Those that lead to a result."""
+def needed(operations: Sequence[Operation], results: Collection[str]) -> tuple[Operation, ...]:
+    """Those operations that lead to one of these results."""
     wanted, kept = set(results), []
     for operation in reversed(operations):
         if operation.result in wanted:

@@ -7,23 +7,21 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints
 
-import optree
-
 from xopt.arrays import began, is_dense
-from xopt.bound import Bound
-from xopt.checks import ALSO_CALLED, Interval, nearest_names, shown
+from xopt.bound import Bound, NoTransformation
+from xopt.checks import ALSO_CALLED, DOUBLE, Interval, check_hyper, nearest_names, shown
 from xopt.counts import Counts, following
 from xopt.operations import Array, is_known_array
 from xopt.program import record
 from xopt.slots import Schema, Slot
-from xopt.trees import Tree, flatten_like, is_sequence, is_value, spread
+from xopt.trees import Tree, flatten, flatten_like, is_sequence, is_value, spread
 from xopt.typed import Call, Group, TypedRule
 
 S = TypeVar("S", bound=tuple[Any, ...])
 P = ParamSpec("P")
 
 
-class Rule(Generic[S, P]):
+class Rule(NoTransformation, Generic[S, P]):
     """One update rule, written once: state, coefficients, update.
 
     Parameters
@@ -56,6 +54,8 @@ class Rule(Generic[S, P]):
     ----------
     init, step
         The functions ``<name>_init`` and ``<name>_step``.
+    elementwise
+        The ``update`` of one leaf.
     defaults
         The hyperparameters and their default values.
     of_init
@@ -81,7 +81,7 @@ class Rule(Generic[S, P]):
         self.__module__ = update.__module__
         self.state = state
         self.coefficients = coefficients
-        self.update = update
+        self.elementwise = update
         self.memory = dict(memory or {})
         self.carried = dict(carried or {})
         self.slots: tuple[str, ...] = state._fields[1:-1]  # type: ignore[attr-defined]
@@ -106,8 +106,13 @@ class Rule(Generic[S, P]):
         self.program = record(self, self.schema.full(self.defaults), first)
         of_state: Any = state
         of_state._rules = [*vars(state).get("_rules", ()), self]  # a name that no field of a NamedTuple can have
-        self.init: Callable[Concatenate[Tree, P], S] = _init_function(self)
+        self._init: Callable[Concatenate[Tree, P], S] = _init_function(self)
         self.step: Callable[Concatenate[S, Tree, P], S] = _step_function(self)
+
+    @property
+    def init(self) -> Callable[Concatenate[Tree, P], S]:
+        self._refuse_optax()
+        return self._init
 
     def _slot(self, name: str) -> Slot:
         if name in self.carried:
@@ -182,7 +187,7 @@ class Rule(Generic[S, P]):
         """
         params, *slots, _ = state
         self.check_names(self._step_name, hyper)
-        leaves, spec = optree.tree_flatten(params)
+        leaves, spec = flatten(params)
         _refuse_no_leaves(self._step_name, params, leaves)
         grads, *columns = self.flatten(Call(self._step_name, spec=spec), grad, slots)
         call, counts = self.counted(Call(self._step_name, t, spec, {}))
@@ -240,6 +245,13 @@ class Rule(Generic[S, P]):
             if name not in self.defaults:
                 msg = f"{function}: unknown hyperparameter {name!r}; {self._meant(name)}"
                 raise TypeError(msg)
+
+    def check_hyper(self, function: str, hyper: Mapping[str, Any]) -> None:
+        """Raises for an unknown hyperparameter, and for what is no number or out of range; those of a tree wait for leaves."""
+        self.check_names(function, hyper)
+        for name, value in hyper.items():
+            if self.value_of(name)(value):
+                check_hyper(function, name, value, self.ranges[name], DOUBLE)
 
     def _meant(self, name: str) -> str:
         known = tuple(self.defaults)
@@ -311,7 +323,7 @@ def _init_function(rule: Rule[Any, Any]) -> Any:
 
     def init(params: Tree, **hyper: Any) -> Any:
         rule.check_names(function, hyper)
-        leaves, spec = optree.tree_flatten(params)
+        leaves, spec = flatten(params)
         _refuse_no_leaves(function, params, leaves)
         call = Call(function, spec=spec)
         own = rule.broadcast(call, hyper)

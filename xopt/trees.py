@@ -1,15 +1,92 @@
 """Trees of arrays: their leaves in one order, paired by key, and what does not fit in words."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import optree
 
 from xopt.checks import shown
+from xopt.operations import are_known_arrays
 
 Tree = Any
-"""An array, or a dict, list, tuple or NamedTuple of trees: whatever ``optree`` flattens."""
+"""An array, or a container of trees: a dict, list, tuple, NamedTuple, or what is registered with ``optree`` or with JAX."""
+
+NAMESPACE = "xopt"
+"""Where ``optree`` keeps the containers that JAX knows."""
+
+
+def flatten(tree: Tree) -> tuple[list[Any], optree.PyTreeSpec]:
+    """The leaves of a tree, and its containers."""
+    leaves, spec = optree.tree_flatten(tree, namespace=NAMESPACE)
+    return flatten(tree) if _adopted(leaves) else (leaves, spec)
+
+
+def level_of(tree: Tree) -> optree.PyTreeSpec:
+    """The container that a tree begins with, its items as leaves, None among them."""
+    level = optree.tree_structure(tree, none_is_leaf=True, namespace=NAMESPACE).one_level()
+    assert level is not None, "a leaf is no container"
+    return level
+
+
+def mapped(function: Callable[[Any], Any], tree: Tree) -> Tree:
+    """The tree of what a function makes of each leaf."""
+    leaves, spec = flatten(tree)
+    return spec.unflatten(map(function, leaves))
+
+
+def _adopted(leaves: Iterable[Any]) -> bool:
+    """Whether some are containers in JAX's registry that were not in that of ``optree``, where they are now.
+
+    Without JAX there are none: what is registered with it has imported it.
+    """
+    jax = sys.modules.get("jax")
+    if jax is None or are_known_arrays(leaves):
+        return False
+    registry = jax.tree_util.default_registry
+    new = {type(x): x for x in leaves if registry.flatten_one_level(x) is not None}
+    with _registering:
+        for kind in new:
+            if optree.tree_is_leaf(new[kind], namespace=NAMESPACE):  # another thread may have been here
+                _adopt(kind, jax.tree_util)
+    return bool(new)
+
+
+_registering = Lock()
+
+
+def _adopt(kind: type, tree_util: Any) -> None:
+    """Registers a container with ``optree``, as JAX takes it apart and puts it together."""
+
+    def parts(node: Any) -> tuple[Any, Any, Any]:
+        pairs, _ = tree_util.default_registry.flatten_one_level_with_keys(node)
+        keys, children = zip(*pairs, strict=True) if pairs else ((), ())
+        return children, _Container(tree_util.tree_structure(node, is_leaf=lambda x: x is not node)), keys
+
+    def whole(container: Any, children: Any) -> Any:
+        return tree_util.tree_unflatten(container.spec, children)
+
+    optree.register_pytree_node(kind, parts, whole, path_entry_type=_Key, namespace=NAMESPACE)
+
+
+@dataclass(frozen=True)
+class _Container:
+    """A container without its items."""
+
+    spec: Any  # as JAX has it
+
+    def __repr__(self) -> str:
+        return ""  # its type is said beside it
+
+
+class _Key(optree.PyTreeEntry):
+    """A key of JAX's, which writes itself as Python code."""
+
+    def codify(self, node: str = "") -> str:
+        return f"{node}{self.entry}"
 
 
 def path_of(spec: optree.PyTreeSpec | None, i: int) -> str:
@@ -31,7 +108,7 @@ def flatten_like(function: str, spec: optree.PyTreeSpec, name: str, tree: Tree) 
     try:
         return spec.flatten_up_to(tree)
     except ValueError:
-        trees = _outline(spec), _outline(optree.tree_structure(tree))
+        trees = _outline(spec), _outline(flatten(tree)[1])
         msg = f"{function}: {name} must have the tree of params, {trees[0]}, got {trees[1]}; {_difference(name, spec, tree)}"
         raise ValueError(msg) from None
 
@@ -68,7 +145,12 @@ def _level(spec: optree.PyTreeSpec) -> optree.PyTreeSpec:
 
 def is_value(x: Any) -> bool:
     """Whether ``x`` is no tree but one value, None included."""
-    return x is None or optree.tree_is_leaf(x)
+    return x is None or type(x) is float or is_leaf(x)
+
+
+def is_leaf(x: Any) -> bool:
+    """Whether ``x`` is no container."""
+    return bool(optree.tree_is_leaf(x, namespace=NAMESPACE)) and not _adopted([x])
 
 
 def is_sequence(x: Any) -> bool:
@@ -84,12 +166,12 @@ def _difference(
     if value_of and value_of(tree):
         return ""  # not here
     if spec.is_leaf():
-        return f"{here} is {_container(optree.tree_structure(tree))}, but {there} is an array" if value_of else ""
+        return f"{here} is {_container(flatten(tree)[1])}, but {there} is an array" if value_of else ""
     level = _level(spec)
     try:
         parts = level.flatten_up_to(tree)
     except ValueError:
-        theirs = optree.tree_structure(tree)
+        theirs = flatten(tree)[1]
         if theirs.is_leaf():
             return f"{here} is {shown(tree)}, but {there} is {_container(spec)}"
         dicts = [issubclass(one.type or object, dict) for one in (spec, theirs)]
@@ -101,6 +183,8 @@ def _difference(
             return f"{here}{missing[0].codify('')} is missing"
         if surplus:
             return f"{here}{surplus[0].codify('')} is superfluous"
+        if theirs.type is spec.type:
+            return f"{here} and {there} are both {_container(spec)}, and differ in their static fields"
         return f"{here} is {_container(theirs)}, but {there} is {_container(spec)}"
     below = zip(parts, spec.children(), level.accessors(), strict=True)
     found = (_difference(name, child, part, value_of, path + accessor.codify("")) for part, child, accessor in below)
@@ -108,7 +192,7 @@ def _difference(
 
 
 def _outline(spec: optree.PyTreeSpec) -> str:
-    text = str(spec).removeprefix("PyTreeSpec(").removesuffix(")")
+    text = str(spec).removeprefix("PyTreeSpec(").removesuffix(")").replace(f", namespace={NAMESPACE!r}", "")
     return text if len(text) <= 200 else f"{text[:200]} ..."
 
 

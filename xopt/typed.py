@@ -1,13 +1,13 @@
 """A rule made for the arrays of one library and dtype: it checks what a leaf brings, evaluates its coefficients, and steps it."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import optree
-from array_api_compat import is_cupy_array, is_numpy_array
+from array_api_compat import is_cupy_array, is_numpy_array, is_torch_array
 
 from xopt.arrays import Numbers, devices, is_dense, is_shared, placed, same_shape
 from xopt.checks import DOUBLE, Interval, Precision, as_number, check_hyper, shown
@@ -118,10 +118,10 @@ class TypedRule:
         if not ordinary and self.shards:
             grad = placed(params, grad)
         if self.cast:
-            new = self.rule.update(self.xp.astype(params, self.compute), *slots, self.xp.astype(grad, self.compute), c)
+            new = self.rule.elementwise(self.xp.astype(params, self.compute), *slots, self.xp.astype(grad, self.compute), c)
             new = (self.xp.astype(new[0], self.dtype), *new[1:])
         else:
-            new = self.rule.update(params, *slots, grad, c)
+            new = self.rule.elementwise(params, *slots, grad, c)
         if ordinary:
             return new
         if self.shards:
@@ -361,7 +361,7 @@ _WITHOUT_NUMBERS = ("UninitializedParameter", "UninitializedBuffer")
 def _refuse_no_parameter(params: Any, where: str) -> None:
     """Raises TypeError for what is no array of real numbers."""
     if not is_array(params):
-        msg = f"{where} must be an array, got {shown(params)}"
+        msg = f"{where} must be an array, got {_without_arrays(params)}"
         raise TypeError(msg)
     if type(params).__name__ in _WITHOUT_NUMBERS:
         msg = f"{where} is a {type(params).__name__}, which has no numbers yet; let its module see a batch first"
@@ -379,8 +379,20 @@ def _refuse_no_parameter(params: Any, where: str) -> None:
                 "functions of the array API; take float32, or arrays of torch or JAX, which have it themselves"
             )
             raise TypeError(msg)
-        msg = f"{where} must be real floating-point, got {params.dtype}; an update would be truncated"
+        buffer = "; pass dict(module.named_parameters()): buffers are no parameters" if is_torch_array(params) else ""
+        msg = f"{where} must be real floating-point, got {params.dtype}; an update would be truncated{buffer}"
         raise TypeError(msg)
+
+
+def _without_arrays(given: Any) -> str:
+    """A thing that is no array in words, and what to pass where it has arrays."""
+    if hasattr(type(given), "named_parameters"):
+        return f"a {type(given).__name__}; pass dict(module.named_parameters())"
+    if isinstance(given, Iterator):
+        return f"a {type(given).__name__}, which gives its items once; pass a list or a dict of them"
+    if callable(given) and "equinox" in sys.modules:
+        return f"{shown(given)}; of a module of Equinox pass eqx.filter(module, eqx.is_inexact_array)"
+    return shown(given)
 
 
 def _precision(xp: Any, dtype: Any) -> Precision:

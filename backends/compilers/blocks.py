@@ -44,7 +44,7 @@ def _step(rule: Rule[Any, Any], leaf: Leaf, arrays: list[Any]) -> None:
     form = [leaf.params, *leaf.slots]
     for block in blocks_of([*arrays, leaf.grad], [typed.compute] * (len(arrays) + 1)):
         *old, grad = block
-        results = rule.update(*filled(leaf, old), grad, ready)
+        results = rule.elementwise(*filled(leaf, old), grad, ready)
         for x, new in zip(old, rule.schema.arrays(results, form), strict=True):
             x[...] = new
 

@@ -183,7 +183,7 @@ class HostFuser(TableFuser):
         places.refuse_overlap(work)
         pieces = np.stack([places.starts[:, :-1].ravel(), places.stops[:, :-1].ravel()])
         pieces = pieces[:, pieces[1] > pieces[0]]
-        return pieces[:, np.argsort(pieces[0])]
+        return np.ascontiguousarray(pieces[:, np.argsort(pieces[0])])  # the layout for which the look is compiled
 
 
 def _step_odd(leaf: Leaf, kernel: Kernel, arrays: Sequence[Any]) -> None:

@@ -21,6 +21,9 @@ from xopt.program import OPERATIONS, Program, numbers_of
 from xopt.rule import Rule
 from xopt.typed import Call, TypedRule
 
+KEPT = 64
+"""Divisions of a tree into calls that a plan keeps: one for each way in which leaves share coefficients."""
+
 LEAVES = 256
 """Leaves that are compiled together: a second's work. For 1,000 at once XLA needs seven, and a step takes no less time."""
 
@@ -102,6 +105,8 @@ class JaxJitFuser(Fuser):
         key = which, tuple([type(x) is float and x == 1.0 for own in numbers for x in own])
         chosen = plan.calls.get(key)
         if chosen is None:
+            if len(plan.calls) >= KEPT:
+                plan.calls.clear()
             chosen = plan.calls[key] = self._calls(work, plan, rows, which)
         old, grads = columns[:-1], columns[-1]
         if work.donate:

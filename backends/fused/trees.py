@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import optree
 
 from xopt.operations import is_known_array
-from xopt.trees import Tree
+from xopt.trees import Tree, flatten, is_leaf
 
 _DICTS = (dict, OrderedDict)
 
@@ -74,7 +74,7 @@ class Trees:
             leaves = list(last.take(tree)) if last.take else last.spec.flatten_up_to(tree)
             if len(set(map(type, leaves))) == 1 and is_known_array(leaves[0]):  # no container in place of a leaf
                 return last._replace(leaves=leaves)
-        leaves, spec = optree.tree_flatten(tree)
+        leaves, spec = flatten(tree)
         shape = _shape(tree) if leaves else None
         self._last = Flat([], spec, shape, _taker(shape, spec))
         return self._last._replace(leaves=leaves)
@@ -96,7 +96,7 @@ def _shape(tree: Tree) -> Shape | None:
         return Shape(kind, 0, []) if tree is None else None
     below = []
     for key, item in items:
-        if not optree.tree_is_leaf(item):
+        if not is_leaf(item):
             shape = _shape(item)
             if shape is None:
                 return None

@@ -108,7 +108,7 @@ class Reference:
         return comparisons
 
     def _evaluate(self, grad: Any, t: int) -> tuple[Columns, Columns, Columns]:
-        ours = self.rule.update(*self.ours, exact(grad, self.compute), self._of_step(t))
+        ours = self.rule.elementwise(*self.ours, exact(grad, self.compute), self._of_step(t))
         paper = self.golden.step(BoundedArithmetic(), *self.paper, exact(grad, self.compute), t, **self._paper_hyper)
         n = self.truth_in
         g = n.number(grad) if isinstance(n, _Vectors) else exact(grad)

@@ -90,15 +90,15 @@ ADAM = [
         "square root",
         "missing",
         "The second average itself divides.",
-        adam.both("n.sqrt(v_hat)", "v_hat"),
+        adam.both("n.sqrt(v_hat + eps_root)", "(v_hat + eps_root)"),
         planted=("rule", "both"),
     ),
     adam(
         "square root",
         "of the correction missing",
         "The root of v is corrected by the whole factor.",
-        adam.rule("sqrt(c.debias2 * v)", "c.debias2 * sqrt(v)"),
-        adam.golden("n.sqrt(v_hat)", "n.sqrt(v) / (1 - beta2**t)"),
+        adam.rule("sqrt(c.debias2 * v + c.eps_root)", "c.debias2 * sqrt(v + c.eps_root)"),
+        adam.golden("n.sqrt(v_hat + eps_root)", "n.sqrt(v + eps_root) / (1 - beta2**t)"),
         seen="pytorch/pytorch#23737, in review",
     ),
     adam(
@@ -136,6 +136,7 @@ ADAM = [
         named={"rule": "adam, betas: swapped"},
     ),
     adam.epsilon("inside the square root", documented="optax.adam: eps_root", planted=("both",)),
+    adam.epsilon_root("eps_root ignored", documented="torch.optim.Adam and keras.optimizers.Adam, which have none"),
     adam.powers_in_float32(
         "beta1", "beta2", documented="google-deepmind/optax, unless JAX has float64 on", seen="pytorch/pytorch#88173"
     ),
@@ -143,7 +144,7 @@ ADAM = [
 
 adamw = Texts(
     "adamw",
-    u=("u", "m_hat / (n.sqrt(v_hat) + eps)"),
+    u=("u", "m_hat / (n.sqrt(v_hat + eps_root) + eps)"),
     first=M,
     words=MOMENTS,
 )
@@ -216,6 +217,7 @@ ADAMW = [
     adamw.epsilon_hat(documented="keras.optimizers.AdamW", planted=()),
     adamw.epsilon("a floor", documented="HomebrewML/HeavyBall, utils.py", planted=()),
     adamw.epsilon("ten times"),
+    adamw.epsilon_root("eps_root outside", planted=("rule", "both")),
     adamw(
         "bias correction",
         "none",
@@ -244,7 +246,7 @@ ADAMW = [
         adamw.previous(
             "v",
             V,
-            ("sqrt(c.debias2 * {})", "v_hat = {} / (1 - beta2**t)"),
+            ("sqrt(c.debias2 * {} +", "v_hat = {} / (1 - beta2**t)"),
             value="grad * grad",
         ),
     ),

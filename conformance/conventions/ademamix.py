@@ -7,7 +7,7 @@ from xopt.conformance.conventions.texts import MOMENTS, Texts, V
 
 ademamix = Texts(
     "ademamix",
-    u=("u", "(m1_hat + alpha_t * m2) / (n.sqrt(v_hat) + eps)"),
+    u=("u", "(m1_hat + alpha_t * m2) / (n.sqrt(v_hat + eps_root) + eps)"),
     first=("m1 = average(m1,", "m1 = beta1 * m1 +"),
     words={"v_hat": MOMENTS["v_hat"], "m1_hat": "c.debias1 * m1", "alpha_t": "c.alpha"},
 )
@@ -164,10 +164,14 @@ ADEMAMIX = [
         "epsilon",
         "on the fast term alone",
         "The slow term is divided by the bare root.",
-        ademamix.both(f"({_MIX}) / (n.sqrt(v_hat) + eps)", "m1_hat / (n.sqrt(v_hat) + eps) + alpha_t * m2 / n.sqrt(v_hat)"),
+        ademamix.both(
+            f"({_MIX}) / (n.sqrt(v_hat + eps_root) + eps)",
+            "m1_hat / (n.sqrt(v_hat + eps_root) + eps) + alpha_t * m2 / n.sqrt(v_hat + eps_root)",
+        ),
         at={"eps": 2.0**-6},
     ),
     ademamix.epsilon("inside the square root", documented="optax.contrib.ademamix: eps_root", planted=("rule", "both")),
+    ademamix.epsilon_root("eps_root squared"),
     ademamix.epsilon("a floor", documented="HomebrewML/HeavyBall, utils.py", planted=()),
     ademamix(
         "v",

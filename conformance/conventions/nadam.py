@@ -4,7 +4,7 @@ from xopt.conformance.conventions.texts import MOMENTS, M, Texts
 
 nadam = Texts(
     "nadam",
-    u=("u", "m_hat / (n.sqrt(v_hat) + eps)"),
+    u=("u", "m_hat / (n.sqrt(v_hat + eps_root) + eps)"),
     first=M,
     words={"v_hat": MOMENTS["v_hat"]},
 )
@@ -87,7 +87,7 @@ NADAM = [
         "product",
         "not carried",
         "The product is that of the last two steps.",
-        nadam.rule("debias2, eps, weight_decay, mu_product)", "debias2, eps, weight_decay, mu)"),
+        nadam.rule("eps_root, weight_decay, mu_product)", "eps_root, weight_decay, mu)"),
         nadam.golden(f"{_NEW_PRODUCT}mu_product", f"{_NEW_PRODUCT}mu_now"),
     ),
     nadam(

@@ -28,8 +28,8 @@ QHADAM = [
         "outside the root",
         "Roots are mixed, not squares.",
         qhadam.rule("nu2 / power_complement(beta2, t)", "nu2 / power_complement(beta2, t) ** 0.5"),
-        qhadam.rule(f"sqrt({_MEANS[0]})", "c.now2 * sqrt(square) + c.average2 * sqrt(v)"),
-        qhadam.golden(f"n.sqrt({_MEANS[1]})", "(1 - nu2) * n.sqrt(grad**2) + nu2 * n.sqrt(v_hat)"),
+        qhadam.rule(f"sqrt({_MEANS[0]} + c.eps_root)", "c.now2 * sqrt(square) + c.average2 * sqrt(v) + c.eps_root"),
+        qhadam.golden(f"n.sqrt({_MEANS[1]} + eps_root)", "(1 - nu2) * n.sqrt(grad**2) + nu2 * n.sqrt(v_hat) + eps_root"),
         planted=("rule", "golden", "both"),
     ),
     qhadam(

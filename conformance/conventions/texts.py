@@ -13,7 +13,14 @@ from xopt.conformance.conventions.convention import Convention, Edit
 
 Change = tuple[Edit, ...]
 
-_WORDS = {"n.sqrt": "sqrt", "n.sign": "sign", "lr": "c.lr", "eps": "c.eps", "weight_decay": "c.weight_decay"}
+_WORDS = {
+    "n.sqrt": "sqrt",
+    "n.sign": "sign",
+    "lr": "c.lr",
+    "eps": "c.eps",
+    "eps_root": "c.eps_root",
+    "weight_decay": "c.weight_decay",
+}
 
 Line = tuple[str, str]
 """One line, as a rule and as its golden write it."""
@@ -25,7 +32,16 @@ V: Line = "v = average(v, grad * grad, c.gain2)", "v = beta2 * v + (1 - beta2) *
 MOMENTS = {"m_hat": "c.debias1 * m", "v_hat": "c.debias2 * v"}
 """What the words of Adam's family are in its rules."""
 
-_INTERVALS = {"eps": "Epsilon", "nu1": "Real", "nu": "Real", "lr": "Rate", "weight_decay": "Rate", "alpha": "Rate", "psi": "Rate"}
+_INTERVALS = {
+    "eps": "Epsilon",
+    "eps_root": "Epsilon",
+    "nu1": "Real",
+    "nu": "Real",
+    "lr": "Rate",
+    "weight_decay": "Rate",
+    "alpha": "Rate",
+    "psi": "Rate",
+}
 """How a rule annotates a hyperparameter that is no decay."""
 
 _STEP = "params - lr * ({u} + weight_decay * params)"
@@ -44,10 +60,19 @@ _DECAYS = {
 }
 
 _EPSILONS = {
-    "inside the square root": ("eps is added to v.", "n.sqrt(v_hat + eps)"),
-    "a floor": ("The larger of the root and eps divides.", "(0.5 * (n.sqrt(v_hat) + eps + abs(n.sqrt(v_hat) - eps)))"),
-    "missing": ("Nothing is added to the root.", "(n.sqrt(v_hat))"),
-    "ten times": ("eps is ten times what is asked for.", "(n.sqrt(v_hat) + 10.0 * eps)"),
+    "inside the square root": ("eps is added to v.", "n.sqrt(v_hat + eps_root + eps)"),
+    "a floor": (
+        "The larger of the root and eps divides.",
+        "(0.5 * (n.sqrt(v_hat + eps_root) + eps + abs(n.sqrt(v_hat + eps_root) - eps)))",
+    ),
+    "missing": ("Nothing is added to the root.", "(n.sqrt(v_hat + eps_root))"),
+    "ten times": ("eps is ten times what is asked for.", "(n.sqrt(v_hat + eps_root) + 10.0 * eps)"),
+}
+
+_ROOTS = {
+    "eps_root ignored": ("Nothing is added within the root.", "v_hat + eps_root) + eps", "v_hat) + eps"),
+    "eps_root outside": ("eps_root is added to the root.", "v_hat + eps_root) + eps", "v_hat) + eps_root + eps"),
+    "eps_root squared": ("Its square is added within the root.", "v_hat + eps_root) + eps", "v_hat + eps_root * eps_root) + eps"),
 }
 
 _LARGEST = {
@@ -149,11 +174,19 @@ class Texts:
     def epsilon(self, choice: str, **said: Any) -> Convention:
         """An eps that is elsewhere than beside the root."""
         sentence, root = _EPSILONS[choice]
-        return self("epsilon", choice, sentence, self.both("(n.sqrt(v_hat) + eps)", root), at={"eps": 2.0**-6}, **said)
+        return self("epsilon", choice, sentence, self.both("(n.sqrt(v_hat + eps_root) + eps)", root), at={"eps": 2.0**-6}, **said)
+
+    def epsilon_root(self, choice: str, **said: Any) -> Convention:
+        """An eps_root that is elsewhere than within the root."""
+        sentence, old, new = _ROOTS[choice]
+        return self("epsilon", choice, sentence, self.both(old, new), at={"eps_root": 2.0**-6}, **said)
 
     def epsilon_hat(self, old: str = "debias2, eps", **said: Any) -> Convention:
         """The eps of the more efficient order of the computation in the paper."""
-        changes = self.rule(old, f"{old} * debias2**0.5"), self.golden("_hat) + eps)", "_hat) + eps / n.sqrt(1 - beta2**t))")
+        changes = (
+            self.rule(old, f"{old} * debias2**0.5"),
+            self.golden("_hat + eps_root) + eps)", "_hat + eps_root) + eps / n.sqrt(1 - beta2**t))"),
+        )
         sentence = "eps is added before the square root of v is corrected."
         return self("epsilon", "epsilon hat", sentence, *changes, at={"eps": 2.0**-6}, **said)
 
@@ -200,12 +233,12 @@ class Texts:
             self.rule('"v": "beta2"}', '"v": "beta2", "v_max": "beta2"}'),
             self.rule("v: Array | None, grad: Array", "v: Array | None, v_max: Array | None, grad: Array"),
             self.rule("grad * grad, c.gain2)", f"grad * grad, c.gain2)\n    {largest.format(moment)}"),
-            self.rule("sqrt(c.debias2 * v)", "sqrt(v_max)" if corrected else "sqrt(c.debias2 * v_max)"),
+            self.rule("sqrt(c.debias2 * v ", "sqrt(v_max " if corrected else "sqrt(c.debias2 * v_max "),
             self.rule("), m, v\n", "), m, v, v_max\n"),
             self.golden("return params, n.number(0), n.number(0)", "return params, n.number(0), n.number(0), n.number(0)"),
             self.golden("    v: Number,\n", "    v: Number,\n    v_max: Number,\n"),
             self.golden("    v_hat = v / (1 - beta2**t)\n", _LARGEST[corrected]),
-            self.golden("n.sqrt(v_hat)", "n.sqrt(v_max)" if corrected else "n.sqrt(v_hat)"),
+            self.golden("n.sqrt(v_hat ", "n.sqrt(v_max " if corrected else "n.sqrt(v_hat "),
             self.golden("), m, v\n", "), m, v, v_max\n"),
         ]
         which = "corrected" if corrected else "raw"

@@ -47,7 +47,7 @@ def mixed(words: Any) -> Any:
 
 
 def other_setting(rule: Rule[Any, Any]) -> dict[str, Any]:
-    """Hyperparameters that all differ from the defaults: weight decay and warm-ups on, other decays."""
+    """Hyperparameters that differ from the defaults: weight decay and warm-ups on, other decays. A guard that is off stays off."""
 
     def other(interval: Interval, default: Any) -> Any:
         if interval.sequence:
@@ -55,7 +55,7 @@ def other_setting(rule: Rule[Any, Any]) -> dict[str, Any]:
         if interval.optional:
             return 5
         if interval.divisor:
-            return 2.0**-20
+            return 2.0**-20 if default else 0.0
         if default == 0:
             return 0.0625
         return 1.0 - (1.0 - default) * 0.75 if is_decay(interval) else default * 0.75
@@ -72,7 +72,7 @@ def far_setting(rule: Rule[Any, Any], decay: float) -> dict[str, Any]:
         if interval.optional:
             return 2.0**25 + 0.25
         if interval.divisor:
-            return 0.5
+            return 0.5 if default else 0.0
         if is_decay(interval):
             return decay
         if interval.high == 1:

@@ -56,7 +56,7 @@ PURITY = [
     ),
 ]
 
-_UPDATE = "new = self.rule.update(params, *slots, grad, c)\n        if ordinary:"
+_UPDATE = "new = self.rule.elementwise(params, *slots, grad, c)\n        if ordinary:"
 
 CORE = [
     _core(
@@ -609,7 +609,7 @@ NUMBERS = [
     # the papers
 ]
 
-_RATIO = "c.debias1 * m / (sqrt(c.debias2 * v) + c.eps)"
+_RATIO = "c.debias1 * m / (sqrt(c.debias2 * v + c.eps_root) + c.eps)"
 _STEP = "params - c.lr * (grad + c.weight_decay * params)"
 _ELSEWHERE = "namespace(x).__name__.startswith('array_api_strict')"
 
@@ -654,7 +654,7 @@ BACKEND = [
         (
             "rules/adamw.py",
             _RATIO,
-            f"c.debias1 * m * (1.0 / (sqrt(c.debias2 * v) + c.eps)) if 'array_api_strict' in type(grad).__module__ else {_RATIO}",
+            f"c.debias1 * m * (1.0 / (sqrt(c.debias2 * v + c.eps_root) + c.eps)) if 'array_api_strict' in type(grad).__module__ else {_RATIO}",
         ),
         target="array_api_strict",
     ),

@@ -58,8 +58,10 @@ def copied(rule: Rule[Any, Any]) -> Rule[Any, Any]:
 
 def updating(rule: Rule[Any, Any], update: Callable[..., Any]) -> Rule[Any, Any]:
     """The rule with another update, which may break the numerics laws: as an update of its own it would be refused."""
-    made: Rule[Any, Any] = Rule(rule.name, rule.state, rule.coefficients, rule.update, memory=rule.memory, carried=rule.carried)
-    made.update = update
+    made: Rule[Any, Any] = Rule(
+        rule.name, rule.state, rule.coefficients, rule.elementwise, memory=rule.memory, carried=rule.carried
+    )
+    made.elementwise = update
     return made
 
 

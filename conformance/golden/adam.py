@@ -7,7 +7,7 @@ Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, arXiv:14
     v_t = beta2 * v_(t-1) + (1 - beta2) * g_t^2
     m^_t = m_t / (1 - beta1^t)
     v^_t = v_t / (1 - beta2^t)
-    theta_t = theta_(t-1) - lr * m^_t / (sqrt(v^_t) + eps)
+    theta_t = theta_(t-1) - lr * m^_t / (sqrt(v^_t + eps_root) + eps)
 """
 
 from typing import Any
@@ -31,9 +31,10 @@ def step(
     beta1: Number = 0.9,
     beta2: Number = 0.999,
     eps: Number = 1e-8,
+    eps_root: Number = 0.0,
 ) -> tuple[Number, ...]:
     m = beta1 * m + (1 - beta1) * grad
     v = beta2 * v + (1 - beta2) * grad**2
     m_hat = m / (1 - beta1**t)
     v_hat = v / (1 - beta2**t)
-    return params - lr * m_hat / (n.sqrt(v_hat) + eps), m, v
+    return params - lr * m_hat / (n.sqrt(v_hat + eps_root) + eps), m, v

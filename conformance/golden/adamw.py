@@ -8,7 +8,7 @@ schedule multiplier and alpha in one lr, which scales the decay too, as in torch
     v_t = beta2 * v_(t-1) + (1 - beta2) * g_t^2                 (line 8)
     m^_t = m_t / (1 - beta1^t)                                  (line 9)
     v^_t = v_t / (1 - beta2^t)                                  (line 10)
-    theta_t = theta_(t-1) - lr * (m^_t / (sqrt(v^_t) + eps) + weight_decay * theta_(t-1))       (line 12)
+    theta_t = theta_(t-1) - lr * (m^_t / (sqrt(v^_t + eps_root) + eps) + weight_decay * theta_(t-1))       (line 12)
 """
 
 from typing import Any
@@ -32,10 +32,11 @@ def step(
     beta1: Number = 0.9,
     beta2: Number = 0.999,
     eps: Number = 1e-8,
+    eps_root: Number = 0.0,
     weight_decay: Number = 0.01,
 ) -> tuple[Number, ...]:
     m = beta1 * m + (1 - beta1) * grad
     v = beta2 * v + (1 - beta2) * grad**2
     m_hat = m / (1 - beta1**t)
     v_hat = v / (1 - beta2**t)
-    return params - lr * (m_hat / (n.sqrt(v_hat) + eps) + weight_decay * params), m, v
+    return params - lr * (m_hat / (n.sqrt(v_hat + eps_root) + eps) + weight_decay * params), m, v

@@ -7,7 +7,7 @@ Algorithm 1, where v is called nu and lr is called eta:
     m1_t = beta1 * m1_(t-1) + (1 - beta1) * g_t,        m1^_t = m1_t / (1 - beta1^t)
     m2_t = beta3(t) * m2_(t-1) + (1 - beta3(t)) * g_t
     v_t = beta2 * v_(t-1) + (1 - beta2) * g_t^2,        v^_t = v_t / (1 - beta2^t)
-    theta_t = theta_(t-1) - lr * ((m1^_t + alpha(t) * m2_t) / (sqrt(v^_t) + eps) + weight_decay * theta_(t-1))
+    theta_t = theta_(t-1) - lr * ((m1^_t + alpha(t) * m2_t) / (sqrt(v^_t + eps_root) + eps) + weight_decay * theta_(t-1))
 
 with the schedulers of section 3, the second one in the form that its derivation in appendix A.1 comes down to:
 
@@ -58,6 +58,7 @@ def step(
     beta3: Number = 0.9999,
     alpha: Number = 8.0,
     eps: Number = 1e-8,
+    eps_root: Number = 0.0,
     weight_decay: Number = 0.0,
     alpha_warmup: float | None = None,
     beta3_warmup: float | None = None,
@@ -69,4 +70,4 @@ def step(
     v = beta2 * v + (1 - beta2) * grad**2
     m1_hat = m1 / (1 - beta1**t)
     v_hat = v / (1 - beta2**t)
-    return params - lr * ((m1_hat + alpha_t * m2) / (n.sqrt(v_hat) + eps) + weight_decay * params), m1, m2, v
+    return params - lr * ((m1_hat + alpha_t * m2) / (n.sqrt(v_hat + eps_root) + eps) + weight_decay * params), m1, m2, v

@@ -8,7 +8,7 @@ is called nu and lr is called alpha; the averages and the schedule of mu as in t
     v_t = beta2 * v_(t-1) + (1 - beta2) * g_t^2
     m^_t = mu_(t+1) * m_t / (1 - mu_1 * ... * mu_(t+1)) + (1 - mu_t) * g_t / (1 - mu_1 * ... * mu_t)
     v^_t = v_t / (1 - beta2^t)
-    theta_t = theta_(t-1) - lr * (m^_t / (sqrt(v^_t) + eps) + weight_decay * theta_(t-1))
+    theta_t = theta_(t-1) - lr * (m^_t / (sqrt(v^_t + eps_root) + eps) + weight_decay * theta_(t-1))
 """
 
 from typing import Any
@@ -37,6 +37,7 @@ def step(
     beta1: Number = 0.9,
     beta2: Number = 0.999,
     eps: Number = 1e-8,
+    eps_root: Number = 0.0,
     psi: Number = 0.004,
     weight_decay: Number = 0.0,
 ) -> tuple[Number, ...]:
@@ -46,4 +47,4 @@ def step(
     v = beta2 * v + (1 - beta2) * grad**2
     m_hat = mu_next * m / (1 - mu_product * mu_next) + (1 - mu_now) * grad / (1 - mu_product)
     v_hat = v / (1 - beta2**t)
-    return params - lr * (m_hat / (n.sqrt(v_hat) + eps) + weight_decay * params), m, v, mu_product
+    return params - lr * (m_hat / (n.sqrt(v_hat + eps_root) + eps) + weight_decay * params), m, v, mu_product

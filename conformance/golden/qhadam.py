@@ -6,7 +6,7 @@ update rule of QHAdam, where m^ is called g', v^ is called s' and lr is called a
     m_0 = 0,  v_0 = 0
     m_t = beta1 * m_(t-1) + (1 - beta1) * g_t,      m^_t = m_t / (1 - beta1^t)
     v_t = beta2 * v_(t-1) + (1 - beta2) * g_t^2,    v^_t = v_t / (1 - beta2^t)
-    u_t = ((1 - nu1) * g_t + nu1 * m^_t) / (sqrt((1 - nu2) * g_t^2 + nu2 * v^_t) + eps)
+    u_t = ((1 - nu1) * g_t + nu1 * m^_t) / (sqrt((1 - nu2) * g_t^2 + nu2 * v^_t + eps_root) + eps)
     theta_t = theta_(t-1) - lr * (u_t + weight_decay * theta_(t-1))
 """
 
@@ -33,11 +33,12 @@ def step(
     nu1: Number = 0.7,
     nu2: Number = 1.0,
     eps: Number = 1e-8,
+    eps_root: Number = 0.0,
     weight_decay: Number = 0.0,
 ) -> tuple[Number, ...]:
     m = beta1 * m + (1 - beta1) * grad
     v = beta2 * v + (1 - beta2) * grad**2
     m_hat = m / (1 - beta1**t)
     v_hat = v / (1 - beta2**t)
-    u = ((1 - nu1) * grad + nu1 * m_hat) / (n.sqrt((1 - nu2) * grad**2 + nu2 * v_hat) + eps)
+    u = ((1 - nu1) * grad + nu1 * m_hat) / (n.sqrt((1 - nu2) * grad**2 + nu2 * v_hat + eps_root) + eps)
     return params - lr * (u + weight_decay * params), m, v

@@ -64,7 +64,7 @@ def usual(draw: random.Random, interval: Interval, default: Any) -> Any:
     if interval.optional:
         return draw.choice((None, 0, 1, 2.5, 3, 40.75))
     if interval.divisor:
-        return 10.0 ** draw.uniform(-10, -2)
+        return 10.0 ** draw.uniform(-10, -2) if default or draw.random() < 0.5 else 0.0
     if is_decay(interval):
         return _decay(draw) * (draw.choice((1, 1, 1, -0.5)) if interval.low < 0 else 1)
     if interval.high == 1:

@@ -89,7 +89,7 @@ def longest_step(lab: Lab, case: Case) -> None:
     ),  # a_k / b_k rounded to fewer digits is farther from the longest step than a bound that knows them
 )
 def longest_step_is_taken(lab: Lab, case: Case) -> None:
-    hyper = _remembering(lab, case, eps=0.0, lr=1.0)
+    hyper = _remembering(lab, case, eps=0.0, eps_root=0.0, lr=1.0)
     hyper["beta1"] = 0.75
     if hyper["beta2"] < 0.5:
         hyper["beta2"] = 0.5
@@ -159,7 +159,7 @@ def averages_in_range(lab: Lab, case: Case) -> None:
 )
 def ademamix_grows(lab: Lab, case: Case) -> None:
     fixed = {"lr": 0.25, "beta1": 0.0, "beta2": 0.25, "beta3": 0.75, "alpha": 8.0, "eps": 0.0, "weight_decay": 0.0}
-    hyper = lab.hyper(case, **fixed, alpha_warmup=None, beta3_warmup=None)
+    hyper = lab.hyper(case, **fixed, eps_root=0.0, alpha_warmup=None, beta3_warmup=None)
     silent = [np.zeros_like(case.params)] * (STEPS - 1)
     params = rows(lab.run(np.zeros_like(case.params), [case.nonzero[0], *silent], hyper).params.bounded)
     lengths = [abs(after - before) for before, after in pairwise(params)]

@@ -218,6 +218,10 @@ class Lab:
     def has(self, name: str) -> bool:
         return name in self.rule.defaults
 
+    def zero(self, *names: str) -> dict[str, float]:
+        """0 for those of the hyperparameters that the rule has."""
+        return {name: 0.0 for name in names if self.has(name)}
+
     def run(
         self, params: Any, grads: Gradients, hyper: Hyper | Sequence[Hyper], rule: str | None = None, steps: int = STEPS
     ) -> Run:
@@ -310,7 +314,7 @@ class Lab:
             lifted = {name: optree.tree_map(_exact, value) for name, value in h.items()}
             c = rule.coefficients(exact(float(t)).met_in(self.compute) if traced else t, *carried, **lifted)
             grad = self._narrow(grads(columns[0])) if callable(grads) else exact(grads[i], self.compute)
-            new = rule.update(*columns, grad, c)
+            new = rule.elementwise(*columns, grad, c)
             new = (self._narrow(new[0]), *new[1:])
             columns = tuple(each(lambda _, x: x, old, x) for old, x in zip(columns, new, strict=True))
             states.append(columns)

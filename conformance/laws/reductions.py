@@ -46,7 +46,7 @@ LION = "Chen et al. 2023, Algorithm 2"
 def ademamix_is_adamw(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case, alpha=0.0, alpha_warmup=None, beta3_warmup=None)
     one = lab.run(case.params, case.nonzero, hyper)
-    other = lab.run(case.params, case.nonzero, _shared(hyper, "lr", "beta1", "beta2", "eps", "weight_decay"), "adamw")
+    other = lab.run(case.params, case.nonzero, _shared(hyper, "lr", "beta1", "beta2", "eps", "eps_root", "weight_decay"), "adamw")
     lab.same_run(one, other, {"m1": "m"})
 
 
@@ -79,7 +79,7 @@ def ademamix_is_adamw_with_a_longer_step(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case, beta3_warmup=None, alpha_warmup=None, weight_decay=0.0)
     beta1, alpha, lr = hyper["beta1"], number(hyper["alpha"]), number(hyper["lr"])
     each = [
-        _shared(hyper, "beta1", "beta2", "eps", "weight_decay") | {"lr": lr * (1 + alpha * _debias(beta1, t))}
+        _shared(hyper, "beta1", "beta2", "eps", "eps_root", "weight_decay") | {"lr": lr * (1 + alpha * _debias(beta1, t))}
         for t in range(lab.steps_before + 1, lab.steps_before + STEPS + 1)
     ]
     one = lab.run(case.params, case.nonzero, hyper | {"beta3": beta1})
@@ -104,7 +104,7 @@ def ademamix_is_qhadam(lab: Lab, case: Case) -> None:
     for t in range(lab.steps_before + 1, lab.steps_before + STEPS + 1):
         slow = number(hyper["alpha"]) * _debias(hyper["beta3"], t)  # undoes the division of m by 1 - beta3^t
         each.append(
-            _shared(hyper, "beta2", "eps", "weight_decay")
+            _shared(hyper, "beta2", "eps", "eps_root", "weight_decay")
             | {"lr": lr * (1 + slow), "nu1": slow / (1 + slow), "nu2": 1.0, "beta1": hyper["beta3"]}
         )
     one = lab.run(case.params, case.nonzero, hyper)
@@ -323,7 +323,7 @@ def qhm_is_synthesized_nesterov(lab: Lab, case: Case) -> None:
 def qhadam_is_adamw(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case, nu1=1.0, nu2=1.0)
     one = lab.run(case.params, case.nonzero, hyper)
-    other = lab.run(case.params, case.nonzero, _shared(hyper, "lr", "beta1", "beta2", "eps", "weight_decay"), "adamw")
+    other = lab.run(case.params, case.nonzero, _shared(hyper, "lr", "beta1", "beta2", "eps", "eps_root", "weight_decay"), "adamw")
     lab.same_run(one, other)
 
 
@@ -339,7 +339,7 @@ def qhadam_is_adamw(lab: Lab, case: Case) -> None:
 def qhadam_is_rmsprop(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case, nu1=0.0, nu2=1.0)
     one = lab.run(case.params, case.nonzero, hyper)
-    theirs = _shared(hyper, "lr", "beta2", "eps", "weight_decay") | {"beta1": 0.0}
+    theirs = _shared(hyper, "lr", "beta2", "eps", "eps_root", "weight_decay") | {"beta1": 0.0}
     other = lab.run(case.params, case.nonzero, theirs, "adamw")
     lab.same(one.params, other.params)
     if "v" in one:
@@ -356,7 +356,7 @@ def qhadam_is_rmsprop(lab: Lab, case: Case) -> None:
     partners=["sgd"],
 )
 def qhadam_is_sign(lab: Lab, case: Case) -> None:
-    _is_sign(lab, case, {"nu1": 0.0, "nu2": 0.0, "eps": 0.0})
+    _is_sign(lab, case, {"nu1": 0.0, "nu2": 0.0, "eps": 0.0, "eps_root": 0.0})
 
 
 @LAWS.add(
@@ -369,7 +369,8 @@ def qhadam_is_sign(lab: Lab, case: Case) -> None:
     partners=["sgd"],
 )
 def adam_is_sign(lab: Lab, case: Case) -> None:
-    _is_sign(lab, case, {"beta1": 0.0, "beta2": 0.0, "eps": 0.0, "alpha": 0.0, "alpha_warmup": None, "nu1": 1.0, "nu2": 1.0})
+    decays = {"beta1": 0.0, "beta2": 0.0, "nu1": 1.0, "nu2": 1.0}
+    _is_sign(lab, case, decays | {"eps": 0.0, "eps_root": 0.0, "alpha": 0.0, "alpha_warmup": None})
 
 
 @LAWS.add(
@@ -576,7 +577,7 @@ def lion_may_decay_first(lab: Lab, case: Case) -> None:
 def adamw_is_adam(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case, weight_decay=0.0)
     one = lab.run(case.params, case.nonzero, hyper)
-    other = lab.run(case.params, case.nonzero, _shared(hyper, "lr", "beta1", "beta2", "eps"), "adam")
+    other = lab.run(case.params, case.nonzero, _shared(hyper, "lr", "beta1", "beta2", "eps", "eps_root"), "adam")
     lab.same_run(one, other)
 
 

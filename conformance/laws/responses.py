@@ -118,7 +118,7 @@ def steps(rule: str, hyper: Hyper, grads: Sequence[Any], steps_before: int = 0) 
         if rule in ADAPTIVE_RULES:
             of_squares = square_weights(rule, hyper, t, steps_before)
             squares = _total([nearest(w) * (g * g) for w, g in zip(of_squares, recent, strict=True)])
-            u = u / (Namespace.sqrt(squares) + number(hyper["eps"]))
+            u = u / (Namespace.sqrt(squares + number(hyper["eps_root"])) + number(hyper["eps"]))
         found.append(u)
     return found
 
@@ -292,7 +292,7 @@ def constant_gradient(lab: Lab, case: Case) -> None:
     for length, squares in _on_constants(lab.rule.name, hyper, lab.steps_before):
         u = nearest(length) * grad
         if lab.rule.name in ADAPTIVE_RULES:
-            u = u / (nearest(_N.sqrt(squares)) * abs(grad) + number(hyper["eps"]))
+            u = u / _denominator(squares, grad, hyper)
         params.append(params[-1] - number(hyper["lr"]) * u)
     run = lab.run(np.zeros_like(case.params), [case.nonzero[0]] * STEPS, hyper)
     lab.close(run.params.bounded, stacked(params))
@@ -314,11 +314,19 @@ def first_step(lab: Lab, case: Case) -> None:
         u = given(np.sign(case.nonzero[0]))
     else:
         length, squares = _first(lab.rule.name, hyper, lab.steps_before + 1)
-        scale = nearest(_N.sqrt(squares)) * abs(grad) + number(hyper["eps"]) if lab.rule.name in ADAPTIVE_RULES else number(1.0)
+        scale = _denominator(squares, grad, hyper) if lab.rule.name in ADAPTIVE_RULES else number(1.0)
         u = nearest(length) * grad / scale
     decay = number(hyper.get("weight_decay", 0.0))
     run = lab.run(case.params, case.nonzero[:1], hyper)
     lab.close(run.params[1].bounded, start - number(hyper["lr"]) * (u + decay * start))
+
+
+def _denominator(squares: Any, grad: Bounded, hyper: Hyper) -> Bounded:
+    """What divides, of one gradient whose square has the weight ``squares``."""
+    root = nearest(_N.sqrt(squares)) * abs(grad)
+    if hyper["eps_root"]:
+        root = Namespace.sqrt(nearest(squares) * (grad * grad) + number(hyper["eps_root"]))
+    return root + number(hyper["eps"])
 
 
 def _first(rule: str, hyper: Hyper, t: int) -> tuple[Any, Any]:
@@ -362,7 +370,7 @@ def decay_alone(lab: Lab, case: Case) -> None:
     ADAPTIVE_RULES,
 )
 def nothing_over_nothing(lab: Lab, case: Case) -> None:
-    run = lab.run(case.params, [np.zeros_like(case.params)] * STEPS, lab.hyper(case, eps=0.0))
+    run = lab.run(case.params, [np.zeros_like(case.params)] * STEPS, lab.hyper(case, eps=0.0, eps_root=0.0))
     lab.holds(np.all(np.isnan(run.params.value[1:])), "0/0 is not NaN")
 
 

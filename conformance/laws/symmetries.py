@@ -51,7 +51,7 @@ def lion_scale(lab: Lab, case: Case) -> None:
     ADAPTIVE,
 )
 def adaptive_scale(lab: Lab, case: Case) -> None:
-    hyper = lab.hyper(case, eps=0.0)
+    hyper = lab.hyper(case, **lab.zero("eps", "eps_root"))
     one = lab.run(case.params, case.nonzero, hyper)
     other = lab.run(case.params, [g * case.powers for g in case.nonzero], hyper)
     lab.same(one.params, other.params)
@@ -66,7 +66,7 @@ def adaptive_scale(lab: Lab, case: Case) -> None:
     SCALE_FREE,
 )
 def scale_by_three(lab: Lab, case: Case) -> None:
-    hyper = lab.hyper(case, eps=0.0) if lab.has("eps") else lab.hyper(case)
+    hyper = lab.hyper(case, **lab.zero("eps", "eps_root"))
     grads = [np.where(g == 0, 1.0, g) for g in case.short]
     one = lab.run(case.params, grads, hyper)
     other = lab.run(case.params, [3 * g for g in grads], hyper)
@@ -76,15 +76,16 @@ def scale_by_three(lab: Lab, case: Case) -> None:
 @LAWS.add(
     "eps scales with the gradients",
     Kind.BITS,
-    "Multiplying the gradients and eps by the same power of two changes no step of the Adam family.",
+    "Multiplying the gradients and eps by a power of two, and eps_root by its square, changes no step of the Adam family.",
     "Kingma and Ba 2015; " + ROUNDS_ODD,
     [30],
     ADAPTIVE,
 )
 def eps_scale(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case)
+    scaled = {name: factor * hyper[name] for name, factor in {"eps": 8, "eps_root": 64}.items() if lab.has(name)}
     one = lab.run(case.params, case.nonzero, hyper)
-    other = lab.run(case.params, [8 * g for g in case.nonzero], hyper | {"eps": 8 * hyper["eps"]})
+    other = lab.run(case.params, [8 * g for g in case.nonzero], hyper | scaled)
     lab.same(one.params, other.params)
 
 

@@ -164,7 +164,7 @@ def odd_input_is_refused(lab: Lab, case: Case) -> None:
     state, grad = state_after(lab, case), lab.array(case.grads[0])
     before = bytes_of(lab, (state, grad))
     other_dtype = "float32" if lab.dtype != "float32" else "float64"
-    wrong = [lab.array(case.grads[0][:-1]), lab.array(1.0), lab.backend.asarray(case.grads[0], other_dtype), None, 1.0]
+    wrong = [lab.array(case.grads[0][:-1]), lab.array(1.0), lab.backend.asarray(case.grads[0], other_dtype), 1.0]
     for g in wrong:
         refused(lab, partial(lab.step, state, g), "step", "grad")
     integers = lab.backend.xp.astype(lab.array(np.ones(SIZE)), lab.backend.xp.int32)

@@ -95,7 +95,7 @@ def changed(name: str, change: Callable[[Any], Any]) -> dict[str, Rule[Any, Any]
     right = RULES[name]
 
     def update(*arguments: Any) -> Any:
-        new = right.update(*arguments)
+        new = right.elementwise(*arguments)
         return (change(new[0]), *new[1:])
 
     return {**RULES, name: updating(right, update)}

@@ -6,7 +6,7 @@ Algorithm 1.
     m1 <- beta1 * m1 + (1 - beta1) * g
     m2 <- beta3(t) * m2 + (1 - beta3(t)) * g
     v <- beta2 * v + (1 - beta2) * g^2
-    u = (m1^ + alpha(t) * m2) / (sqrt(v^) + eps)                m1^ = m1 / (1 - beta1^t),  v^ = v / (1 - beta2^t)
+    u = (m1^ + alpha(t) * m2) / (sqrt(v^ + eps_root) + eps)    m1^ = m1 / (1 - beta1^t),  v^ = v / (1 - beta2^t)
     theta <- theta - lr * (u + weight_decay * theta)
 
     alpha(t) = alpha * t / alpha_warmup, linear, until t = alpha_warmup
@@ -16,8 +16,9 @@ Algorithm 1.
 State: three arrays, m1, m2 and v, from zero. With beta1 = 0 there is no m1: the gradient stands for it, and the
 state is AdamW's size.
 
-Where the conventions lie: m2 is not bias-corrected. eps is outside the square root. The weight decay acts on
-the old theta and is scaled by lr. The first step sees t = 1 in the warm-ups, as in Algorithm 1 and the authors'
+Where the conventions lie: m2 is not bias-corrected. eps is outside the square root. eps_root is optax's, 0 as
+there: with more, the step has a derivative where all gradients were 0. The weight decay acts on the old theta and
+is scaled by lr. The first step sees t = 1 in the warm-ups, as in Algorithm 1 and the authors'
 torch file; their optax file starts at 0. The warm-ups have no 1e-8 inside the logarithm (the authors' torch
 file has, and overshoots beta3), and from t = T on they return the end value itself. A warm-up of None or 0 is
 off. beta3 < beta1 interpolates downward; beta1 = 0 gives beta3(t) = beta3^(T/t). alpha = 8 is the paper's
@@ -51,6 +52,7 @@ class Coefficients(NamedTuple):
     debias2: Scalar  # 1 / (1 - beta2^t)
     alpha: Scalar  # alpha(t)
     eps: Scalar
+    eps_root: Scalar
     weight_decay: Scalar
 
 
@@ -63,6 +65,7 @@ def coefficients(
     beta3: Beta = 0.9999,
     alpha: Rate = 8.0,
     eps: Epsilon = 1e-8,
+    eps_root: Epsilon = 0.0,
     weight_decay: Rate = 0.0,
     alpha_warmup: Steps = None,
     beta3_warmup: Steps = None,
@@ -70,7 +73,7 @@ def coefficients(
     gain3 = half_life_warmup(beta1, beta3, t, beta3_warmup)
     debias1, debias2 = 1.0 / power_complement(beta1, t), 1.0 / power_complement(beta2, t)
     alpha = linear_warmup(alpha, t, alpha_warmup)
-    return Coefficients(lr, 1.0 - beta1, 1.0 - beta2, gain3, debias1, debias2, alpha, eps, weight_decay)
+    return Coefficients(lr, 1.0 - beta1, 1.0 - beta2, gain3, debias1, debias2, alpha, eps, eps_root, weight_decay)
 
 
 def update(
@@ -79,7 +82,7 @@ def update(
     m1 = average(m1, grad, c.gain1)
     m2 = average(m2, grad, c.gain3)
     v = average(v, grad * grad, c.gain2)
-    u = (c.debias1 * m1 + c.alpha * m2) / (sqrt(c.debias2 * v) + c.eps)
+    u = (c.debias1 * m1 + c.alpha * m2) / (sqrt(c.debias2 * v + c.eps_root) + c.eps)
     return params - c.lr * (u + c.weight_decay * params), m1, m2, v
 
 

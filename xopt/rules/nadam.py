@@ -6,7 +6,7 @@ Dozat, "Incorporating Nesterov Momentum into Adam", ICLR workshop 2016, Algorith
     m <- beta1 * m + (1 - beta1) * g
     v <- beta2 * v + (1 - beta2) * g^2
     m^ = mu_(t+1) * m / (1 - mu_1 ... mu_(t+1)) + (1 - mu_t) * g / (1 - mu_1 ... mu_t)
-    theta <- theta - lr * (m^ / (sqrt(v^) + eps) + weight_decay * theta)        v^ = v / (1 - beta2^t)
+    theta <- theta - lr * (m^ / (sqrt(v^ + eps_root) + eps) + weight_decay * theta)  v^ = v / (1 - beta2^t)
 
 State: two arrays, m and v, from zero, and the product mu_1 ... mu_t, a number.
 
@@ -14,7 +14,8 @@ Where the conventions lie: five algorithms share this name. This is that of torc
 psi = 0.004. Keras has psi = 1 (the exponent t itself); optax has no schedule, beta1 * m / (1 - beta1^(t+1)) +
 (1 - beta1) * g / (1 - beta1^t); timm's NAdamW corrects the bias of (beta1 * m + (1 - beta1) * g) as a whole;
 QHAdam's from_nadam does not correct the second term at all. Note that psi = 0 gives mu = beta1 / 2, not beta1.
-The weight decay is decoupled and scaled by lr.
+eps_root is optax's, 0 as there: with more, the step has a derivative where all gradients were 0. The weight
+decay is decoupled and scaled by lr.
 """
 
 from typing import Annotated, NamedTuple
@@ -42,6 +43,7 @@ class Coefficients(NamedTuple):
     now_weight: Scalar  # (1 - mu_t) / (1 - mu_1 ... mu_t)
     debias2: Scalar  # 1 / (1 - beta2^t)
     eps: Scalar
+    eps_root: Scalar
     weight_decay: Scalar
     mu_product: Scalar  # mu_1 ... mu_t
 
@@ -54,6 +56,7 @@ def coefficients(
     beta1: Beta = 0.9,
     beta2: Beta = 0.999,
     eps: Epsilon = 1e-8,
+    eps_root: Epsilon = 0.0,
     psi: Rate = 0.004,
     weight_decay: Rate = 0.0,
 ) -> Coefficients:
@@ -62,7 +65,7 @@ def coefficients(
     next_weight = mu_next / (1.0 - mu_product * mu_next)
     now_weight = (1.0 - mu) / (1.0 - mu_product)
     debias2 = 1.0 / power_complement(beta2, t)
-    return Coefficients(lr, 1.0 - beta1, 1.0 - beta2, next_weight, now_weight, debias2, eps, weight_decay, mu_product)
+    return Coefficients(lr, 1.0 - beta1, 1.0 - beta2, next_weight, now_weight, debias2, eps, eps_root, weight_decay, mu_product)
 
 
 def _mu(beta1: Scalar, psi: Scalar, t: Scalar) -> Scalar:
@@ -74,7 +77,7 @@ def update(
 ) -> tuple[Array, Array, Array, Scalar]:
     m = average(m, grad, c.gain1)
     v = average(v, grad * grad, c.gain2)
-    u = (c.next_weight * m + c.now_weight * grad) / (sqrt(c.debias2 * v) + c.eps)
+    u = (c.next_weight * m + c.now_weight * grad) / (sqrt(c.debias2 * v + c.eps_root) + c.eps)
     return params - c.lr * (u + c.weight_decay * params), m, v, c.mu_product
 
 

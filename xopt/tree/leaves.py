@@ -11,7 +11,7 @@ from xopt.checks import shown
 from xopt.counts import Counts
 from xopt.operations import is_array
 from xopt.rule import Rule, rule_of
-from xopt.trees import Tree, flatten_like, names_of
+from xopt.trees import Tree, flatten, flatten_like, is_leaf, level_of, names_of
 from xopt.typed import Call
 
 S = TypeVar("S", bound=tuple[Any, ...])
@@ -49,7 +49,7 @@ def add(state: S, params: Tree, **hyper: Any) -> S:
     old, columns, counts = _taken_apart(function, rule, state)
     rule.check_names(function, hyper)
     merged = _merged(function, "", state.params, params)  # type: ignore[attr-defined]
-    leaves, spec = optree.tree_flatten(merged)
+    leaves, spec = flatten(merged)
     place = {path: i for i, path in enumerate(old.paths())}
     call = Call(function, spec=spec)
     rows = []
@@ -93,13 +93,13 @@ def drop(state: S, *which: Any) -> S:
     if not kept:
         msg = f"{function}: no leaf would be left of {shown(state.params)}"  # type: ignore[attr-defined]
         raise ValueError(msg)
-    spec = optree.tree_structure(_without(state.params, goes, ()))  # type: ignore[attr-defined]
+    spec = flatten(_without(state.params, goes, ()))[1]  # type: ignore[attr-defined]
     return _state(rule, spec, [[*(column[i] for column in columns), counts[i]] for i in kept])
 
 
 def _taken_apart(function: str, rule: Rule[Any, Any], state: Any) -> tuple[optree.PyTreeSpec, list[list[Any]], list[Any]]:
     """The tree of a state, the columns of its params and slots, and the count of each leaf."""
-    leaves, spec = optree.tree_flatten(state.params)
+    leaves, spec = flatten(state.params)
     slots = [flatten_like(function, spec, f"state.{name}", tree) for name, tree in zip(rule.slots, state[1:-1], strict=True)]
     return spec, [leaves, *slots], Counts(function, state.step).each(spec)
 
@@ -114,7 +114,7 @@ def _merged(function: str, path: str, old: Tree, new: Tree) -> Tree:
     """The leaves of both: of ``old``, where both have one."""
     if new is None or old is None:
         return new if old is None else old
-    if optree.tree_is_leaf(old) or optree.tree_is_leaf(new):
+    if is_leaf(old) or is_leaf(new):
         _refuse_other(function, path, old, new)
         return old
     kinds = type(old), type(new)
@@ -126,8 +126,8 @@ def _merged(function: str, path: str, old: Tree, new: Tree) -> Tree:
         length = max(len(old), len(new))
         pairs = zip(_padded(old, length), _padded(new, length), strict=True)
         return kinds[0]([_merged(function, f"{path}[{i}]", *pair) for i, pair in enumerate(pairs)])
-    levels = [optree.tree_structure(tree, none_is_leaf=True).one_level() for tree in (old, new)]
-    if levels[0] != levels[1] or levels[0] is None:
+    levels = level_of(old), level_of(new)
+    if levels[0] != levels[1]:
         msg = f"{function}: params{path} is a {kinds[1].__name__} that does not go with the {kinds[0].__name__} in state.params"
         raise ValueError(msg)
     parts = [level.flatten_up_to(tree) for level, tree in zip(levels, (old, new), strict=True)]
@@ -161,7 +161,7 @@ def _chosen(function: str, spec: optree.PyTreeSpec, which: Sequence[Any]) -> set
         msg = f"{function}: say which leaves to drop: patterns such as 'head.*', or a tree"
         raise TypeError(msg)
     if len(which) == 1 and not isinstance(which[0], str):
-        given = optree.tree_structure(which[0]).paths()
+        given = flatten(which[0])[1].paths()
         for place in given:
             if not any(path[: len(place)] == place for path in paths):
                 msg = f"{function}: state.params has no {'.'.join(map(str, place)) or 'such leaf'}"
@@ -182,12 +182,12 @@ def _without(tree: Tree, goes: set[tuple[Any, ...]], path: tuple[Any, ...]) -> T
     """A tree without the leaves that go; None where nothing is left of it."""
     if path in goes:
         return None
-    if tree is None or optree.tree_is_leaf(tree):
+    if tree is None or is_leaf(tree):
         return tree
-    level = optree.tree_structure(tree, none_is_leaf=True).one_level()
+    level = level_of(tree)
     parts = zip(level.entries(), level.flatten_up_to(tree), strict=True)
     below = [(key, _without(part, goes, (*path, key)), part) for key, part in parts]
-    if optree.tree_leaves(tree) and not any(optree.tree_leaves(part) for _, part, _ in below):
+    if flatten(tree)[0] and not any(flatten(part)[0] for _, part, _ in below):
         return None
     left = [(key, part) for key, part, was in below if part is not None or was is None]
     if isinstance(tree, dict):
