@@ -601,6 +601,8 @@ The rule
 {doc}
 """
 
+torch.serialization.add_safe_globals([rule.state for rule in RULES.values()])  # so that torch.load makes plain states of them
+
 _NAMED = {rule.state.__name__.removesuffix("State"): rule for rule in RULES.values()}
 
 
