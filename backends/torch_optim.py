@@ -211,7 +211,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         args: tuple[Any, ...] = (self, closure)
         kwargs: dict[str, Any] = {}
         for hook in chain(_global_optimizer_pre_hooks.values(), self._optimizer_step_pre_hooks.values()):
-            result = hook(self, args, kwargs)
+            result: Any = hook(self, args, kwargs)
             if result is not None:
                 if not isinstance(result, tuple) or len(result) != 2:
                     msg = f"{self._name()}: a hook before a step must return None or (args, kwargs), got {shown(result)}"
@@ -254,7 +254,9 @@ class RuleOptimizer(torch.optim.Optimizer):
         if group["maximize"]:
             grads = [-grad for grad in grads]
         function = self._where(number) if number else self._function
-        hyper = {name: group[name] for name in self.rule.defaults}
+        # those that are not the rule's own, as only they need be looked at
+        pairs = [(name, group[name], default) for name, default in self.rule.defaults.items()]
+        hyper = {name: x for name, x, default in pairs if x is not default and (type(x) is not float or x != default)}
         entries = [self.state[p] for p in params]
         if not all(entries):
             self._fill(Call(function, spec=_Places(group, indices)), params, entries, hyper)
@@ -276,6 +278,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     def _fill(self, call: Call, params: list[Any], entries: list[dict[str, Any]], hyper: dict[str, Any]) -> None:
         """Gives those that have none the slots of a first step, without the ones whose decay is 0."""
         rule = self.rule
+        hyper = rule.defaults | hyper
         for i, (p, entry) in enumerate(zip(params, entries, strict=True)):
             if not entry:
                 typed = rule.typed(call, i, _local(p))
@@ -397,7 +400,7 @@ class _Part:
         slots: list[Any] = []
         for slot in rule.schema:
             if slot.several:
-                keys = keys_of(slot, hyper)
+                keys = keys_of(slot, rule.defaults | hyper)
                 slots.append([tuple([entry.get(key) for key in keys]) for entry in entries])
             else:
                 name = slot.name

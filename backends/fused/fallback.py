@@ -42,7 +42,7 @@ class OrElse:
         """What ``first`` has prepared; should it not compile, now or when it is launched, what takes its place is."""
         step: Any = self._step
         try:
-            launch: Callable[[], Any] = step.in_place(work) if self.first is step else _prepared(step, work)
+            launch: Callable[[], Any] = _prepared(step, work)
         except CompileError as error:
             self._fall_back(step, error)
             return _prepared(self._step, work)
