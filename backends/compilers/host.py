@@ -4,6 +4,7 @@ import ctypes
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -114,8 +115,8 @@ class HostFuser(TableFuser):
 
         def launch() -> list[Any]:
             if work.donate and self.memory.versioned:
-                for column in columns[:-1]:
-                    self.memory.wrote([x for x in column if x is not None] if layout.lacking or layout.odd else column)
+                written = list(chain.from_iterable(columns[:-1]))
+                self.memory.wrote([x for x in written if x is not None] if layout.lacking or layout.odd else written)
             for kernel, chosen in calls.items():
                 _run(kernel, chosen, table, target, layout, copy=not work.donate)
             for i, leaf in odd.items():

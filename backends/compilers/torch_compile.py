@@ -47,6 +47,8 @@ CUDA_OPTIONS = {"combo_kernels": True}
 class TorchCompileFuser(Fuser):
     """Takes steps of tensors on the device of ``example``."""
 
+    compiles_late = True
+
     def __init__(self, rule: Rule[Any, Any], memory: Memory, example: Array) -> None:
         super().__init__(rule, memory)
         self.torch: Any = importlib.import_module("torch")

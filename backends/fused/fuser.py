@@ -101,6 +101,9 @@ class Fuser(ABC):
         The arrays of the library.
     """
 
+    compiles_late = False
+    """Whether it may turn out at the launch alone that nothing compiles."""
+
     def __init__(self, rule: Rule[Any, Any], memory: Memory) -> None:
         self.rule = rule
         self.memory = memory
@@ -116,6 +119,11 @@ class Fuser(ABC):
         with giving(work):
             new = launch()
         return work.renewed(list(work.whole(new)), self.memory.alias)
+
+    def in_place(self, work: Work) -> Launch:
+        """All but the writing of a donating step, for a caller that alone holds the slots: nothing is marked as given away."""
+        self.memory.check(work)
+        return self.prepare(work)
 
     @abstractmethod
     def prepare(self, work: Work) -> Launch:

@@ -161,11 +161,7 @@ def _stepped(work: Work, compiler: str | None) -> Sequence[Sequence[Any]] | None
     """The new columns, or None where the plain step must take this one."""
     if not work.params:
         return work.whole([])
-    first = work.params[0]
-    key = compiler, type(first), _device(first)
-    fuser = work.rule.compiled.get(key)
-    if fuser is None:
-        fuser = work.rule.compiled[key] = _fuser(work, compiler)
+    fuser = fuser_of(work, compiler)
     if fuser is _eager:
         return None
     try:
@@ -175,6 +171,16 @@ def _stepped(work: Work, compiler: str | None) -> Sequence[Sequence[Any]] | None
             return None
         msg = f"{error}; it cannot be donated, {WAY_OUT}"
         raise TypeError(msg) from None
+
+
+def fuser_of(work: Work, compiler: str | None = None) -> TakesStep:
+    """What steps arrays like the first leaf, found once for each kind of them."""
+    first = work.params[0]
+    key = compiler, type(first), _device(first)
+    fuser = work.rule.compiled.get(key)
+    if fuser is None:
+        fuser = work.rule.compiled[key] = _fuser(work, compiler)
+    return fuser
 
 
 def _eager(work: Work) -> Any:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from xopt.conformance.bench.contender import Running
 from xopt.conformance.bench.contenders import contenders
 from xopt.conformance.bench.measure import Spread, ratio, spread, turn, uncollected
+from xopt.conformance.bench.peers import torch_optim
 from xopt.conformance.bench.shapes import Size, size_of
 
 SIZES = tuple(map(size_of, ("1e3", "8x64x64", "44x64x64", "10x1024x1024", "resnet50", "1e7")))
@@ -19,6 +20,8 @@ LARGE = 1 << 20
 """Numbers from which on a turn is one step."""
 
 BESIDE = (
+    ("adamw", "torch_optim", "torch AdamW fused"),
+    ("ademamix", "torch_optim", "torch AdamW fused"),
     ("adamw", "torch cpu fused", "torch AdamW fused"),
     ("ademamix", "torch cpu fused", "torch AdamW fused"),
     ("ademamix", "torch cpu fused", "touch"),
@@ -43,7 +46,7 @@ class InLoop(NamedTuple):
 
 def in_loop(size: Size, seed: int, rounds: int = ROUNDS) -> list[InLoop]:
     """Times all that is compared, each with arrays of its own, in turns of a few steps."""
-    known = {(rule, one.name): one for rule in ("adamw", "ademamix") for one in contenders(rule, peers=True)}
+    known = {(rule, one.name): one for rule in ("adamw", "ademamix") for one in (*contenders(rule, peers=True), torch_optim(rule))}
     pairs = [((rule, name), (known[rule, other].steps, other)) for rule, name, other in BESIDE]
     wanted = dict.fromkeys(key for pair in pairs for key in pair)
     here = {key: known[key] for key in wanted if known[key].why_not() is None}

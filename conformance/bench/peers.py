@@ -6,6 +6,7 @@ from typing import Any
 
 from xopt import backends
 from xopt.conformance.bench.contender import (
+    FUSED,
     PEER,
     Contender,
     Running,
@@ -66,6 +67,15 @@ def _adamw(options: dict[str, bool]) -> Callable[[Any, Hyper], Any]:
         return optim.AdamW(params, h["lr"], (h["beta1"], h["beta2"]), h["eps"], h["weight_decay"], **options)
 
     return make
+
+
+def torch_optim(rule: str) -> Contender:
+    """A rule of xopt as an optimizer of torch."""
+
+    def make(params: Any, h: Hyper) -> Any:
+        return importlib.import_module("xopt.backends.torch_optim").of(RULES[rule])(params, **h)
+
+    return _torch("torch_optim", "torch", rule, "cpu", make)._replace(kind=FUSED)
 
 
 def _torch(name: str, module: str, rule: str, device: str, make: Callable[[Any, Hyper], Any]) -> Contender:
