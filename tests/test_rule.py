@@ -45,12 +45,13 @@ def test_all_is_exact():
     functions = [name for rule in xopt.RULES for name in (rule, f"{rule}_init", f"{rule}_step")]
     conversions = [name for name, f in vars(xopt.conversions).items() if name.startswith(("qh", "aggmo_")) and callable(f)]
     assert len(conversions) == 18
-    assert sorted(xopt.__all__) == sorted(["RULES", "Rule", *functions, *conversions])
+    assert sorted(xopt.__all__) == sorted(["RULES", "Rule", "schedules", "skip_nonfinite", "tree", *functions, *conversions])
     modules = {
         "arrays",
         "bound",
         "checks",
         "conversions",
+        "nonfinite",
         "operations",
         "program",
         "rule",
@@ -59,6 +60,7 @@ def test_all_is_exact():
         "slots",
         "trees",
         "typed",
+        "untraced",
     }
     modules |= {"backends", "conformance"}
     assert {name for name in vars(xopt) if not name.startswith("_")} - set(xopt.__all__) <= modules
