@@ -393,7 +393,7 @@ CORE = [
         "adam",
         "numbers: NaN is accepted",
         "A learning rate of NaN makes NaN of all parameters.",
-        ("typed.py", "if low <= value <= high:", "if not (value < low or value > high):"),
+        ("typed.py", "if low <= value <= high or", "if not (value < low or value > high) or"),
     ),
     _core(
         "lion",
