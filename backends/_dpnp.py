@@ -37,7 +37,8 @@ class DPNPBackend(Backend):
 
     def dtypes(self) -> tuple[str, ...]:
         device = importlib.import_module("dpctl").SyclDevice(self.place)
-        return ("float16",) * device.has_aspect_fp16 + ("float32",) + ("float64",) * device.has_aspect_fp64
+        has = {"float16": device.has_aspect_fp16, "float32": True, "float64": device.has_aspect_fp64}
+        return tuple(name for name, there in has.items() if there)
 
     def asarray(self, values: Any, dtype: str) -> Array:
         self.refuse(dtype)

@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import optree
@@ -68,7 +68,7 @@ class MLXBackend(Backend):
         compiled: dict[Any, tuple[Callable[..., Any], list[Any]]] = {}
 
         def call(*arguments: Any, **numbers: Any) -> Any:
-            leaves, spec = optree.tree_flatten(arguments)
+            leaves, spec = optree.tree_flatten(cast("Any", arguments))
             if not all(isinstance(x, self.lib.array) or type(x) in (int, float) for x in leaves):
                 return function(*arguments, **numbers)  # which refuses it
             key = spec, tuple(numbers.items())

@@ -111,7 +111,8 @@ def _model(program: Program, dtype: str) -> Any:
     inputs = [helper.make_tensor_value_info(name, own[name], ["n"]) for name in program.arrays]
     inputs += [helper.make_tensor_value_info(name, types[compute], []) for name in program.coefficients]
     outputs = [helper.make_tensor_value_info(f"new_{name}", own[name], ["n"]) for name in program.writes]
-    nodes, constants = [], {}
+    nodes: list[Any] = []
+    constants: dict[str, Any] = {}
 
     def node(kind: str, operands: list[str], result: str, **attributes: Any) -> None:
         nodes.append(helper.make_node(kind, operands, [result], **attributes))

@@ -40,7 +40,7 @@ def register(kind: type, xp: Any) -> None:
     _NAMESPACES[kind] = xp
 
 
-def register_namespace(cls: type, xp: Any) -> None:
+def register_namespace(cls: Any, xp: Any) -> None:
     """Makes arrays of a class, and of its subclasses, known to every rule: for libraries without ``__array_namespace__``.
 
     Parameters
