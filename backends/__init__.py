@@ -5,16 +5,22 @@ from functools import cache
 
 from xopt.backends._array_api_strict import ArrayAPIStrictBackend
 from xopt.backends._cupy import CuPyBackend
+from xopt.backends._dask import DaskBackend
+from xopt.backends._dpnp import DPNPBackend
 from xopt.backends._jax import JAXBackend
+from xopt.backends._mlx import MLXBackend
+from xopt.backends._mparray import MPArrayBackend
+from xopt.backends._ndonnx import NDONNXBackend
 from xopt.backends._numpy import NumPyBackend
 from xopt.backends._torch import TorchBackend
 from xopt.backends.base import Availability, Backend
 from xopt.backends.fused.step import fuse
 from xopt.backends.names import unknown
+from xopt.backends.onnx_export import to_onnx
 from xopt.backends.optax import as_optax
 from xopt.program import LawError
 
-__all__ = ["BACKENDS", "Availability", "Backend", "LawError", "as_optax", "available", "fuse", "get"]
+__all__ = ["BACKENDS", "Availability", "Backend", "LawError", "as_optax", "available", "fuse", "get", "to_onnx"]
 
 BACKENDS: dict[str, type[Backend]] = {
     "numpy": NumPyBackend,
@@ -22,6 +28,11 @@ BACKENDS: dict[str, type[Backend]] = {
     "torch": TorchBackend,
     "jax": JAXBackend,
     "cupy": CuPyBackend,
+    "mlx": MLXBackend,
+    "dpnp": DPNPBackend,
+    "dask": DaskBackend,
+    "ndonnx": NDONNXBackend,
+    "mparray": MPArrayBackend,
 }
 
 
@@ -81,4 +92,4 @@ def _availability(name: str) -> Availability:
     except Exception as error:  # noqa: BLE001 - a broken library must not break the others
         line = f"{type(error).__name__}: {error}".splitlines()[0]
         return Availability(name, version, (), f"installed, but import fails: {line}")
-    return Availability(name, version, devices, None if devices else "installed, no CUDA device")
+    return Availability(name, version, devices, None if devices else f"installed, no {backend.needs}")

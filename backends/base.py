@@ -55,6 +55,11 @@ class Backend(ABC):
     compilers: ClassVar[tuple[str, ...]] = ()
     """What makes one pass over memory of a step, the best first; see ``xopt.backends.fuse``."""
 
+    needs: ClassVar[str] = "CUDA device"
+    """What is missing where there is no device."""
+    slow: ClassVar[bool] = False
+    """Whether an operation takes a millisecond: the conformance suite then runs where the backend is asked for by name."""
+
     asked_compiler: str | None = None
     """The one that fused steps must be asked for on this device; None where they take the right one by themselves."""
 
@@ -74,7 +79,8 @@ class Backend(ABC):
                 return version(distribution)
             except PackageNotFoundError:
                 continue
-        return "unknown" if cls.module in sys.modules or importlib.util.find_spec(cls.module) else None
+        package = cls.module.partition(".")[0]
+        return "unknown" if cls.module in sys.modules or importlib.util.find_spec(package) else None
 
     @classmethod
     @abstractmethod
@@ -95,6 +101,11 @@ class Backend(ABC):
     def fuser(cls, rule: "Rule[Any, Any]", compiler: str | None, example: Array) -> "TakesStep":
         """What takes steps of ``rule`` in one pass over memory, for arrays on the device of ``example``; one of ``compilers``."""
         raise NotImplementedError
+
+    @classmethod
+    def survives(cls, how: str, dtype: str) -> bool:  # noqa: ARG003
+        """Whether an array is the same after ``"pickle"``, ``"deepcopy"``, or ``"numpy"``, to a NumPy array and back."""
+        return True
 
     @property
     def version(self) -> str:
@@ -122,7 +133,12 @@ class Backend(ABC):
     @property
     def xp(self) -> Any:
         """The array API namespace of this backend's arrays."""
-        return namespace(self.asarray([0.0], "float32"))
+        return namespace(self.asarray([0.0], self.plain_dtype))
+
+    @property
+    def plain_dtype(self) -> str:
+        """The narrowest dtype that rules compute in: float32, where it is there."""
+        return next(dtype for dtype in ("float32", "float64") if dtype in self.dtypes())
 
     @abstractmethod
     def dtypes(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ class Profile(NamedTuple):
     compiled: int  # of them for torch.compile, of every fourth rule
     training: int  # steps of the training on digits
     modes: tuple[str, ...]
+    slow: bool = False  # whether backends of which an operation takes a millisecond run unasked
 
     def cells(self, dtype: str) -> int:
         """Examples of a cell: half as many in the other dtypes, in which a rule says the same."""
@@ -42,5 +43,7 @@ PROFILES = {
     "quick": Profile(examples=10, pool=4, laws=1, operations=3, situations=4, compiled=0, training=20, modes=("eager",)),
     "emulated": Profile(examples=10, pool=4, laws=1, operations=3, situations=4, compiled=0, training=5, modes=("eager", "fused")),
     "ci": Profile(examples=24, pool=32, laws=2, operations=5, situations=20, compiled=1, training=20, modes=MODES),
-    "nightly": Profile(examples=1000, pool=40, laws=60, operations=200, situations=600, compiled=4, training=200, modes=MODES),
+    "nightly": Profile(
+        examples=1000, pool=40, laws=60, operations=200, situations=600, compiled=4, training=200, modes=MODES, slow=True
+    ),
 }

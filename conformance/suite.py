@@ -41,6 +41,9 @@ TURNS = 4
 """One rule in so many has situations compiled by torch.compile, which takes seconds for each."""
 
 
+SLOW_TRACERS = ("mx.compile",)
+
+
 class Events:
     """What happens during a run; override what should be shown."""
 
@@ -63,7 +66,8 @@ def conform(
     Parameters
     ----------
     backends
-        Names such as ``"torch"``, with all its devices, or ``"torch:cuda:0"``. Default: all that there are.
+        Names such as ``"torch"``, with all its devices, or ``"torch:cuda:0"``. Default: all that there are, but those of which an
+        operation takes a millisecond (dask, ndonnx, mparray) in the nightly profile alone.
     rules, dtypes
         Names from ``RULES`` and of parameter dtypes. Default: all.
     profile
@@ -105,12 +109,16 @@ def conform(
     interrupted: str | None = None
     ended = planned = 0
     try:
-        with workers(jobs, _libraries(backends)) as submit:
-            targets = submit(_targets, backends).result()
+        names = _unless_slow(backends, plan)
+        with workers(jobs, _libraries(names)) as submit:
+            targets = submit(_targets, names).result()
             probing = [submit(_probe, name, device, "traced" in plan.modes) for name, device in targets]
             for probed, target in zip(probing, targets, strict=True):
                 found.append(_probed(probed, target, failures))
                 events.probed(found[-1])
+            found += [] if backends else _left_out(plan)
+            for backend in found[len(targets) :]:
+                events.probed(backend)
             skipped, tasks = _plan(found, rules, dtypes, plan, seed)
             cells += skipped
             planned = len(tasks)
@@ -255,6 +263,26 @@ def _targets(names: Sequence[str] | None) -> list[tuple[str, str | None]]:
     return list(dict.fromkeys(targets))
 
 
+def _unless_slow(names: Sequence[str] | None, plan: Profile) -> Sequence[str]:
+    """The backends that run: all, where none is asked for, but the slow ones only where there is time."""
+    return names or [name for name, kind in backends.BACKENDS.items() if plan.slow or not kind.slow]
+
+
+def _left_out(plan: Profile) -> list[BackendReport]:
+    """The slow backends, where they do not run, with the reason."""
+    found = []
+    for name, kind in backends.BACKENDS.items() if not plan.slow else ():
+        if kind.slow:
+            version = kind.installed_version()
+            why = (
+                f"an operation takes a millisecond; --backend {name} runs it"
+                if version
+                else backends.available([name])[name].reason
+            )
+            found.append(BackendReport(name, "", version, why))
+    return found
+
+
 def _libraries(names: Sequence[str] | None) -> list[str]:
     """The backends that are asked for, so that no other library is imported."""
     return _chosen("backend", [name.partition(":")[0] for name in names or ()], backends.BACKENDS)
@@ -332,6 +360,8 @@ def _why_not(backend: BackendReport, dtype: str, mode: str, plan: Profile) -> st
         return f"nothing fuses steps of {backend.name}"
     if mode == "eager" and backend.device == INTERPRETED:
         return "plain steps there are those on the CPU"
+    if mode == "traced" and backend.tracer in SLOW_TRACERS and not plan.slow:
+        return f"{backend.tracer} starts a C++ compiler for each step: the nightly profile runs it"
     if mode not in plan.modes:
         return "this profile leaves compiled steps out"
     return None

@@ -14,7 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 import xopt
-from xopt.conformance import PROFILES, Report, conform, ledger
+from xopt.backends import BACKENDS
+from xopt.conformance import PROFILES, Report, conform, ledger, suite
 from xopt.conformance.__main__ import NEEDED
 from xopt.conformance.cli.app import app
 from xopt.conformance.evidence.examination import Evidence
@@ -232,3 +233,30 @@ def test_profiles_grow() -> None:
 def test_nothing_wrong_by_construction(report: Any) -> None:
     assert [c for c in report.cells if c.verdict == WRONG] == []
     assert set(xopt.RULES) >= {c.rule for c in report.cells}
+
+
+def test_backends_of_slow_operations_run_where_they_are_asked_for():
+    quick, nightly = PROFILES["quick"], PROFILES["nightly"]
+    slow = [name for name, kind in BACKENDS.items() if kind.slow]
+    assert slow == ["dpnp", "dask", "ndonnx", "mparray"]
+    assert [name for name in BACKENDS if name not in suite._unless_slow(None, quick)] == slow
+    assert list(suite._unless_slow(None, nightly)) == list(BACKENDS)
+    assert suite._unless_slow(["dask"], quick) == ["dask"]
+    left = suite._left_out(quick)
+    assert [report.name for report in left] == slow
+    for report in left:
+        assert report.reason is not None
+        assert f"--backend {report.name}" in report.reason if report.version else "not installed" in report.reason
+    assert suite._left_out(nightly) == []
+
+
+@pytest.mark.parametrize("name", ["mlx", "dask", "ndonnx", "mparray"])
+def test_conform_runs_on_other_libraries(name):
+    """One rule, in the dtype that each has."""
+    if not BACKENDS[name].installed_version():
+        pytest.skip(f"{name} is not installed")
+    report = conform([name], ["momentum"], ["float64" if name == "mparray" else "float16"])
+    assert not report.wrong
+    assert not report.failures
+    ran = [cell for cell in report.cells if cell.verdict != NOT_RUN]
+    assert [(cell.backend, cell.mode) for cell in ran] == [(name, "eager")]

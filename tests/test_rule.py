@@ -49,7 +49,9 @@ def test_all_is_exact():
     functions = [name for rule in xopt.RULES for name in (rule, f"{rule}_init", f"{rule}_step")]
     conversions = [name for name, f in vars(xopt.conversions).items() if name.startswith(("qh", "aggmo_")) and callable(f)]
     assert len(conversions) == 18
-    assert sorted(xopt.__all__) == sorted(["RULES", "Rule", "schedules", "skip_nonfinite", "tree", *functions, *conversions])
+    assert sorted(xopt.__all__) == sorted(
+        ["RULES", "Rule", "register_namespace", "schedules", "skip_nonfinite", "tree", *functions, *conversions]
+    )
     modules = {
         "arrays",
         "bound",

@@ -305,7 +305,12 @@ def test_what_is_merely_not_there_in_a_run_of_everything_is_not_run(monkeypatch:
     absent = backends.available(["numpy", "array_api_strict", "cupy"])
     if absent["cupy"].reason is None:
         pytest.skip("CuPy is here")
-    monkeypatch.setattr(backends, "available", lambda _: absent)
+    real = backends.available
+    others = [name for name in backends.BACKENDS if name not in absent]
+    monkeypatch.setattr(backends, "available", lambda names: absent if len(names) > 1 else real(names))
+    monkeypatch.setattr(suite, "_unless_slow", lambda names, plan: names or list(absent))
     report = run(backends=None)
+    slow = {cell.backend for cell in report.cells if "--backend" in str(cell.reason)}
+    assert slow <= {name for name in others if backends.BACKENDS[name].slow}
     assert report.problems == []
     assert {cell.reason for cell in report.cells if cell.backend == "cupy"} == {absent["cupy"].reason}

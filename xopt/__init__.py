@@ -28,6 +28,7 @@ from xopt.conversions import (
     qhm_to_two_state,
 )
 from xopt.nonfinite import skip_nonfinite
+from xopt.operations import register_namespace
 from xopt.rule import Rule
 from xopt.rules import RULES
 from xopt.rules.adam import adam, adam_init, adam_step
@@ -113,6 +114,7 @@ __all__ = [
     "qhm_to_synthesized_nesterov",
     "qhm_to_triple_momentum",
     "qhm_to_two_state",
+    "register_namespace",
     "schedules",
     "sgd",
     "sgd_init",

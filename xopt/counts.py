@@ -75,7 +75,7 @@ def following(where: str, count: Any) -> Any:
             return following(where, int(count))
     elif is_scalar(count, "integral"):
         xp = namespace(count)
-        if xp.iinfo(count.dtype).bits >= 32:
+        if xp.iinfo(count.dtype).max >= 2**31 - 1:
             return xp.maximum(count + 1, count)  # at its end it stays there: the sum is negative, or 0
         if as_number(count) is not None:
             return following(where, int(count))

@@ -17,6 +17,13 @@ NUMBERS: set[type] = {float}
 """The types of coefficients that are numbers, which may be looked at; arrays may be traced."""
 
 _NAMESPACES: dict[type, Any] = {}
+_REGISTERED: dict[type, "_Namespace"] = {}  # by the user; their subclasses have it too
+
+NEEDED = (
+    *("asarray", "astype", "zeros_like", "where", "sqrt", "sign", "log", "minimum", "maximum"),
+    *("isdtype", "finfo", "iinfo", "float32"),
+)
+"""What a namespace must offer."""
 
 
 def namespace(x: Array) -> Any:
@@ -24,7 +31,7 @@ def namespace(x: Array) -> Any:
     kind = type(x)
     found = _NAMESPACES.get(kind)
     if found is None:
-        found = array_api_compat.array_namespace(x)
+        found = _registered(kind) or array_api_compat.array_namespace(x)
         _NAMESPACES[kind] = found
     return found
 
@@ -34,9 +41,55 @@ def register(kind: type, xp: Any) -> None:
     _NAMESPACES[kind] = xp
 
 
+def register_namespace(cls: Any, xp: Any) -> None:
+    """Makes arrays of a class, and of its subclasses, known to every rule: for libraries without ``__array_namespace__``.
+
+    Parameters
+    ----------
+    cls
+        A class of arrays, which have ``shape``, ``ndim``, ``dtype``, Python's operators on numbers, comparisons, ``abs`` and
+        ``float``. One that was registered before gets the new namespace.
+    xp
+        A module or object with what rules use of the array API standard, by its names there: ``asarray``, ``astype``,
+        ``zeros_like``, ``where``, ``sqrt``, ``sign``, ``log``, ``minimum``, ``maximum``, ``isdtype``, ``finfo``, ``iinfo`` and
+        ``float32``. The bits are NumPy's where the operators and ``sqrt`` are correctly rounded.
+
+    Raises
+    ------
+    TypeError
+        ``cls`` is no class, or one whose arrays name their namespace themselves; ``xp`` lacks something, which is named.
+    """
+    if not isinstance(cls, type):
+        msg = f"register_namespace: cls must be a class of arrays, got {cls!r}"
+        raise TypeError(msg)
+    if hasattr(cls, "__array_namespace__"):
+        msg = f"register_namespace: {cls.__name__} has __array_namespace__, so that rules take its arrays as they are"
+        raise TypeError(msg)
+    missing = [name for name in NEEDED if not hasattr(xp, name)]
+    if missing:
+        msg = f"register_namespace: xp must offer {', '.join(NEEDED)}; {xp!r} lacks {', '.join(missing)}"
+        raise TypeError(msg)
+    _REGISTERED.setdefault(cls, _Namespace()).xp = xp
+    for kind in [kind for kind in _NAMESPACES if issubclass(kind, cls)]:  # found before
+        del _NAMESPACES[kind]
+
+
+class _Namespace:
+    """What was registered for a class, last: one object for good, as by it arrays of one library are known."""
+
+    xp: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.xp, name)
+
+
+def _registered(kind: type) -> Any:
+    return next((_REGISTERED[base] for base in kind.__mro__ if base in _REGISTERED), None) if _REGISTERED else None
+
+
 def is_array(x: object) -> bool:
-    """Whether ``x`` is an array of some array API library."""
-    return is_known_array(x) or array_api_compat.is_array_api_obj(x)
+    """Whether ``x`` is an array of some array API library, or of a registered class."""
+    return is_known_array(x) or _registered(type(x)) is not None or array_api_compat.is_array_api_obj(x)
 
 
 def is_known_array(x: object) -> bool:
@@ -72,12 +125,15 @@ def sqrt(x: Array) -> Array:
 def sign(x: Array) -> Array:
     """-1, 0 or 1; NaN stays NaN."""
     xp = namespace(x)
+    name = getattr(xp, "__name__", "")
     # the library's own may be 0 for NaN, and array-api-compat's writes through a mask: vmap and distributed tensors of torch refuse
     # that, and CuPy waits for the device
-    if xp.__name__ == "array_api_compat.torch":
+    if name == "array_api_compat.torch":
         bare = x.sign()
-    elif xp.__name__ == "array_api_compat.cupy":
+    elif name == "array_api_compat.cupy":
         bare = sys.modules["cupy"].sign(x)
+    elif name == "mlx.core":
+        bare = xp.sign(x)
     else:
         return xp.sign(x)
     return xp.where(x == x, bare, x)

@@ -204,7 +204,7 @@ def probe(backend: Backend, compiled: bool = True) -> Probes:
 
 
 def _sign(backend: Backend, xp: Any, value: float) -> Any:
-    return backend.to_numpy(xp.sign(backend.asarray([value], "float32")))[0]
+    return backend.to_numpy(xp.sign(backend.asarray([value], backend.plain_dtype)))[0]
 
 
 def _keeps_float64(backend: Backend) -> bool:

@@ -46,6 +46,9 @@ def _why_not(law: Law, lab: Lab) -> str | None:
     dtype, mode = lab.dtype, lab.mode
     if dtype not in law.dtypes:
         return f"said of {', '.join(law.dtypes)} alone"
+    for other in law.beside:
+        if other not in lab.backend.dtypes():
+            return f"{lab.backend.name} has no {other}, which it is about too"
     if mode not in law.modes:
         return f"said of {', '.join(law.modes)} steps alone"
     if mode != "eager" and dtype != "float32":  # compiling for each dtype costs more than all else, and contracts each alike

@@ -227,6 +227,7 @@ def _aggmo_on_a_quadratic(lab: Lab, case: Case, share: float) -> tuple[Bounded, 
     EVERY,
     dtypes=("float16", "bfloat16", "float32"),
     modes=NOT_TRACED,  # a second dtype is compiled anew
+    beside=("float64",),
 )
 def follows_float64(lab: Lab, case: Case) -> None:
     hyper = lab.hyper(case)

@@ -426,6 +426,7 @@ class Law:
     modes: tuple[str, ...] = MODES
     late: bool = True  # whether it is said of a run that begins at any count
     trait: str = ""  # by which its rules were chosen; nothing where it names them
+    beside: tuple[str, ...] = ()  # dtypes that the backend must have too
 
 
 class Laws(list[Law]):
@@ -444,15 +445,15 @@ class Laws(list[Law]):
         dtypes: tuple[str, ...] = DTYPES,
         modes: tuple[str, ...] = MODES,
         late: bool = True,
+        beside: tuple[str, ...] = (),
     ) -> Callable[[Callable[[Lab, Case], None]], Callable[[Lab, Case], None]]:
         """Declares the decorated function a law: of the rules that have a trait, or of those whose formula it knows."""
         names = tuple(name for name, rule in RULES.items() if rules.of(rule)) if isinstance(rules, Trait) else tuple(rules)
         trait = rules.name if isinstance(rules, Trait) else ""
 
         def declare(function: Callable[[Lab, Case], None]) -> Callable[[Lab, Case], None]:
-            self.append(
-                Law(name, kind, sentence, source, function, tuple(item), names, tuple(partners), dtypes, modes, late, trait)
-            )
+            at = tuple(item), names, tuple(partners)
+            self.append(Law(name, kind, sentence, source, function, *at, dtypes, modes, late, trait, beside))
             return function
 
         return declare

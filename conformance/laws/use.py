@@ -163,8 +163,9 @@ def steps_are_counted(lab: Lab, case: Case) -> None:
 def odd_input_is_refused(lab: Lab, case: Case) -> None:
     state, grad = state_after(lab, case), lab.array(case.grads[0])
     before = bytes_of(lab, (state, grad))
-    other_dtype = "float32" if lab.dtype != "float32" else "float64"
-    wrong = [lab.array(case.grads[0][:-1]), lab.array(1.0), lab.backend.asarray(case.grads[0], other_dtype), 1.0]
+    others = [dtype for dtype in ("float32", "float64", "float16") if dtype in lab.backend.dtypes() and dtype != lab.dtype]
+    other_dtypes = [lab.backend.asarray(case.grads[0], dtype) for dtype in others[:1]]  # one library has a single dtype
+    wrong = [lab.array(case.grads[0][:-1]), lab.array(1.0), *other_dtypes, 1.0]
     for g in wrong:
         refused(lab, partial(lab.step, state, g), "step", "grad")
     integers = lab.backend.xp.astype(lab.array(np.ones(SIZE)), lab.backend.xp.int32)

@@ -16,9 +16,10 @@ from xopt.rules import RULES
 
 STRUCTURES = "any structure"
 
-SHARES = {"torch": 0.6, "jax": 0.3, "cupy": 0.6, "array_api_strict": 0.6}
-"""The share of NumPy's examples that a slower library gets."""
-SLOW = "torch.compile"
+SHARES = {"numpy": 1.0, "jax": 0.3}
+"""The share of NumPy's examples that a slower library gets, where it is not 0.6, or 0.2 of a slow one."""
+SLOW = ("torch.compile", "mx.compile")
+"""Compilers that take seconds for each situation: tracers, and of torch also what fuses."""
 SMALL = 6
 """Lines of a setup that are compiled at most: a leaf takes a quarter of a second."""
 
@@ -51,7 +52,9 @@ class _Examples:
         for row in self.rows:
             result, play, modes = row
             for mode in modes:
-                slow = mode.compiler == SLOW or (mode.mode == "traced" and situation.library == "torch")
+                slow = mode.compiler == "torch.compile" or (
+                    mode.mode == "traced" and backends.BACKENDS[situation.library].tracer in SLOW
+                )
                 self._play(row, situation, mode._replace(refusals=slow and not compiles))
             tally = play.tally
             result.numbers += tally.numbers
@@ -119,13 +122,20 @@ def check_structures(
             results.append(result)
             if dtype not in backend.dtypes():
                 result.reason = f"{name} has no {dtype}"
-            elif mode == "traced" and name == "torch" and not compiled:
+            elif mode == "traced" and backend.tracer in SLOW and not compiled:
                 result.reason = f"{backend.tracer} compiles each situation for seconds: a few rules take turns, in float32"
             else:
                 modes = [way for way in modes_of(backend, mode) if not compilers or not way.compiler or way.compiler in compilers]
                 rows.append(Played(result, Play(product, backend, target), modes))
         drawn = situations(RULES[rule_name], name, dtype, backend.dtypes(), backend.place, _devices(backend), wide)
-        count = max(1, int(effort.examples * SHARES.get(name, 1.0) * (1.0 if dtype == "float32" or name != "jax" else 0.3)))
+        count = max(
+            1,
+            int(
+                effort.examples
+                * SHARES.get(name, 0.2 if backend.slow else 0.6)
+                * (1.0 if dtype == "float32" or name != "jax" else 0.3)
+            ),
+        )
         failed = explore(
             rows,
             lambda left: _Examples(left, compiled),

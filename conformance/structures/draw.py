@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
+from xopt.backends import BACKENDS
 from xopt.checks import Interval
 from xopt.conformance.structures.parts import CONTAINERS, MAPPINGS, RECORDS, SEQUENCES
 from xopt.conformance.structures.situation import CONSTANTS, Situation
@@ -28,7 +29,7 @@ TROUBLES = 4
 """Kinds of what must be refused that a situation has at most."""
 
 MAKERS = {"numpy": "numbers", "torch": "tensor", "jax": "jax_array", "cupy": "cupy_array", "array_api_strict": "strict_array"}
-"""What makes an array of a library."""
+"""What makes an array of a library; of others ``array_of`` does."""
 
 LAYOUTS: dict[str, tuple[str, ...]] = {
     "numpy": (
@@ -69,6 +70,7 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
     "array_api_strict": ("plain",),
 }
 SPECIAL = ("subclass", "masked")
+COPYING = {"pickled": "pickle", "copied": "deepcopy"}
 COPIES = {
     "pickled between steps": "state = pickle.loads(pickle.dumps(state))",
     "copied between steps": "state = copy.deepcopy(state)",
@@ -82,6 +84,8 @@ COUNTS = {
     "cupy": ("5", "np.int64(5)", "cupy.asarray(5)"),
     "array_api_strict": ("5", "np.int64(5)"),
 }
+PLAIN_COUNTS = ("5", "np.int64(5)")
+"""Of a library that is not among those."""
 LOW_COUNTS = ("-1", "-3")
 WRONG_COUNTS = (
     "float('nan')",
@@ -241,10 +245,12 @@ class Draft:
         left = list(items)
         return [left.pop(self.choose(len(left))) for _ in items]
 
-    @property
-    def saved(self) -> bool:
-        """Whether pickle keeps the state as it is: NumPy's gives the machine's byte order back."""
-        return self.library != "array_api_strict" and not any(leaf.layout in (*SPECIAL, "byte-swapped") for leaf in self.leaves)
+    def saved(self, how: str) -> bool:
+        """Whether ``"pickle"`` or ``"deepcopy"`` keeps the state as it is: NumPy's pickle gives the machine's byte order back."""
+        survives = BACKENDS[self.library].survives
+        layouts = {leaf.layout for leaf in self.leaves}
+        dtypes = {self.dtype, *(leaf.dtype for leaf in self.leaves)}
+        return all(survives(how, dtype) for dtype in dtypes) and not layouts & {*SPECIAL, "byte-swapped"}
 
     def note(self, *features: str) -> None:
         self.features += [feature for feature in features if feature not in self.features]
@@ -356,6 +362,8 @@ class Draft:
     # Leaves.
 
     def _make(self, shape: tuple[int, ...], k: int, dtype: str) -> str:
+        if self.library not in MAKERS:
+            return f"array_of({self.library!r}, {shape!r}, {k}, {dtype!r})"
         device = f", {self.device!r}" if self.library == "torch" and self.device != "cpu" else ""
         return f"{MAKERS[self.library]}({shape!r}, {k}, {dtype!r}{device})"
 
@@ -363,7 +371,7 @@ class Draft:
         i = len(self.leaves)
         with self.section("leaf", i):
             dtype = self.dtype if i == 0 else self.pick(self.usable)
-            layout = self.pick(LAYOUTS[self.library]) if self.one_in(2) else "plain"
+            layout = self.pick(LAYOUTS.get(self.library, ("plain",))) if self.one_in(2) else "plain"
             shape = self._shape()
         text, leaf = self._array(shape, i, dtype, layout)
         if leaf.layout != "plain":
@@ -493,10 +501,10 @@ class Draft:
             grad = self._gradient_text(lambda i: self._plain_gradient(i, 50 + i), 50)
             self.changes.append(f"state = xopt.{rule}_step(state, {grad}, **hyper)._replace(params=params)")
         kind = self.pick((None, None, None, "pickled", "copied", "relaid", "other container", "placed"))
-        if kind == "pickled" and self.saved:
+        if kind == "pickled" and self.saved("pickle"):
             self.changes.append("state = pickle.loads(pickle.dumps(state))")
             self.note("pickled state")
-        elif kind == "copied" and self.saved and not self.graph:
+        elif kind == "copied" and self.saved("deepcopy") and not self.graph:
             self.changes.append("state = copy.deepcopy(state)")
             self.note("copied state")
         elif kind == "relaid" and self.views:
@@ -515,13 +523,13 @@ class Draft:
                 self.changes.append(f"state = state._replace({name}={self._on_all_devices(f'state.{name}')})")
             self.note("sharded")
         if self.one_in(3) and self.tree[0] != "leaf" and self.one_in(2):
-            counts = self.turned(COUNTS[self.library])
+            counts = self.turned(COUNTS.get(self.library, PLAIN_COUNTS))
             count = self._prefix(self.tree, counts)
             self.traced = any(one in count for one in counts if "torch.tensor" in one or "jax." in one or "cupy." in one)
             self.note("counts that differ")
             self.changes.append(f"state = state._replace(step={count})")
         elif self.one_in(3):
-            count = self.pick(COUNTS[self.library])
+            count = self.pick(COUNTS.get(self.library, PLAIN_COUNTS))
             self.traced = "torch.tensor" in count or "jax." in count or "cupy." in count
             self.note(f"count {count}")
             self.changes.append(f"state = state._replace(step={count})")
@@ -635,7 +643,7 @@ class Draft:
             self.note("leaf without a gradient")
             return "None"
         if kind == "layout":
-            layout = self.pick(LAYOUTS[self.library])
+            layout = self.pick(LAYOUTS.get(self.library, ("plain",)))
             if layout in ("windows", "stretched", "permuted", *SPECIAL) or (layout == "byte-swapped"):
                 layout = "plain"
             text, got = self._array(leaf.shape, k, leaf.dtype, layout)
@@ -682,7 +690,9 @@ class Draft:
             turned = [f"{name}=OrderedDict(reversed(state.{name}.items()))" for name in ("params", *self.rule.slots)]
             return [f"state = state._replace({', '.join(turned)})"]
         feature = f"{kind} between steps"
-        if feature in COPIES and self.saved and not (kind == "pickled" and self.sharded):  # JAX brings that back on one device
+        if (
+            feature in COPIES and self.saved(COPYING[kind]) and not (kind == "pickled" and self.sharded)
+        ):  # JAX brings that back on one device
             self.note(feature)
             return [COPIES[feature]]
         return []

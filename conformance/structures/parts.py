@@ -20,6 +20,8 @@ import optree
 from numpy.lib.stride_tricks import as_strided
 from optree import registry
 
+from xopt import backends
+
 __all__ = [
     "Decimal",
     "Fraction",
@@ -27,6 +29,7 @@ __all__ = [
     "OrderedDict",
     "Pair",
     "Tagged",
+    "array_of",
     "as_strided",
     "copy",
     "cupy_array",
@@ -126,6 +129,11 @@ def cupy_array(shape: tuple[int, ...], k: int = 0, dtype: str = "float32") -> An
 def strict_array(shape: tuple[int, ...], k: int = 0, dtype: str = "float32") -> Any:
     """The same of array_api_strict."""
     return import_module("array_api_strict").asarray(numbers(shape, k, dtype))
+
+
+def array_of(library: str, shape: tuple[int, ...], k: int = 0, dtype: str = "float32") -> Any:
+    """The same of any backend."""
+    return backends.get(library).asarray(numbers(shape, k), dtype)
 
 
 def spiked(x: Any) -> Any:

@@ -65,11 +65,14 @@ class Situation(NamedTuple):
             return f"step = fuse(xopt.{self.rule}, compiler={mode.compiler!r}, donate={mode.donate})"
         if self.library == "torch":
             return f"step = torch.compile({name})"
+        if self.library != "jax":
+            traced = f"get({self.library!r}).trace(functools.partial({name}, **hyper))"
+            return f"step = lambda state, grad, **hyper: {traced}(state, grad)"
         return f"step = lambda state, grad, **hyper: jax.jit(functools.partial({name}, **hyper))(state, grad)"
 
     def program(self, mode: Mode) -> str:
         """The whole, to be pasted and run; of what must be refused, the first."""
-        lines = [f"import {self.library}", "import xopt", "from xopt.backends import fuse", PARTS, ""]
+        lines = [f"import {self.library}", "import xopt", "from xopt.backends import fuse, get", PARTS, ""]
         lines.remove("import numpy") if self.library == "numpy" else None
         if self.library == "jax":
             lines.insert(1, 'jax.config.update("jax_enable_x64", True)')
