@@ -68,13 +68,13 @@ def refuse_idle(work: Part, memory: Memory) -> None:
             raise UnfitError(msg)
         refuse_unfit(tree, lambda x: None if x is None else memory.unfit(x), [i])
         for x in tree.written(i):
-            for device, *piece in memory.places(x):
-                kept[device].append((*piece, i))
+            for device, start, stop in memory.places(x):
+                kept[device].append((start, stop, i))
     before = {}  # by device: where pieces begin, in order, and of those up to each the one that ends last
     for device, pieces in kept.items():
         pieces.sort()
-        ends = accumulate(((stop, i) for _, stop, i in pieces), max)
-        before[device] = [start for start, *_ in pieces], list(ends)
+        last = accumulate(((stop, i) for _, stop, i in pieces), max)
+        before[device] = [start for start, *_ in pieces], list(last)
     for i in work.leaves:
         for x in tree.written(i):
             for device, start, stop in memory.places(x):

@@ -59,7 +59,8 @@ def add(state: S, params: Tree, **hyper: Any) -> S:
         else:
             rule.typed(call, i, leaf)
             rows.append(list(rule.init(leaf, **own)))
-    return _state(rule, spec, rows)
+    new: S = _state(rule, spec, rows)
+    return new
 
 
 def drop(state: S, *which: Any) -> S:
@@ -94,7 +95,8 @@ def drop(state: S, *which: Any) -> S:
         msg = f"{function}: no leaf would be left of {shown(state.params)}"  # type: ignore[attr-defined]
         raise ValueError(msg)
     spec = flatten(_without(state.params, goes, ()))[1]  # type: ignore[attr-defined]
-    return _state(rule, spec, [[*(column[i] for column in columns), counts[i]] for i in kept])
+    left: S = _state(rule, spec, [[*(column[i] for column in columns), counts[i]] for i in kept])
+    return left
 
 
 def _taken_apart(function: str, rule: Rule[Any, Any], state: Any) -> tuple[optree.PyTreeSpec, list[list[Any]], list[Any]]:
@@ -107,7 +109,7 @@ def _taken_apart(function: str, rule: Rule[Any, Any], state: Any) -> tuple[optre
 def _state(rule: Rule[Any, Any], spec: optree.PyTreeSpec, rows: Sequence[Sequence[Any]]) -> Any:
     *columns, counts = zip(*rows, strict=True)
     one = set(map(type, counts)) == {int} and len(set(counts)) == 1
-    return rule.state._make([*map(spec.unflatten, columns), counts[0] if one else spec.unflatten(counts)])  # type: ignore[attr-defined]
+    return rule.state._make([*map(spec.unflatten, columns), counts[0] if one else spec.unflatten(counts)])
 
 
 def _merged(function: str, path: str, old: Tree, new: Tree) -> Tree:
