@@ -274,11 +274,7 @@ def _left_out(plan: Profile) -> list[BackendReport]:
     for name, kind in backends.BACKENDS.items() if not plan.slow else ():
         if kind.slow:
             version = kind.installed_version()
-            why = (
-                f"an operation takes a millisecond; --backend {name} runs it"
-                if version
-                else backends.available([name])[name].reason
-            )
+            why = f"in the nightly profile; --backend {name} runs it" if version else backends.available([name])[name].reason
             found.append(BackendReport(name, "", version, why))
     return found
 
