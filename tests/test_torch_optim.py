@@ -508,7 +508,6 @@ def test_gradients_that_have_a_graph_are_read_as_numbers(make):
         (lambda p, q: [("w", p), q], ValueError, "with/without names"),
         (lambda p, q: [{"params": [p]}, {"params": [("w", q)]}], ValueError, "with/without names"),
     ],
-    ids=str,
 )
 def test_parameters_that_are_refused(make, params, error, words):
     p, q = with_grads((2,), (2,))
@@ -627,7 +626,6 @@ def test_hyperparameters_by_torchs_names():
         ({"fused": 1}, TypeError, "fused must be True or False, got 1"),
         ({"maximize": None}, TypeError, "maximize must be True or False, got None"),
     ],
-    ids=str,
 )
 def test_errors_name_the_optimizer_the_argument_and_the_range(given, error, words):
     params = with_grads((2,))
@@ -719,7 +717,6 @@ def test_parameters_that_share_memory_are_refused():
         (lambda e: e | {"step": "3"}, TypeError, "step must be a number, got '3'"),
         (lambda e: {"m": e["m"]}, ValueError, "has no step"),
     ],
-    ids=str,
 )
 def test_a_state_that_is_none_of_this_rule_is_refused_whole(change, error, words):
     params = with_grads((3,), (2,))
