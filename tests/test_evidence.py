@@ -49,7 +49,7 @@ def test_hashes_name_all_that_decides():
 
 
 def test_every_rule_computes_with_the_common_modules():
-    names = "arrays", "bound", "checks", "documentation", "program", "rule", "rules", "slots", "trees", "typed"
+    names = "arrays", "bound", "checks", "counts", "documentation", "program", "rule", "rules", "slots", "trees", "typed"
     beside = {f"xopt.{name}" for name in names}
     for name in RULES:
         assert set(sources.modules(f"xopt.rules.{name}", within="xopt")) == {f"xopt.rules.{name}", *sources.ARITHMETIC, *beside}
@@ -568,6 +568,14 @@ def test_an_edited_rule_makes_its_own_cells_stale(report, written, edit, bits, m
     assert found.stale == {"adamw": ["rule:adamw"]}
     assert found.to_dict()["why"] == "adamw: rule:adamw changed"
     assert not found.to_dict()["current"]
+
+
+def test_an_edited_golden_makes_its_cells_stale_and_no_numbers(report, written, edit):
+    edit("xopt.conformance.golden.adamw", "0.999", "0.998")
+    ((level, message),) = messages(written)
+    assert level == examination.WARNING
+    assert message.startswith("stale: the cells of adamw (golden:adamw changed)")
+    assert {c.rule for c in examination.current_cells(written.parent)[0].cells} == {"sgd"}
 
 
 @pytest.mark.parametrize(

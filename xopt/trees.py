@@ -85,6 +85,11 @@ class _Container:
 class _Key(optree.PyTreeEntry):
     """A key of JAX's, which writes itself as Python code."""
 
+    @property
+    def name(self) -> str:
+        """A key, an index, or the name of a field."""
+        return str(next(getattr(self.entry, of) for of in ("key", "idx", "name") if hasattr(self.entry, of)))
+
     def codify(self, node: str = "") -> str:
         return f"{node}{self.entry}"
 

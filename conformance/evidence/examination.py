@@ -123,10 +123,9 @@ def _judge(name: str, record: dict[str, Any], hashes: dict[str, str], today: dat
         if verdict in (IDENTICAL, SUBNORMALS) and claim["digests"].get(key) != _digest_here(*key.split("/")[:2])
     ]
     if stale:
+        # texts may change and bits stay: the record tells of other texts then, but of no other numbers
         changed = {subject for subjects in stale.values() for subject in subjects}
-        # a rule's text may change and its bits stay: the record tells of another text then, but of no other numbers
-        kept = {"cells", f"backend:{backend}", *(() if differ else (f"rule:{rule}" for rule in rules))}
-        level = WARNING if changed <= kept else ERROR
+        level = ERROR if differ and not changed <= {"cells", f"backend:{backend}"} else WARNING
         find(level, f"stale: {_why_stale(stale, rules)}; {renew}, or delete those of {backend} on {device} ({hardware})")
     wrong = [key for key in differ if key.split("/")[0] not in stale]
     if wrong:

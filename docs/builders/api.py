@@ -3,6 +3,7 @@
 import inspect
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from builders.tables import table
 
@@ -35,10 +36,16 @@ def module_page(name: str) -> str:
             continue
         (made if hasattr(value, "rule") else others).append((public, value))
     parts = [inspect.cleandoc(module.__doc__ or "").partition("\n\n")[0]]
-    parts += [_directive(f"{name}.{public}") for public, _ in others]
+    parts += [_elsewhere(value) if inspect.ismodule(value) else _directive(f"{name}.{public}") for public, value in others]
     if made:
         parts += ["## The functions of the rules", _of_rules(), *(_directive(f"{name}.{public}") for public, _ in made)]
     return "\n\n".join(parts)
+
+
+def _elsewhere(module: ModuleType) -> str:
+    """A module that has a page of its own."""
+    first = inspect.cleandoc(module.__doc__ or "").partition("\n")[0]
+    return f"## [`{module.__name__}`]({module.__name__.rpartition('.')[2]}.md)\n\n{first}"
 
 
 def _directive(name: str) -> str:
