@@ -414,4 +414,14 @@ def test_the_table_has_a_row_for_each_file():
         assert issubclass(kind, Backend)
         assert kind.name == name
         assert kind.__module__ == f"xopt.backends._{name}"
-    assert set(backends.__all__) == {"BACKENDS", "Availability", "Backend", "LawError", "available", "fuse", "get", "to_onnx"}
+    assert set(backends.__all__) == {
+        "BACKENDS",
+        "Availability",
+        "Backend",
+        "LawError",
+        "as_optax",
+        "available",
+        "fuse",
+        "get",
+        "to_onnx",
+    }

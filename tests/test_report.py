@@ -73,12 +73,12 @@ def test_scope_names_a_part_and_counts_the_rest() -> None:
     about = {"asked": {"rule": ["lion"], "backend": ["torch:cuda:0"]}, "profile": "quick", "seed": 4}
     scope = Scope.of(about)
     assert str(scope) == (
-        "A part: lion (1 of 11 rules), torch:cuda:0 (1 of 5 backends), 4 dtypes, op by op (1 of 3 modes); profile quick, seed 4"
+        "A part: lion (1 of 11 rules), torch:cuda:0 (1 of 10 backends), 4 dtypes, op by op (1 of 3 modes); profile quick, seed 4"
     )
     assert scope.lacking == ["rule", "backend", "mode"]
     assert not scope.whole
     everything = Scope.of({"profile": "ci", "seed": 0})
-    assert str(everything) == "Everything: 11 rules, 5 backends, 4 dtypes, 3 modes; profile ci, seed 0"
+    assert str(everything) == "Everything: 11 rules, 10 backends, 4 dtypes, 3 modes; profile ci, seed 0"
     assert everything.whole
     assert not Scope.of({"profile": "ci", "seed": 0, "interrupted": "1 of 2 tasks"}).whole
 

@@ -38,7 +38,7 @@ def changed(change: Callable[[Any], Any]) -> Implementations:
     right = xopt.RULES["sgd"]
 
     def update(params: Any, grad: Any, c: Any) -> Any:
-        return (change(right.update(params, grad, c)[0]),)
+        return (change(right.elementwise(params, grad, c)[0]),)
 
     return Implementations(xopt.RULES | {"sgd": updating(right, update)})
 

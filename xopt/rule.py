@@ -5,6 +5,7 @@ import keyword
 import pickle
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints, overload
 
 from xopt.arrays import began, is_dense
@@ -12,7 +13,7 @@ from xopt.bound import Bound, NoTransformation
 from xopt.checks import ALSO_CALLED, DOUBLE, Interval, check_hyper, nearest_names, shown
 from xopt.counts import Counts, following
 from xopt.documentation import document, meanings, of_rule
-from xopt.operations import Array, is_known_array
+from xopt.operations import Array, is_array, is_known_array
 from xopt.program import record
 from xopt.slots import Schema, Slot
 from xopt.trees import Tree, flatten, flatten_like, is_sequence, is_value, spread
@@ -256,7 +257,7 @@ class Rule(NoTransformation, Generic[S, P]):
         return params, slots, count + 1 if type(count) is int and count >= 0 else self._following(params, count)
 
     def _following(self, params: Tree, count: Any) -> Any:
-        if is_value(count) or is_value(params):
+        if isinstance(count, Integral) or is_array(count) or is_value(count) or is_value(params):
             return following(f"{self._step_name}: state.step", count)
         return Counts(self._step_name, count)
 

@@ -32,10 +32,6 @@ class Call(NamedTuple):
         return f"{self.function}: {name}{path_of(self.spec, i)}"
 
 
-class NoGradientError(Exception):
-    """A leaf has None for a gradient, where one of all leaves was to be stepped."""
-
-
 class Group(dict[str, Any]):
     """The hyperparameters of some leaves and their count, where one at least is a tree that gives others to other leaves."""
 
@@ -229,8 +225,6 @@ class TypedRule:
 
     def refuse(self, call: Call, i: int, name: str, x: Any, params: Array, dtype: Any) -> NoReturn:
         """Raises what says why ``x`` does not go with ``params``, naming the leaf and both sides."""
-        if x is None and name == "grad":
-            raise NoGradientError
         one, other = call.where(name, i), f"params{path_of(call.spec, i)}"
         if not is_array(x):
             msg = f"{one} must be an array like {other}, got {shown(x)}"

@@ -13,7 +13,7 @@ from xopt.bound import Bound
 from xopt.operations import Array, is_known_array
 from xopt.rule import Rule
 from xopt.trees import Tree
-from xopt.typed import Call, NoGradientError
+from xopt.typed import Call
 
 S = TypeVar("S", bound=tuple[Any, ...])
 P = ParamSpec("P")
@@ -34,7 +34,6 @@ class FusedStep(Generic[S, P]):
         self.__doc__ = f"``{rule.name}_step`` as one pass over memory{over}.\n\n{rule.step.__doc__}"
         self._trees = Trees()
         self._kept: dict[Any, Any] = {}  # of a fuser, from one step to the next
-        self._absent = False  # whether there was a leaf without a gradient
 
     def __repr__(self) -> str:
         given = f"{self.rule!r}{', donate=True' if self.donate else ''}{f', compiler={self.compiler!r}' if self.compiler else ''}"
@@ -72,15 +71,8 @@ class FusedStep(Generic[S, P]):
             own = rule.broadcast(call, hyper, counts)
         if not leaves:
             return rule.step(state, grad, **hyper)  # which refuses it
-        work = Work(rule, call, [leaves, *columns], own, self.donate, self._kept)
-        if self._absent:  # which to look for at each step takes a twentieth of a step of small leaves
-            work = work.with_gradient()
-        try:
-            new = _stepped(work, self.compiler)
-        except NoGradientError:
-            self._absent = True
-            work = work.with_gradient()
-            new = _stepped(work, self.compiler)
+        work = Work(rule, call, [leaves, *columns], own, self.donate, self._kept).with_gradient()
+        new = _stepped(work, self.compiler)
         if new is None:
             return rule.step(state, grad, **hyper)
         if flat is None:

@@ -17,6 +17,7 @@ import numpy as np
 import optree
 
 from xopt import backends
+from xopt.bound import Bound
 from xopt.checks import Interval
 from xopt.conformance.arithmetic.numbers import FLOAT
 from xopt.conformance.compare.candidate import Candidate
@@ -53,6 +54,7 @@ def copied(rule: Rule[Any, Any]) -> Rule[Any, Any]:
     """Another object, whose init or step may be replaced."""
     made: Rule[Any, Any] = object.__new__(Rule)
     made.__dict__.update(rule.__dict__)
+    made.bind = lambda **hyper: Bound(made, hyper)  # type: ignore[method-assign, assignment]
     return made
 
 
