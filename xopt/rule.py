@@ -13,7 +13,7 @@ from xopt.bound import Bound, NoTransformation
 from xopt.checks import ALSO_CALLED, DOUBLE, Interval, check_hyper, nearest_names, shown
 from xopt.counts import Counts, following
 from xopt.documentation import document, meanings, of_rule
-from xopt.operations import Array, is_array, is_known_array
+from xopt.operations import Array, is_known_array
 from xopt.program import record
 from xopt.slots import Schema, Slot
 from xopt.trees import Tree, flatten, flatten_like, is_sequence, is_value, spread
@@ -257,7 +257,8 @@ class Rule(NoTransformation, Generic[S, P]):
         return params, slots, count + 1 if type(count) is int and count >= 0 else self._following(params, count)
 
     def _following(self, params: Tree, count: Any) -> Any:
-        if isinstance(count, Integral) or is_array(count) or is_value(count) or is_value(params):
+        # what an array is to is_array, and what a tree is to optree, torch.compile cannot trace
+        if isinstance(count, Integral) or hasattr(type(count), "ndim") or is_value(count) or is_value(params):
             return following(f"{self._step_name}: state.step", count)
         return Counts(self._step_name, count)
 
