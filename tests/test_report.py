@@ -55,7 +55,7 @@ rule.coefficients = wrong
 RAISES = """
 def update(*_):
     raise ValueError("boom in update")
-rule.update = update
+rule.elementwise = update
 """
 
 

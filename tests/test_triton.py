@@ -509,7 +509,7 @@ def test_each_operation_rounds_to_nearest(name: str, dtype: str) -> None:
     [
         ("", "", {"enable_fp_fusion": True}, {"fma.rn.f32", "mul.f32"}),
         ("tl.sqrt_rn(", "tl.sqrt(", {}, {"sqrt.approx.ftz.f32"}),
-        ("tl.div_rn(t7, t10)", "t7 / t10", {}, {"div.full.f32"}),
+        ("tl.div_rn(t7, t11)", "t7 / t11", {}, {"div.full.f32"}),
     ],
     ids=["fused", "root", "division"],
 )

@@ -639,7 +639,9 @@ class Draft:
         if leaf.layout == "byte-swapped":
             return self._plain_gradient(i, k)
         kind = self.pick(("plain", "plain", "layout", "layout", "spiked", "own", "of another leaf", "none"))
-        if kind == "none" and not self.troubled:  # of a leaf that is left alone nothing is refused
+        if stage and self.views and self.one_in(3):  # what is written from the second step on was looked at before
+            kind = "of another leaf"
+        if kind == "none" and not self.troubled and self.one_in(2):  # of a leaf that is left alone nothing is refused
             self.note("leaf without a gradient")
             return "None"
         if kind == "layout":
