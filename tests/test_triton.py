@@ -28,7 +28,7 @@ from xopt.backends.fused.fuser import addresses
 from xopt.conformance.arithmetic.formats import ARITHMETICS, FLOAT_FORMATS
 from xopt.conformance.compare.check import check_rule
 from xopt.conformance.report.program import script
-from xopt.conformance.results import IDENTICAL, WRONG
+from xopt.conformance.results import IDENTICAL, WITHIN, WRONG
 from xopt.conformance.structures import check_structures
 from xopt.conformance.target import Effort, Target
 from xopt.program import Operation, Program, record
@@ -368,8 +368,7 @@ def test_a_program_to_paste_asks_for_the_compiler(monkeypatch: pytest.MonkeyPatc
     exec(script(cell.to_dict()), {})
     assert "SGDState" in capsys.readouterr().out
 
-
-# Faults that are planted in the kernels.
+    # Faults that are planted in the kernels.
 
 
 class Fault(NamedTuple):
@@ -378,6 +377,7 @@ class Fault(NamedTuple):
     new: str
     rule: str = "sgd"
     dtype: str = "float32"
+    verdict: str = WRONG  # the right kernel's is IDENTICAL
 
 
 IN_TEXT = (
@@ -389,7 +389,9 @@ IN_TEXT = (
     Fault("a slot is not written", "tl.store(new_v + _at", "tl.store(old_v + _at", "momentum"),
     Fault("bfloat16 is cut off", " + 0x7FFF + ", " + 0 * ", "sgd", "bfloat16"),
     Fault("eps within the root", "t10 = tl.sqrt_rn(t9)", "t10 = tl.sqrt_rn(t9 + c_eps)", "adam"),
-    Fault("the product by a reciprocal", "tl.div_rn(t7, t11)", "t7 * (1.0 / t11)", "adam"),
+    Fault(
+        "the product by a reciprocal", "tl.div_rn(t7, t11)", "t7 * (1.0 / t11)", "adam", verdict=WITHIN
+    ),  # whose bits are NumPy's
     Fault("float64 by way of float32", "bitcast=True)", "bitcast=True).to(tl.float32)", "sgd", "float64"),
     Fault("a sign of what is not 0", "tl.where(t2 < 0, -1.0, t2)", "tl.where(t2 < 0, -1.0, 1.0)", "lion"),
 )
@@ -410,7 +412,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
 @pytest.mark.parametrize("fault", IN_TEXT, ids=lambda fault: fault.name)
 def test_a_fault_in_a_kernel_is_seen(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch, fault)
-    assert checked(fault.rule, fault.dtype, 20).verdict == WRONG  # few have several groups
+    assert checked(fault.rule, fault.dtype, 20).verdict == fault.verdict  # few have several groups
 
 
 class CodeFault(NamedTuple):

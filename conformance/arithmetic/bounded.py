@@ -64,11 +64,11 @@ class Bounded:
 
     def __add__(self, other: Any) -> "Bounded":
         a, b, to, may_be_subnormal = _meet(self, other)
-        return _result(a.value + b.value, a.error + b.error, None, to, may_be_subnormal, "add")
+        return _result(a.value + b.value, a.error + b.error, _of_sum(a, b, to), to, may_be_subnormal, "add")
 
     def __sub__(self, other: Any) -> "Bounded":
         a, b, to, may_be_subnormal = _meet(self, other)
-        return _result(a.value - b.value, a.error + b.error, None, to, may_be_subnormal, "add")
+        return _result(a.value - b.value, a.error + b.error, _of_sum(a, b, to), to, may_be_subnormal, "add")
 
     def __mul__(self, other: Any) -> "Bounded":
         a, b, to, may_be_subnormal = _meet(self, other)
@@ -196,6 +196,14 @@ def _result(
     error = _where(size + rounding > to.largest, _INFINITE, error)
     known = size if np.all(size < np.inf) else _where(size < np.inf, size, abs(value))  # without a bound it may be subnormal too
     return Bounded(value, error, to, may_be_subnormal | _small(known, to))
+
+
+def _of_sum(a: Bounded, b: Bounded, to: FloatFormat) -> Values:
+    """What a sum is rounded by: nothing beyond a flush, where a coefficient of 0 is added; else None, as usual."""
+    for x in (a, b):
+        if not np.ndim(x.value) and x.size == 0:
+            return to.underflow if to.flushes else 0.0
+    return None
 
 
 _INFINITE = np.float64(np.inf)

@@ -54,7 +54,7 @@ def copied(rule: Rule[Any, Any]) -> Rule[Any, Any]:
     """Another object, whose init or step may be replaced."""
     made: Rule[Any, Any] = object.__new__(Rule)
     made.__dict__.update(rule.__dict__)
-    made.bind = lambda **hyper: Bound(made, hyper)  # type: ignore[method-assign, assignment]
+    made.bind = lambda **hyper: Bound(made, hyper)  # type: ignore[method-assign]
     return made
 
 
