@@ -205,7 +205,13 @@ def interrupted(*arguments: str) -> tuple[int, str]:
     command = [sys.executable, "-P", "-m", "xopt.conformance", *arguments]
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "COLUMNS": "60"}
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, env=environment
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # where this runs in the background, it is ignored
+        env=environment,
     )
     assert process.stdout is not None
     said = ""
