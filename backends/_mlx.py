@@ -20,6 +20,7 @@ class MLXBackend(Backend):
     module = "mlx.core"
     distributions = ("mlx",)
     extra = "mlx"
+    slow = True
     tracer = "mx.compile"
     compilers = ("mx.compile",)
 

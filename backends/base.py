@@ -58,7 +58,7 @@ class Backend(ABC):
     needs: ClassVar[str] = "CUDA device"
     """What is missing where there is no device."""
     slow: ClassVar[bool] = False
-    """Whether an operation takes a millisecond: the conformance suite then runs where the backend is asked for by name."""
+    """Whether its checks take minutes: the conformance suite then runs where the backend is asked for by name, and at night."""
 
     asked_compiler: str | None = None
     """The one that fused steps must be asked for on this device; None where they take the right one by themselves."""

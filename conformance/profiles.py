@@ -20,7 +20,7 @@ class Profile(NamedTuple):
     compiled: int  # of them for torch.compile, of every fourth rule
     training: int  # steps of the training on digits
     modes: tuple[str, ...]
-    slow: bool = False  # whether backends of which an operation takes a millisecond run unasked
+    slow: bool = False  # whether slow backends run unasked
 
     def cells(self, dtype: str) -> int:
         """Examples of a cell: half as many in the other dtypes, in which a rule says the same."""

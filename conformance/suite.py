@@ -66,8 +66,8 @@ def conform(
     Parameters
     ----------
     backends
-        Names such as ``"torch"``, with all its devices, or ``"torch:cuda:0"``. Default: all that there are, but those of which an
-        operation takes a millisecond (dask, ndonnx, mparray) in the nightly profile alone.
+        Names such as ``"torch"``, with all its devices, or ``"torch:cuda:0"``. Default: all that there are, but the slow
+        ones (MLX, dask, ndonnx, dpnp, mparray) in the nightly profile alone.
     rules, dtypes
         Names from ``RULES`` and of parameter dtypes. Default: all.
     profile
