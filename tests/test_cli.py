@@ -202,7 +202,9 @@ def test_a_part_does_not_replace_the_table_of_everything(
 
 def interrupted(*arguments: str) -> tuple[int, str]:
     """As at a terminal, where Ctrl-C reaches all processes of a command: after the first result."""
-    command = [sys.executable, "-P", "-m", "xopt.conformance", *arguments]
+    heard = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # where this runs in the background, it would be ignored
+    start = f"import signal; {heard}; from xopt.conformance.__main__ import main; main()"
+    command = [sys.executable, "-P", "-c", start, *arguments]
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "COLUMNS": "60"}
     process = subprocess.Popen(
         command,
@@ -210,7 +212,6 @@ def interrupted(*arguments: str) -> tuple[int, str]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # where this runs in the background, it is ignored
         env=environment,
     )
     assert process.stdout is not None

@@ -238,7 +238,7 @@ def test_nothing_wrong_by_construction(report: Any) -> None:
 def test_backends_of_slow_operations_run_where_they_are_asked_for():
     quick, nightly = PROFILES["quick"], PROFILES["nightly"]
     slow = [name for name, kind in BACKENDS.items() if kind.slow]
-    assert slow == ["dpnp", "dask", "ndonnx", "mparray"]
+    assert slow == ["mlx", "dpnp", "dask", "ndonnx", "mparray"]
     assert [name for name in BACKENDS if name not in suite._unless_slow(None, quick)] == slow
     assert list(suite._unless_slow(None, nightly)) == list(BACKENDS)
     assert suite._unless_slow(["dask"], quick) == ["dask"]
