@@ -10,8 +10,8 @@ import numpy as np
 from xopt.backends.fused.compiled import Compiled
 from xopt.bound import Bound
 from xopt.operations import Array
-from xopt.program import OPERATIONS, Program, needed, numbers_of
-from xopt.rule import Rule
+from xopt.program import OPERATIONS, Program, evaluate, needed, numbers_of
+from xopt.rule import Rule, rule_given
 from xopt.slots import Slot, each
 from xopt.trees import Tree, flatten, flatten_like, mapped
 from xopt.typed import Call
@@ -57,13 +57,9 @@ def as_optax(rule: Any, **hyper: Any) -> Any:
     ``params + x``, else ``new - params``, rounded: the params get the step's bits where that difference is exact, and are otherwise
     off by half a unit in its last place, and half a unit of their own.
     """
-    given, rule = rule, getattr(rule, "rule", rule)
-    if not isinstance(rule, Rule) or given is rule.init:
-        msg = f"as_optax: rule must be a rule or its step, such as xopt.lion or xopt.lion_step, got {given!r}"
-        raise TypeError(msg)
-    if isinstance(given, Bound):
-        hyper = given.hyper | hyper
-    found = _Transformation(rule, hyper)
+    if isinstance(rule, Bound):
+        hyper = rule.hyper | hyper
+    found = _Transformation(rule_given("as_optax", rule), hyper)
     return importlib.import_module("optax").GradientTransformation(found.init, found.update)
 
 
@@ -191,8 +187,7 @@ class _Update:
         functions = OPERATIONS | {name: getattr(jnp, name) for name in ("sqrt", "sign", "maximum", "minimum", "where")}
         values = dict(zip(self._program.coefficients, numbers_of(c), strict=True))
         values |= dict(zip(self._program.arrays, arrays, strict=True))
-        for result, name, operands in self._operations:
-            values[result] = functions[name](*[values[x] if isinstance(x, str) else x for x in operands])
+        evaluate(self._operations, functions, values)
         if self._change is None:
             change = values[self._program.writes["params"]] - values["params"]
         else:

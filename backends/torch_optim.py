@@ -20,7 +20,7 @@ from xopt.backends.base import say_once
 from xopt.backends.fused.step import fuser_of
 from xopt.backends.fused.work import UnfitError, Work
 from xopt.checks import ALSO_CALLED, as_number, check_hyper, shown
-from xopt.rule import Rule
+from xopt.rule import Rule, rule_given
 from xopt.rules import RULES
 from xopt.slots import Slot, each
 from xopt.typed import Call
@@ -569,11 +569,7 @@ def of(rule: Any) -> type[RuleOptimizer]:
     TypeError
         For what is no rule.
     """
-    given, rule = rule, getattr(rule, "rule", rule)
-    if not isinstance(rule, Rule) or given is rule.init:
-        msg = f"torch_optim.of: rule must be a rule or its step, such as xopt.lion or xopt.lion_step, got {given!r}"
-        raise TypeError(msg)
-    return _class_of(rule)
+    return _class_of(rule_given("torch_optim.of", rule))
 
 
 _DOC = """``{rule}`` as an optimizer of ``torch.optim``.

@@ -6,7 +6,7 @@ numerics laws, the count of operations and bytes.
 
 import math
 import operator
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from xopt.operations import register
@@ -200,6 +200,12 @@ def _pairs(name: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
     else:
         msg = f"update must return {len(old)} arrays for {name}, got {new!r}"
         raise LawError(msg)
+
+
+def evaluate(operations: Iterable[Operation], functions: Mapping[str, Callable[..., Any]], values: dict[str, Any]) -> None:
+    """Adds the results of operations to the values that they are of, by these functions."""
+    for result, name, operands in operations:
+        values[result] = functions[name](*[values[x] if isinstance(x, str) else x for x in operands])
 
 
 def needed(operations: Sequence[Operation], results: Collection[str]) -> tuple[Operation, ...]:

@@ -334,6 +334,15 @@ def rule_of(function: str, state: Any) -> Rule[Any, Any]:
     return rules[0]
 
 
+def rule_given(function: str, given: Any) -> Rule[Any, Any]:
+    """The rule that a rule is, or of which a step, a bound rule or a fused step is. Raises TypeError for what is none of these."""
+    rule = getattr(given, "rule", given)
+    if not isinstance(rule, Rule) or given is rule.init or given is rule.bind:
+        msg = f"{function}: rule must be a rule or its step, such as xopt.lion or xopt.lion_step, got {given!r}"
+        raise TypeError(msg)
+    return rule
+
+
 def _updated(leaves: Sequence[tuple[Any, ...]]) -> list[Sequence[Any]]:
     """The new params and slots of prepared leaves: all that a compiler sees, in one piece."""
     return [typed.updated(*leaf) for _, typed, *leaf in leaves]

@@ -17,7 +17,7 @@ from xopt.backends.fused.fuser import Fuser, Launch, Plan
 from xopt.backends.fused.memory import Memory, anything
 from xopt.backends.fused.work import TracedError, Work
 from xopt.operations import Array
-from xopt.program import OPERATIONS, Program, numbers_of
+from xopt.program import OPERATIONS, Program, evaluate, numbers_of
 from xopt.rule import Rule
 from xopt.typed import Call, TypedRule
 
@@ -221,9 +221,7 @@ class JaxJitFuser(Fuser):
             *c, one = row
             values = dict(zip(program.coefficients, c, strict=True))
             values |= {name: x.astype(compute) for name, x in zip(program.arrays, (*old, grad), strict=True)}
-            for result, name, operands in program.operations:
-                value = functions[name](*[values[x] if isinstance(x, str) else x for x in operands])
-                values[result] = value * one if name == "multiply" else value
+            evaluate(program.operations, functions | {"multiply": lambda x, y: x * y * one}, values)
             return [values[name].astype(x.dtype) for name, x in zip(program.writes.values(), old, strict=True)]
 
         jitted: Callable[..., Any] = self.jax.jit(update)  # traced once for all leaves that are alike

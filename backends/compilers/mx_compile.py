@@ -10,7 +10,7 @@ from xopt.backends.fused.fuser import Fuser, Launch
 from xopt.backends.fused.memory import Memory, anything
 from xopt.backends.fused.work import Leaf, Work
 from xopt.operations import Array
-from xopt.program import OPERATIONS, Program, numbers_of
+from xopt.program import OPERATIONS, Program, evaluate, numbers_of
 from xopt.rule import Rule
 
 
@@ -80,8 +80,7 @@ class MLXFuser(Fuser):
             values = dict(zip(program.coefficients, row, strict=True))
             compute = row[0].dtype
             values |= {name: x.astype(compute) for name, x in zip(program.arrays, (*old, grad), strict=True)}
-            for result, name, operands in program.operations:
-                values[result] = functions[name](*[values[x] if isinstance(x, str) else x for x in operands])
+            evaluate(program.operations, functions, values)
             return [values[name].astype(x.dtype) for name, x in zip(program.writes.values(), old, strict=True)]
 
         return self.mx.compile(update, shapeless=True)  # type: ignore[no-any-return]

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 from xopt.arrays import devices
 from xopt.backends.fused.donation import WAY_OUT
 from xopt.backends.fused.trees import Flat, Trees
-from xopt.backends.fused.work import TakesStep, TracedError, UnfitError, Work
+from xopt.backends.fused.work import Part, TakesStep, TracedError, UnfitError, Work
 from xopt.bound import Bound
 from xopt.operations import Array, is_known_array
-from xopt.rule import Rule
+from xopt.rule import Rule, rule_given
 from xopt.trees import Tree
 from xopt.typed import Call
 
@@ -80,7 +80,9 @@ class FusedStep(Generic[S, P]):
         old = zip((params, *slots), (leaves, *columns[1:]), new, strict=True)
         # a column that is written over stays the tree that it was, if that has the containers of params
         trees = [tree if n is o and (alike or flat.fits(tree)) else flat.unflatten(n) for tree, o, n in old]
-        return state._make([*trees, rule.step_after(state, call, counts, [x is not None for x in columns[0]])])
+        if type(t) is not int or isinstance(work, Part):
+            t = rule.step_after(state, call, counts, [x is not None for x in columns[0]])
+        return state._make([*trees, t])
 
     if TYPE_CHECKING:  # with the signature of the rule's step
 
@@ -124,10 +126,7 @@ def fuse(
     ValueError
         From ``fuse``: a compiler that no library has. From the step: what the eager step refuses; a state that was donated before.
     """
-    bare: Any = getattr(rule, "rule", rule)
-    if not isinstance(bare, Rule) or rule in (bare.init, bare.bind):
-        msg = f"fuse: rule must be a rule or its step, such as xopt.lion or xopt.lion_step, got {rule!r}"
-        raise TypeError(msg)
+    bare: Any = rule_given("fuse", rule)
     from xopt.backends import BACKENDS  # which import this module
 
     known = sorted({name for backend in BACKENDS.values() for name in backend.compilers})
