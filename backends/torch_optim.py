@@ -20,6 +20,7 @@ from xopt.backends.base import say_once
 from xopt.backends.fused.step import fuser_of
 from xopt.backends.fused.work import UnfitError, Work
 from xopt.checks import ALSO_CALLED, as_number, check_hyper, shown
+from xopt.documentation import described
 from xopt.rule import Rule, rule_given
 from xopt.rules import RULES
 from xopt.slots import Slot, each
@@ -541,7 +542,7 @@ def _class_of(rule: Rule[Any, Any]) -> type[RuleOptimizer]:
         for flag, value in (("maximize", False), ("fused", True))
     ]
     first = inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    ranges = "\n".join(f"{hyper} : in {rule.ranges[hyper].text}, default {rule.defaults[hyper]!r}" for hyper in rule.defaults)
+    ranges = "\n".join(described(rule, hyper) for hyper in rule.defaults)
     members = {
         "rule": rule,
         "__module__": __name__ if RULES.get(rule.name) is rule else rule.__module__,
@@ -585,8 +586,7 @@ fused
 others
     The hyperparameters, each a number or a 0-d tensor. ``betas`` stands for beta1, beta2 and beta3, ``momentum`` for beta, where
     there are those.
-
-    {hyper}
+{hyper}
 
 Raises
 ------

@@ -25,14 +25,14 @@ def document(function: Any, rule: "Rule[Any, Any]", name: str, taken: Iterable[s
         [inspect.Parameter(p, inspect.Parameter.POSITIONAL_OR_KEYWORD) for p in positional] + hyper
     )
     function.rule = rule
-    parameters = "\n".join([*_filled(arguments, rule).splitlines(), *(_hyper(rule, p.name) for p in hyper)]) or "None."
+    parameters = "\n".join([*_filled(arguments, rule).splitlines(), *(described(rule, p.name) for p in hyper)]) or "None."
     sections = (_EACH if hyper else "") + _titled("Parameters", parameters) + _titled("Returns", _filled(returns, rule))
     function.__doc__ = _page(rule, summary, sections)
 
 
 def of_rule(rule: "Rule[Any, Any]") -> str:
     """The documentation of a rule: of what ``init``, ``step`` and ``bind`` have in common."""
-    hyper = _titled("Hyperparameters", "\n".join(_hyper(rule, name) for name in rule.defaults) or "None.")
+    hyper = _titled("Hyperparameters", "\n".join(described(rule, name) for name in rule.defaults) or "None.")
     return _page(rule, "", hyper + _EACH + _filled(_METHODS, rule))
 
 
@@ -49,8 +49,8 @@ def _filled(text: str, rule: "Rule[Any, Any]") -> str:
     return text.format(rule=rule.name, state=rule.state.__name__)
 
 
-def _hyper(rule: "Rule[Any, Any]", name: str) -> str:
-    """Range, default, and what it means."""
+def described(rule: "Rule[Any, Any]", name: str) -> str:
+    """A hyperparameter: range, default, and what it means."""
     text = f"{name} : {rule.ranges[name].words}, default {rule.defaults[name]!r}"
     return f"{text}\n    {rule.meanings[name]}" if name in rule.meanings else text
 
