@@ -194,3 +194,66 @@ def test_a_backward_pass_that_needs_the_old_numbers_fails_after_donation(make: C
         make(xopt.lion)(state, torch.ones(5, device="cuda"))
         y.backward()
         assert torch.equal(w.grad.cpu(), torch.full((5,), 2.0))
+
+
+@pytest.mark.parametrize("donate", [False, True], ids=["new", "donated"])
+def test_leaves_without_a_gradient_stay(rule: Any, donate: bool) -> None:
+    """Others at each step, so that their counts part; both ends have the CPU's bits."""
+
+    def train(device: str) -> Any:
+        state, step = rule.init(tree(0, device)), fuse(rule, donate=donate)
+        for i in range(5):
+            grad = {name: None if (i + j) % 3 == 0 else x for j, (name, x) in enumerate(tree(i + 1, device).items())}
+            state = step(state, grad, **busy(rule))
+        return state
+
+    assert_same(train("cuda"), train("cpu"))
+
+
+def test_a_state_goes_over_numpy_and_comes_back(rule: Any) -> None:
+    step, on_host = fuse(rule), fuse(rule)
+    state = rule.init(tree(0))
+    for i in range(6):
+        if i == 2:
+            state = optree.tree_map(lambda x: x.cpu().numpy() if isinstance(x, torch.Tensor) else x, state)
+        if i == 4:
+            state = optree.tree_map(lambda x: torch.from_numpy(x).cuda() if isinstance(x, np.ndarray) else x, state)
+        away = i in (2, 3)
+        grad = {name: x.numpy() if away else x for name, x in tree(i + 1, "cpu" if away else "cuda").items()}
+        state = (on_host if away else step)(state, grad, **busy(rule))
+    assert_same(state, on_cpu(rule, 6, **busy(rule)))
+
+
+def test_an_optimizer_of_torch_has_the_bits_of_the_cpu(rule: Any) -> None:
+    """In a loop with a scaler, groups, a leaf that thaws and a state that is loaded on the way."""
+    from xopt.backends import torch_optim
+
+    def train(device: str) -> list[Any]:
+        params = [torch.nn.Parameter(x) for x in tree(0, device).values()]
+        groups = [{"params": params[:5], "lr": 0.125}, {"params": params[5:]}]
+        optimizer = torch_optim.of(rule)(groups, **busy(rule))
+        for i in range(4):
+            for j, (p, g) in enumerate(zip(params, tree(i + 1, device).values(), strict=True)):
+                p.grad = None if i < 2 and j == 7 else g
+            optimizer.step()
+            if i == 1:
+                saved = optimizer.state_dict()
+                optimizer = torch_optim.of(rule)(groups, **busy(rule))
+                optimizer.load_state_dict(saved)
+        return [p.detach() for p in params]
+
+    assert_same(train("cuda"), train("cpu"))
+
+
+def test_a_scaler_skips_what_overflowed() -> None:
+    from xopt.backends import torch_optim
+
+    x = torch.nn.Parameter(torch.ones(3, device="cuda"))
+    optimizer, scaler = torch_optim.AdEMAMix([x]), torch.amp.GradScaler(init_scale=4.0)
+    for factor in (torch.inf, 1.0):
+        optimizer.zero_grad()
+        scaler.scale((x * factor).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        assert bool((x == 1.0).all()) == (factor != 1.0)
+    assert scaler.get_scale() == 2.0
