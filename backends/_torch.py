@@ -6,9 +6,10 @@ import os
 import struct
 import sys
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from itertools import chain
+from operator import attrgetter
 from types import FunctionType
 from typing import Any, NoReturn
 
@@ -263,7 +264,7 @@ def refuse_graph(work: Work) -> None:
     Raises UnfitError where something else follows it: forward differentiation, a trace, a mode that each operation goes through.
     """
     torch: Any = sys.modules["torch"]
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() and not (work.hosted() and _none_requires_grad((work.params, work.grads, *work.slots))):
         arrays = chain(work.params, work.grads, *work.slots, work.loose())
         wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # what torch.func transforms, it follows itself
         if any(getattr(x, "requires_grad", False) and not wrapped(x) for x in _each(arrays)):
@@ -276,6 +277,17 @@ def refuse_graph(work: Work) -> None:
     if follows or torch._C._len_torch_dispatch_stack():
         msg = f"{work.where(0)} is in a block in which torch follows each operation (forward_ad, a trace, a dispatch mode)"
         raise UnfitError(msg)
+
+
+def _none_requires_grad(columns: Iterable[Sequence[Any]]) -> bool:
+    """Whether all are tensors that require no gradients, which takes a third of looking at each of them."""
+    try:
+        return not any(map(_requires_grad, chain.from_iterable(columns)))
+    except AttributeError:  # there is None, a tuple or a number
+        return False
+
+
+_requires_grad = attrgetter("requires_grad")
 
 
 def _each(arrays: Iterable[Any]) -> Iterator[Any]:

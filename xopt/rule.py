@@ -399,11 +399,12 @@ def _step_function(rule: Rule[Any, Any]) -> Any:
     def step(state: Any, grad: Tree, **hyper: Any) -> Any:
         params, slots, t = rule.unpack(state)
         if is_known_array(params):  # a tree of one leaf; not asking optree saves a tenth of a small step
+            if grad is None:
+                return state
             call = _call(Call, (function, t, None, None))
             typed = typed_rules.get((type(params), params.dtype)) or rule.typed(call, 0, params)
-            new, count = typed.step(call, params, grad, slots, hyper), t if grad is not None else state.step
-        else:
-            new, count = rule._step_tree(state, grad, t, hyper)
+            return state_type(*typed.step(call, params, grad, slots, hyper), t)
+        new, count = rule._step_tree(state, grad, t, hyper)
         return state_type(*new, count)
 
     document(step, rule, "{rule}_step", rule.defaults)

@@ -19,6 +19,7 @@ class Schema:
     def __init__(self, slots: Iterable[Slot]) -> None:
         self._slots = tuple(slots)
         self.several = any(slot.several for slot in self._slots)
+        self.of_arrays = [i for i, slot in enumerate(self._slots) if slot.number is None]
         self._one_each = not any(slot.several or slot.number is not None for slot in self._slots)
 
     def __iter__(self) -> Iterator[Slot]:

@@ -80,12 +80,12 @@ class TypedRule:
 
     def step(self, call: Call, params: Array, grad: Array, slots: Sequence[Any], hyper: dict[str, Any]) -> Sequence[Any]:
         """The new params and slots of a tree of one leaf."""
-        if grad is None:
-            return params, *slots
         if self.current is not None and self.current() != params.device:
             with params.device:
                 return self.step(call, params, grad, slots, hyper)
         c, ordinary = self.prepare(call, 0, params, grad, slots, hyper)
+        if ordinary and not self.cast:  # as mostly: what ``updated`` does then, without the call
+            return self.rule.elementwise(params, *slots, grad, c)
         new = self.updated(params, grad, slots, c, ordinary)
         if self.subclass:
             self.refuse_promoted(call, 0, params, new[0])
@@ -216,7 +216,7 @@ class TypedRule:
             return False
         if self.one_device:
             return bool(x.shape == params.shape)
-        return is_dense(x) and same_shape(x, params) and self._same_devices(x, params)
+        return is_dense(x) and (x.shape == params.shape or same_shape(x, params)) and self._same_devices(x, params)
 
     def _same_devices(self, x: Array, y: Array) -> bool:
         """A traced array may have no device yet."""

@@ -86,7 +86,8 @@ class TableFuser(Fuser):
                 work.leaf(first)  # refuses a None that the hyperparameters do not mean
             c, plain = work.coefficients(first, work.typed(first))
             numbers = numbers_of(c)
-            ones = tuple([type(x) is float and x == 1.0 for x in numbers])
+            none = plain and 1.0 not in numbers  # as mostly
+            ones = (False,) * len(numbers) if none else tuple([type(x) is float and x == 1.0 for x in numbers])
             groups.append(LeafGroup(indices, c, numbers if plain else list(map(float, numbers)), ones))
         return groups
 

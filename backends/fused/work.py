@@ -86,9 +86,7 @@ class Work:
     def renewed(self, new: list[Any], alias: Callable[[Any], Any]) -> list[Any]:
         """The columns of a state that was written over, with another object in place of the array that it was known by."""
         column = new[self._token_at]
-        first = column[0]
-        own = [alias(x) if x is self.token else x for x in (first if isinstance(first, tuple) else (first,))]
-        new[self._token_at] = [tuple(own) if isinstance(first, tuple) else own[0], *column[1:]]
+        new[self._token_at] = [each(lambda x: alias(x) if x is self.token else x, column[0]), *column[1:]]
         return new
 
     def loose(self) -> list[Any]:
@@ -205,12 +203,12 @@ def _token(rule: Rule[Any, Any], params: Sequence[Any], slots: Sequence[Sequence
 
     Params may be of several states, one after the other, as those of a module are; slots are of one.
     """
-    for at, slot in enumerate(rule.schema, 1):
-        x = slots[at - 1][0]
+    for at in rule.schema.of_arrays:
+        x = slots[at][0]
         if isinstance(x, tuple):
             x = next((one for one in x if one is not None), None)
-        if x is not None and slot.number is None:
-            return at, x
+        if x is not None:
+            return 1 + at, x
     return 0, params[0]
 
 
