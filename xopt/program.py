@@ -218,6 +218,19 @@ def needed(operations: Sequence[Operation], results: Collection[str]) -> tuple[O
     return tuple(reversed(kept))
 
 
+def is_linear(operations: Iterable[Operation], arrays: Collection[str]) -> bool:
+    """Whether the results are linear functions of the arrays."""
+    made = {*arrays}
+    for result, name, operands in operations:
+        factors = sum(x in made for x in operands)
+        if name not in ("add", "subtract", "multiply", "negative") or (name == "multiply" and factors > 1):
+            return False
+        if name in ("add", "subtract") and factors < 2:
+            return False
+        made.add(result)
+    return True
+
+
 class _Tape:
     """Where a program is recorded."""
 

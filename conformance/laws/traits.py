@@ -3,12 +3,12 @@
 A law that is of every rule with a trait holds of a new rule as well, which no list names.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
 from itertools import product
 from typing import Any, NamedTuple
 
-from xopt.program import Operation, Program
+from xopt.program import Operation, Program, is_linear
 from xopt.rule import Rule
 
 AnyRule = Rule[Any, Any]
@@ -131,16 +131,6 @@ def _is_decay(rule: AnyRule, name: str) -> bool:
     return not interval.sequence and interval.high == 1.0 and 0.625 in interval
 
 
-def _is_linear(rule: AnyRule) -> bool:
-    arrays = {*rule.program.arrays, *(operation.result for operation in rule.program.operations)}
-
-    def keeps(name: str, operands: Sequence[str | float]) -> bool:
-        factors = sum(x in arrays for x in operands)
-        return name == "negative" or (factors < 2 if name == "multiply" else name in ("add", "subtract") and factors == 2)
-
-    return all(keeps(name, operands) for _, name, operands in rule.program.operations)
-
-
 def _counts(rule: AnyRule) -> bool:
     first, later = (rule.coefficients(t, *rule.carried.values(), **rule.defaults) for t in (1, 7))
     return bool(first != later)
@@ -176,7 +166,7 @@ def _remembers_gradients_alone(rule: AnyRule) -> bool:
 
 
 EVERY = Trait("every rule", lambda _: True)
-LINEAR = Trait("linear in gradients and parameters", _is_linear)
+LINEAR = Trait("linear in gradients and parameters", lambda rule: is_linear(rule.program.operations, rule.program.arrays))
 ODD = Trait("goes the negated way from negated parameters on negated gradients", lambda rule: parities(rule) is not None)
 SCALE_FREE = Trait("forgets the scale of gradients, with eps scaled along", lambda rule: (degrees(rule) or {}).get("params") == 0)
 ADAPTIVE = Trait("divides by a root and eps", lambda rule: SCALE_FREE.of(rule) and "eps" in rule.defaults)

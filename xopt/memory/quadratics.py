@@ -1,0 +1,96 @@
+"""How fast a rule converges on quadratics, by the eigenvalues of its state matrix."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xopt.memory.system import rest, slots_of
+from xopt.program import is_linear
+
+if TYPE_CHECKING:
+    from xopt.memory.recall import Memory
+
+
+def rates(memory: "Memory", curvatures: Any, lrs: Any, precondition: bool) -> Any:
+    """See ``Memory.rates``."""
+    _refuse_nonlinear(memory, precondition)
+    h = np.asarray(curvatures, dtype=np.float64)
+    if "lr" not in memory.rule.defaults and lrs is not None:
+        msg = f"memory of {memory.rule.name}: it has no hyperparameter lr"
+        raise ValueError(msg)
+    etas = [None] if lrs is None else np.ravel(np.asarray(lrs, dtype=np.float64)).tolist()
+    found = np.stack([_radii(_matrices(memory, eta, h.ravel())) for eta in etas])
+    return found.reshape((() if lrs is None else np.shape(lrs)) + h.shape)
+
+
+def _matrices(memory: "Memory", lr: float | None, curvatures: Any) -> Any:
+    """Of a step that maps the distance from the minimum and the slots to new ones, for each curvature."""
+    hyper = memory.hyper if lr is None else memory.hyper | {"lr": lr}
+    at = rest(memory.rule, hyper)
+    if at is None:
+        at = memory.rest  # raises
+    values = at.sloped(1.0, held=True)
+    names = ("params", *slots_of(at.program))
+    matrix = np.zeros((len(curvatures), len(names), len(names)))
+    for i, one in enumerate(names):
+        slopes = values[at.program.writes[one]].slopes
+        for j, other in enumerate(names):
+            matrix[:, i, j] = slopes.get(other, 0.0)
+        matrix[:, i, 0] += curvatures * slopes.get("grad", 0.0)
+    return matrix
+
+
+def _radii(matrices: Any) -> Any:
+    return np.max(np.abs(np.linalg.eigvals(matrices)), axis=-1)
+
+
+def _refuse_nonlinear(memory: "Memory", precondition: bool) -> None:
+    program = memory.rest.program
+    names = {operation.name for operation in program.operations}
+    if is_linear(program.operations, program.arrays) or (precondition and not names & {"sign", "abs", "where"}):
+        return
+    why = "takes a sign" if "sign" in names else "divides one array by another" if "divide" in names else "is not linear"
+    way = "; precondition=True holds what divides at 1" if "sign" not in names and not precondition else ""
+    msg = f"memory of {memory.rule.name}: its step {why}, so that no state matrix says how it converges on a quadratic{way}"
+    raise ValueError(msg)
+
+
+def stability_limit(memory: "Memory", curvature: float, precondition: bool) -> float:
+    """See ``Memory.stability_limit``: doubled from far below until steps diverge, then by bisection, to rounding."""
+
+    def diverges(lr: float) -> bool:
+        return bool(rates(memory, curvature, lr, precondition) > 1.0 + 1e-13)
+
+    low = 1e-9 / curvature
+    if diverges(low):
+        return 0.0
+    while not diverges(high := 1.25 * low):
+        low = high
+        if low * curvature > 1e12:
+            return math.inf
+    while (middle := (low + high) / 2) not in (low, high):
+        low, high = (low, middle) if diverges(middle) else (middle, high)
+    return low
+
+
+def best_lr(memory: "Memory", low: float, high: float, precondition: bool) -> tuple[float, float]:
+    """See ``Memory.best_lr``: by ever finer grids around the best lr so far, of all up to the limit of stability."""
+    if not 0.0 < low <= high < math.inf:
+        msg = f"memory.best_lr: low and high must be curvatures with 0 < low <= high, got {low} and {high}"
+        raise ValueError(msg)
+    curvatures = np.geomspace(low, high, _CURVATURES) if low < high else np.array([low])
+    limit = stability_limit(memory, high, precondition)
+    if not 0.0 < limit < math.inf:
+        msg = f"memory of {memory.rule.name}: its lr on a curvature of {high} has the limit {limit}"
+        raise ValueError(msg)
+    least, most = 1e-6 * limit, limit
+    for _ in range(_ROUNDS):
+        grid = np.geomspace(least, most, _LRS)
+        worst = rates(memory, curvatures, grid, precondition).max(axis=1)
+        best = int(np.argmin(worst))
+        least, most = grid[max(best - 1, 0)], grid[min(best + 1, _LRS - 1)]
+    return float(grid[best]), float(worst[best])
+
+
+_CURVATURES, _LRS, _ROUNDS = 33, 41, 9
