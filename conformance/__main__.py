@@ -25,6 +25,7 @@ First-order update rules written once in the Python array API, and the proof tha
   faults    plant faults, and show which check finds which
   evidence  examine the records of runs on other machines
   bench     time steps beside the limits of the machine and other optimizers
+  memory    show how long rules remember gradients
 
 """
 """For an environment in which the commands cannot run."""

@@ -22,12 +22,12 @@ from xopt.conformance.bench.contenders import contenders
 from xopt.conformance.bench.limits import SCALE, touching
 from xopt.conformance.bench.measure import LEAST, Spread, interleave, ratio, spread
 from xopt.conformance.bench.page import page_of
-from xopt.conformance.bench.plots import apart
 from xopt.conformance.bench.processes import first_call, memory
 from xopt.conformance.bench.shapes import LADDER, TREES, one_leaf, size_of
 from xopt.conformance.bench.show import amount, between, duration, finding, is_unsteady, markdown, three_digits, unsteady
 from xopt.conformance.bench.suite import Entry, Events, that_fit
 from xopt.conformance.cli.app import app
+from xopt.conformance.report.drawing import apart
 
 SHAPES = ((3, 2), (5,))
 

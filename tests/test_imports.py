@@ -79,8 +79,10 @@ def test_imports_point_one_way(package, forbidden):
 
 
 def test_the_rules_know_no_array_library():
-    """Nowhere in xopt/, not even inside a function."""
-    assert offences("xopt", *LIBRARIES) == []
+    """Nowhere in xopt/, not even inside a function, but in xopt.memory, which reads rules by NumPy and which no rule knows."""
+    assert [found for found in offences("xopt", *LIBRARIES) if not found.startswith("xopt/memory/")] == []
+    others = offences("xopt", *LIBRARIES - {"numpy"}, "xopt.memory")
+    assert [found for found in others if not found.startswith("xopt/memory/") or "xopt.memory" not in found] == []
     assert len(sources("xopt")) > 10
 
 

@@ -1,17 +1,16 @@
 """The diagrams of the page, drawn by matplotlib as SVG in the colours of the page's style sheet."""
 
-import io
 import math
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from xopt.conformance.bench.contender import EAGER, FUSED, HAND, LIMIT, PEER
+from xopt.conformance.report import drawing
+from xopt.conformance.report.drawing import PAGE
 
 Json = dict[str, Any]
 
-INK, SOFT, GRID = "#00f001", "#00f002", "#00f003"
-"""Stand for the colours of the style sheet, which knows light and dark."""
+INK, SOFT = PAGE.ink, PAGE.soft
 
 SERIES = {"numpy": 0, "torch": 1, "jax": 2, "cupy": 3, "pytorch_optimizer": 6, "optax": 5, "numba": 7}
 """Numbers of the colours of the libraries."""
@@ -32,7 +31,7 @@ class Bar(NamedTuple):
 def _colour(contender: Json) -> str:
     if contender["kind"] == HAND:
         return INK
-    return f"#00f0a{SERIES['numba' if contender['kind'] == LIMIT else contender['library']]}"
+    return PAGE.series[SERIES["numba" if contender["kind"] == LIMIT else contender["library"]]]
 
 
 def lines(rule: str, curves: Sequence[tuple[Json, Sequence[tuple[int, float]]]]) -> str:
@@ -53,7 +52,7 @@ def lines(rule: str, curves: Sequence[tuple[Json, Sequence[tuple[int, float]]]])
         axes.grid(axis="y")
         ends.sort(key=lambda end: end[0])
         share = [(math.log(y) - math.log(low)) / (math.log(high) - math.log(low)) for y, *_ in ends]
-        for (y, x, contender), at in zip(ends, apart(share, 0.045), strict=True):
+        for (y, x, contender), at in zip(ends, drawing.apart(share, 0.045), strict=True):
             axes.annotate(
                 contender["name"],
                 (x, y),
@@ -66,18 +65,6 @@ def lines(rule: str, curves: Sequence[tuple[Json, Sequence[tuple[int, float]]]])
             )
 
     return _svg(f"{rule}: nanoseconds a number over how many there are", draw, (9.2, 4.6), right=0.78)
-
-
-def apart(places: Sequence[float], gap: float) -> list[float]:
-    """Ascending places, moved as little as possible until no two are closer than ``gap``."""
-    blocks: list[list[float]] = []  # of places that touch, each without the gaps before it: their sum and their count
-    for i, place in enumerate(places):
-        blocks.append([place - i * gap, 1.0])
-        while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] > blocks[-1][0] / blocks[-1][1]:
-            total, count = blocks.pop()
-            blocks[-1] = [blocks[-1][0] + total, blocks[-1][1] + count]
-    flat = [total / count for total, count in blocks for _ in range(int(count))]
-    return [place + i * gap for i, place in enumerate(flat)]
 
 
 def bars(name: str, found: Sequence[Bar], label: str, *, log_from: float | None = None) -> str:
@@ -149,47 +136,11 @@ def _ticks(axis: Any, span: float) -> None:
 
 
 def _svg(name: str, draw: Callable[[Any], None], size: tuple[float, float], left: float = 0.075, right: float = 0.98) -> str:
-    """A figure as the text of an SVG element that may stand in a page beside others."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
+    """A figure of one diagram as the text of an SVG element that may stand in a page beside others."""
 
-    style: dict[Any, Any] = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": name,
-        "font.size": 9.5,
-        "axes.titlesize": 9.5,
-        "axes.titlecolor": SOFT,
-        "axes.labelcolor": SOFT,
-        "axes.edgecolor": SOFT,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.axisbelow": True,
-        "xtick.color": SOFT,
-        "ytick.color": SOFT,
-        "xtick.minor.size": 0,
-        "ytick.minor.size": 0,
-        "grid.color": GRID,
-        "text.color": INK,
-    }
-    with mpl.rc_context(style):
-        figure = Figure(figsize=size)
-        FigureCanvasSVG(figure)
+    def whole(figure: Any) -> None:
         height = size[1]
-        axes = figure.subplots(gridspec_kw={"left": left, "right": right, "top": 1 - 0.3 / height, "bottom": 0.45 / height})
-        draw(axes)
-        out = io.StringIO()
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Type": None, "Format": None})
-    text = out.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r' xmlns(:\w+)?="[^"]*"| version="[^"]*"', "", text)
-    text = re.sub(r'<g id="[^"]*"', "<g", text)  # the same in each figure
-    text = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', f' role="img" aria-label="{_escaped(name)}"', text, count=1)
-    text = re.sub(r"font: ([^;\"]*?)'[^;\"]*", r"font: \1sans-serif", text)
-    text = re.sub(r"#00f0a(\d)", r"var(--s\1)", text)
-    return text.replace(INK, "var(--ink)").replace(SOFT, "var(--soft)").replace(GRID, "var(--grid)")
+        grid = {"left": left, "right": right, "top": 1 - 0.3 / height, "bottom": 0.45 / height}
+        draw(figure.subplots(gridspec_kw=grid))
 
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    return drawing.svg(name, whole, size)

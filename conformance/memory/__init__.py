@@ -1,0 +1,1 @@
+"""What rules remember, side by side: ``xopt memory``, and the figures of the documentation."""

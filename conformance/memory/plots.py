@@ -1,0 +1,148 @@
+"""Diagrams of curves whose names stand at their ends."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xopt.conformance.report import drawing
+from xopt.conformance.report.drawing import Draw, Palette
+
+WIDTH, HEIGHT = 4.9, 3.0
+"""Of a panel, in inches, with the room for names."""
+NAMES = 1.25
+"""Inches beside a panel for the names of its curves."""
+POINTS = 240
+"""Of a curve that is drawn: more cannot be told apart."""
+
+
+class Curve(NamedTuple):
+    """One curve. ``colour`` is the number of a series of the style sheet."""
+
+    name: str
+    x: Any
+    y: Any
+    colour: int
+    line: str = "-"
+    width: float = 1.9
+
+
+class Panel(NamedTuple):
+    """One diagram; ``log`` names the axes that are logarithmic."""
+
+    title: str
+    curves: Sequence[Curve]
+    x: str
+    log: str = ""
+    xlim: tuple[float, float] | None = None
+    ylim: tuple[float, float] | None = None
+    levels: Sequence[float] = ()  # horizontal lines
+    starts: Sequence[float] = ()  # vertical lines
+    legend: str = ""  # where the names stand, in matplotlib's words; else at the ends of the curves
+
+
+def svg(name: str, panels: Sequence[Panel], columns: int = 2, names: float = NAMES) -> str:
+    """Panels in rows of ``columns``, as an SVG element for a page."""
+    return drawing.svg(name, _draw(panels, columns, names, drawing.PAGE), _size(panels, columns))
+
+
+def png(name: str, panels: Sequence[Panel], columns: int = 2, names: float = NAMES) -> bytes:
+    """The same as a file."""
+    return drawing.png(name, _draw(panels, columns, names, drawing.PAPER), _size(panels, columns))
+
+
+def _size(panels: Sequence[Panel], columns: int) -> tuple[float, float]:
+    return WIDTH * columns, HEIGHT * math.ceil(len(panels) / columns)
+
+
+def _draw(panels: Sequence[Panel], columns: int, names: float, palette: Palette) -> Draw:
+    def draw(figure: Any) -> None:
+        width, height = _size(panels, columns)
+        for i, panel in enumerate(panels):
+            row, column = divmod(i, columns)
+            left, top = column * WIDTH + 0.55, height - row * HEIGHT - 0.32
+            beside = 0.2 if panel.legend else names
+            box = left / width, (top - HEIGHT + 0.85) / height, (WIDTH - 0.65 - beside) / width, (HEIGHT - 0.85) / height
+            _panel(figure.add_axes(box), panel, palette)
+
+    return draw
+
+
+def _panel(axes: Any, panel: Panel, palette: Palette) -> None:
+    for level in panel.levels:
+        axes.axhline(level, color=palette.soft, linewidth=0.8)
+    for start in panel.starts:
+        axes.axvline(start, color=palette.soft, linewidth=0.8, linestyle=(0, (2, 2)))
+    ends = []
+    for curve in panel.curves:
+        x, y = _thinned(np.asarray(curve.x, dtype=np.float64), np.asarray(curve.y, dtype=np.float64), panel)
+        axes.plot(x, y, curve.line, color=palette.series[curve.colour], linewidth=curve.width, label=curve.name or None)
+        if curve.name:
+            ends.append((x, y, curve))
+    axes.set_xscale("log" if "x" in panel.log else "linear")
+    axes.set_yscale("log" if "y" in panel.log else "linear")
+    axes.set_xlim(panel.xlim)
+    axes.set_ylim(panel.ylim)
+    axes.margins(x=0)
+    axes.set_xlabel(panel.x)
+    axes.set_title(panel.title, loc="left")
+    for one, log in ((axes.xaxis, "x" in panel.log), (axes.yaxis, "y" in panel.log)):
+        if log:
+            one.set_minor_formatter("")
+        one.set_major_formatter(_number)
+    axes.grid(axis="y")
+    if panel.legend:
+        axes.legend(loc=panel.legend, frameon=False, labelcolor="linecolor", handlelength=1.4, labelspacing=0.3)
+    else:
+        _names(axes, ends, palette)
+
+
+def _names(axes: Any, ends: list[tuple[Any, Any, Curve]], palette: Palette) -> None:
+    """Beside the ends of the curves, with a line where a name had to make room."""
+    low, high = axes.get_xlim()
+    places = []
+    for x, y, curve in ends:
+        seen = np.flatnonzero((x >= low) & (x <= high) & np.isfinite(y))
+        at = x[seen[-1]], y[seen[-1]]
+        share = axes.transAxes.inverted().transform(axes.transData.transform(at))[1]
+        places.append((min(max(float(share), 0.0), 1.0), at, curve))
+    places.sort(key=lambda place: place[0])
+    gap = 0.085 * max([1, *(curve.name.count("\n") + 1 for *_, curve in places)])
+    for (_, at, curve), share in zip(places, drawing.apart([place for place, *_ in places], gap), strict=True):
+        axes.annotate(
+            curve.name,
+            at,
+            (1.045, share),
+            textcoords="axes fraction",
+            color=palette.series[curve.colour],
+            va="center",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": palette.soft, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 2, "relpos": (0, 0.5)},
+        )
+
+
+def _thinned(x: Any, y: Any, panel: Panel) -> tuple[Any, Any]:
+    """As many points as can be told apart, evenly along the axis."""
+    if panel.xlim:
+        inside = (x >= panel.xlim[0]) & (x <= panel.xlim[1])
+        x, y = x[inside], y[inside]
+    if len(x) <= POINTS:
+        return x, y
+    places = np.searchsorted(x, np.geomspace(x[0], x[-1], POINTS)) if "x" in panel.log else np.linspace(0, len(x) - 1, POINTS)
+    kept = np.unique(np.minimum(places.astype(np.int64), len(x) - 1))
+    return x[kept], y[kept]
+
+
+def _number(value: float, _: Any) -> str:
+    """As it is said: 10,000 and 0.001, and a power of ten where that is long."""
+    if value and not 1e-4 < abs(value) < 1e6:
+        exponent = math.floor(math.log10(abs(value)) + 1e-9)
+        digits = value / 10.0**exponent
+        power = f"10{str(exponent).translate(_RAISED)}"
+        return power if abs(digits - 1) < 1e-9 else f"{digits:g}·{power}"
+    return f"{value:,.10g}".translate(_MINUS)
+
+
+_MINUS = str.maketrans("-", "\N{MINUS SIGN}")
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
