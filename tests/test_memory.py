@@ -142,6 +142,7 @@ def test_a_step_is_the_sum_of_the_gradients_by_their_weights(name: str) -> None:
         assert len(weights) == step
         near(math.fsum(weights), found.effective_lr(step)[-1])
         near(found.mass(step=step), found.effective_lr(step)[-1])
+        near(found.noise_steps(step)[-1], math.sqrt(math.fsum(weights**2)))
 
 
 @pytest.mark.parametrize(("name", "held"), [*((name, False) for name in RULES), *((name, True) for name in LINEAR)])
@@ -360,6 +361,15 @@ def test_limits_of_stability() -> None:
     lr = limit()
     below, above = (simulated("aggmo", {"lr": lr * x}, [1.0])[0] for x in (0.999, 1.001))
     assert below < 1.0 < above
+
+
+def test_a_slot_that_no_step_reads_slows_nothing() -> None:
+    rates = [
+        memory.of(rule, eps=0.0, lr=0.5).rates([0.1, 1.0], precondition=True) for rule in (xopt.adam, xopt.ademamix.bind(alpha=0.0))
+    ]
+    near(rates[0], rates[1])
+    momentum = memory.of(xopt.momentum, lr=0.05, beta=0.9).rates([0.1, 1.0])
+    near(rates[0], momentum)
 
 
 def test_the_best_lr() -> None:

@@ -39,7 +39,7 @@ def test_pages_load_nothing_from_the_network(site):
     for page in site.rglob("*.html"):
         text = page.read_text()
         assert not outside.search(text), f"{page.name} loads something from the network"
-        assert not re.search(r"<!-- (?:rule|source|api|agreement|rules|laws)\b", text), f"{page.name} has a marker left"
+        assert not re.search(r"<!-- (?:rule|source|api|agreement|rules|laws|long memory)\b", text), f"{page.name} has a marker left"
 
 
 def test_formulas_are_typeset_on_every_page_of_a_rule(site):

@@ -39,7 +39,7 @@ class Panel(NamedTuple):
     ylim: tuple[float, float] | None = None
     levels: Sequence[float] = ()  # horizontal lines
     starts: Sequence[float] = ()  # vertical lines
-    legend: str = ""  # where the names stand, in matplotlib's words; else at the ends of the curves
+    legend: str | tuple[float, float] = ""  # where the names stand, as matplotlib has it; else at the ends of the curves
 
 
 def svg(name: str, panels: Sequence[Panel], columns: int = 2, names: float = NAMES) -> str:
@@ -90,7 +90,7 @@ def _panel(axes: Any, panel: Panel, palette: Palette) -> None:
     for one, log in ((axes.xaxis, "x" in panel.log), (axes.yaxis, "y" in panel.log)):
         if log:
             one.set_minor_formatter("")
-        one.set_major_formatter(_number)
+        one.set_major_formatter(_of_powers if log else _number)
     axes.grid(axis="y")
     if panel.legend:
         axes.legend(loc=panel.legend, frameon=False, labelcolor="linecolor", handlelength=1.4, labelspacing=0.3)
@@ -134,13 +134,16 @@ def _thinned(x: Any, y: Any, panel: Panel) -> tuple[Any, Any]:
     return x[kept], y[kept]
 
 
+def _of_powers(value: float, place: Any) -> str:
+    """On a logarithmic axis: a power of ten where the number is long."""
+    exponent = math.log10(value) if value > 0 else 0.0
+    if -4 < exponent < 5 or abs(exponent - round(exponent)) > 1e-9:
+        return _number(value, place)
+    return f"10{str(round(exponent)).translate(_RAISED)}"
+
+
 def _number(value: float, _: Any) -> str:
-    """As it is said: 10,000 and 0.001, and a power of ten where that is long."""
-    if value and not 1e-4 < abs(value) < 1e6:
-        exponent = math.floor(math.log10(abs(value)) + 1e-9)
-        digits = value / 10.0**exponent
-        power = f"10{str(exponent).translate(_RAISED)}"
-        return power if abs(digits - 1) < 1e-9 else f"{digits:g}·{power}"
+    """As it is said, such as 10,000."""
     return f"{value:,.10g}".translate(_MINUS)
 
 

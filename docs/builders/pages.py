@@ -3,13 +3,13 @@
 ``<!-- rule: lion -->`` becomes the rule's own documentation, ``<!-- source: path -->`` a file of the project,
 ``<!-- api: module -->`` the reference of a public module. ``<!-- rules -->``, ``<!-- laws -->``, ``<!-- laws left out -->``,
 ``<!-- conventions -->``, ``<!-- catalogue -->`` and ``<!-- ledger -->`` become tables, ``<!-- agreement -->`` the picture of the
-front page.
+front page. ``<!-- long memory: name -->`` becomes a figure or a table of the page on long-term gradients, with `` ja`` in Japanese.
 """
 
 import re
 from pathlib import Path
 
-from builders import agreement, api, formulas, rule_pages, tables
+from builders import agreement, api, formulas, long_memory, rule_pages, tables
 
 from xopt import RULES
 
@@ -18,6 +18,7 @@ _QUOTED = re.compile(r"^(````.*?^````$)", re.MULTILINE | re.DOTALL)  # a page in
 _RULE = re.compile(r"^<!-- rule: (\w+) -->$", re.MULTILINE)
 _API = re.compile(r"^<!-- api: ([\w.]+) -->$", re.MULTILINE)
 _TABLE = re.compile(r"^<!-- ([a-z ]+) -->$", re.MULTILINE)
+_LONG_MEMORY = re.compile(r"^<!-- long memory: (\w+)(?: (ja))? -->$", re.MULTILINE)
 _SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
 _NOTE = re.compile(r"^```python (no-run|needs [^:\n]+): (.*)$", re.MULTILINE)
 _TABLES = {
@@ -40,6 +41,9 @@ def _expanded(markdown: str) -> str:
     markdown = _SOURCE.sub(lambda found: f"```python\n{(_ROOT / found[1]).read_text().rstrip()}\n```", markdown)
     markdown = _NOTE.sub(_title, markdown)
     markdown = _TABLE.sub(lambda found: _TABLES[found[1]](), markdown)
+    if _LONG_MEMORY.search(markdown):
+        made = _LONG_MEMORY.sub(lambda found: long_memory.made(found[1], found[2] or "en"), markdown)
+        markdown = formulas.code_spans(made)
     markdown = _API.sub(lambda found: api.module_page(found[1]), markdown)
     return _rule(markdown, found[1]) if (found := _RULE.search(markdown)) else markdown
 

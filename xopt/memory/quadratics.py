@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xopt.memory.system import rest, slots_of
+from xopt.memory.system import behind, rest, slots_of
 from xopt.program import is_linear
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ def _matrices(memory: "Memory", lr: float | None, curvatures: Any) -> Any:
     if at is None:
         at = memory.rest  # raises
     values = at.sloped(1.0, held=True)
-    names = ("params", *slots_of(at.program))
+    after = {name: values[at.program.writes[name]].slopes for name in slots_of(at.program)}
+    names = ("params", *behind(values[at.program.writes["params"]].slopes, after))
     matrix = np.zeros((len(curvatures), len(names), len(names)))
     for i, one in enumerate(names):
         slopes = values[at.program.writes[one]].slopes

@@ -240,6 +240,18 @@ class Memory:
         """The steps under a constant gradient of 1: with lr of 1, by what factor they are longer than lr."""
         return self.steps(np.ones(_count("steps", steps)))
 
+    def noise_steps(self, steps: int) -> Floats:
+        """The standard deviation of each step of a run on independent gradients of variance 1, in units of the learning rate.
+
+        What divides is what it is where every gradient has been 1.
+        """
+        a, b, c, d = run(self.rule, self.hyper, np.ones(_count("steps", steps))).systems(self.held).matrices()
+        found, inner = np.empty(steps), np.zeros(a.shape[1:])  # the covariance of the slots
+        for t in range(steps):
+            found[t] = math.sqrt(d[t] ** 2 + c[t] @ inner @ c[t])
+            inner = a[t] @ inner @ a[t].T + np.outer(b[t], b[t])
+        return found
+
     def step_response(self, after: int, *, before: int = 0) -> Response:
         """Gradients of 0, ``before`` steps long, then of 1, ``after`` steps long."""
         return self._response([0.0] * before + [1.0] * _count("after", after), before)

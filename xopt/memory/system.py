@@ -178,7 +178,7 @@ def systems(program: Program, values: Mapping[str, Any], length: int, output: st
     out = values[program.writes.get(output, output)].slopes
     factor = -1.0 if output == "params" else 1.0
     after = {name: values[program.writes[name]].slopes for name in slots_of(program)}
-    names = _behind(out, after)
+    names = behind(out, after)
     return Systems(
         names,
         {(i, j): after[one][other] for i, one in enumerate(names) for j, other in enumerate(names) if _counts(after[one], other)},
@@ -193,7 +193,7 @@ def _counts(slopes: Mapping[str, Any], name: str) -> bool:
     return name in slopes and bool(np.any(slopes[name]))
 
 
-def _behind(out: Mapping[str, Any], after: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+def behind(out: Mapping[str, Any], after: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     """The slots on which something depends, at once or through others."""
     found = {name for name in after if _counts(out, name)}
     while more := {name for name in after if any(_counts(after[one], name) for one in found)} - found:
