@@ -57,7 +57,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "lion": {"beta1": 0.5, "beta2": 0.9},
     "ademamix": {"beta1": 0.0, "beta3": 0.99999, "alpha": 2.0, "alpha_warmup": 256_000, "beta3_warmup": 256_000},
 }
-CASES = [(name, {}) for name in RULES] + list(OTHERS.items())
+CASES = [(name, {}) for name in (*LINEAR, *ADAPTIVE, "lion")] + list(OTHERS.items())
 
 
 def asked(name: str, given: dict[str, Any]) -> tuple[memory.Memory, dict[str, Any]]:

@@ -147,7 +147,8 @@ def test_the_search_works_in_pages_opened_from_files(site):
 
 
 @pytest.mark.parametrize(
-    "module", ["xopt", "xopt.tree", "xopt.schedules", "xopt.backends", "xopt.backends.torch_optim", "xopt.conformance"]
+    "module",
+    ["xopt", "xopt.tree", "xopt.schedules", "xopt.memory", "xopt.backends", "xopt.backends.torch_optim", "xopt.conformance"],
 )
 def test_every_public_name_is_in_the_reference(site, module):
     page = (site / "api" / f"{module.rpartition('.')[2]}.html").read_text()

@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -64,7 +65,9 @@ def _drawn(name: str, draw: Draw, size: tuple[float, float], palette: Palette, k
         "text.color": palette.ink,
         **dict.fromkeys(soft, palette.soft),
     }
-    with mpl.rc_context(style):
+    with mpl.rc_context(style), warnings.catch_warnings():
+        # the text of an SVG stays text: a reader's fonts have what the one that it is measured by has not
+        warnings.filterwarnings("ignore", r"Glyph \d+", UserWarning)
         figure = Figure(figsize=size)
         draw(figure)
         out = io.BytesIO()
