@@ -26,6 +26,7 @@ First-order update rules written once in the Python array API, and the proof tha
   evidence  examine the records of runs on other machines
   bench     time steps beside the limits of the machine and other optimizers
   memory    show how long rules remember gradients
+  export    write a rule as a function in another language
 
 """
 """For an environment in which the commands cannot run."""
