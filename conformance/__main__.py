@@ -27,6 +27,7 @@ First-order update rules written once in the Python array API, and the proof tha
   bench     time steps beside the limits of the machine and other optimizers
   memory    show how long rules remember gradients
   export    write a rule as a function in another language
+  vectors   write and verify golden vectors that any language reads
 
 """
 """For an environment in which the commands cannot run."""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from xopt.conformance.cli import bench, conform, evidence, export, faults, memory
+from xopt.conformance.cli import bench, conform, evidence, export, faults, memory, vectors
 from xopt.conformance.cli.options import interruptible
 
 
@@ -14,6 +14,10 @@ def app() -> typer.Typer:
     made.callback()(root)
     for command in (conform.conform, faults.faults, evidence.evidence, bench.bench, memory.memory, export.export):
         made.command()(interruptible(command))
+    of_vectors = typer.Typer(no_args_is_help=True, help="Golden vectors that any language reads: write them, verify them.")
+    of_vectors.command()(interruptible(vectors.write))
+    of_vectors.command()(interruptible(vectors.verify))
+    made.add_typer(of_vectors, name="vectors")
     return made
 
 

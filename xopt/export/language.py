@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from xopt.checks import DOUBLE
 from xopt.export.expressions import Expression, Form, written
-from xopt.export.host import Function, Statement, free
+from xopt.export.host import RUNTIME, Function, Statement, free
 from xopt.export.step import PRECISIONS, Limit, Step
 
 DTYPES = tuple(PRECISIONS)
@@ -175,7 +175,8 @@ class Language:
             if f"'call:{function.name}'" in wanted:
                 needed.insert(0, function)
                 wanted += repr(function.body)
-        own = [text for name, text in self.runtime.items() if name in self.update.operations or f"'call:{name}'" in wanted]
+        called = {name for name in RUNTIME.values() if f"'call:{name}'" in wanted}
+        own = [text for name, text in self.runtime.items() if name in self.update.operations | called]
         return own + list(map(self.translated, needed))
 
     def translated(self, function: Function) -> str:
