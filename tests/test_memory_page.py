@@ -62,6 +62,8 @@ def test_the_text_says_what_the_figures_show() -> None:
     reversed_ = slow.reversal(long_memory.BEFORE, 10_000)
     assert reversed_.turn == 5_053
     assert reversed_.steps[long_memory.BEFORE + 49] / reversed_.steps[long_memory.BEFORE - 1] == pytest.approx(0.74, abs=0.005)
+    ends = [long_memory.valley(rule, ())[1][-1] for rule in (xopt.ademamix, long_memory.corrected)]
+    assert 2.5 < ends[1] / ends[0] < 3.5
     # the trail of the slow average
     rate = memory.of(xopt.ademamix).rates(1.0, 1.0, precondition=True)
     assert -1 / np.log(rate) == pytest.approx(1e4 / 9, rel=0.01)

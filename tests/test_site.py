@@ -78,6 +78,7 @@ WORDS = {
     "half precision": "quickstart",
     "Keras": "where",
     "learning rate": "where",
+    "long-term gradients": "memory",
     "lion_step": "api/xopt",
     "load_state_dict": "where",
     "lr_scheduler": "where",

@@ -317,7 +317,7 @@ WARM: Mapping[str, float] = {"alpha_warmup": RUN, "beta3_warmup": RUN}
 
 def correction(say: Say) -> list[Panel]:
     published, fixed = say("as published", "論文のまま"), say("m2 corrected", "m2 を補正")
-    t = ages(59_999) + 1
+    t = ages(39_999) + 1
     few = ages(9_999) + 1
     colour, other = COLOURS["ademamix"], COLOURS["lion"]
 
@@ -331,7 +331,7 @@ def correction(say: Say) -> list[Panel]:
     return [
         Panel(
             say("no warm-ups: step under a constant gradient, over lr", "ウォームアップなし：一定の勾配でのステップ幅 ÷ lr"),
-            two(t, lambda m: m.effective_lr(60_000)[t - 1], {}),
+            two(t, lambda m: m.effective_lr(40_000)[t - 1], {}),
             step,
             "x",
             ylim=(0.0, 9.8),
@@ -379,8 +379,8 @@ def _noisy_valley(say: Say) -> Panel:
     )
 
 
-WARM_VALLEY = {"alpha_warmup": 10_000, "beta3_warmup": 10_000}
-VALLEY = 10_000
+WARM_VALLEY = {"alpha_warmup": 5_000, "beta3_warmup": 5_000}
+VALLEY = 5_000
 
 
 @lru_cache(maxsize=8)
