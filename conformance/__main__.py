@@ -28,6 +28,7 @@ First-order update rules written once in the Python array API, and the proof tha
   memory    show how long rules remember gradients
   export    write a rule as a function in another language
   vectors   write and verify golden vectors that any language reads
+  reproduce run experiments of papers again, published beside reproduced
 
 """
 """For an environment in which the commands cannot run."""

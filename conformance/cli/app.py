@@ -5,14 +5,14 @@ from typing import Annotated
 
 import typer
 
-from xopt.conformance.cli import bench, conform, evidence, export, faults, memory, vectors
+from xopt.conformance.cli import bench, conform, evidence, export, faults, memory, reproduce, vectors
 from xopt.conformance.cli.options import interruptible
 
 
 def app() -> typer.Typer:
     made = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     made.callback()(root)
-    for command in (conform.conform, faults.faults, evidence.evidence, bench.bench, memory.memory, export.export):
+    for command in (conform.conform, faults.faults, evidence.evidence, bench.bench, memory.memory, export.export, reproduce.reproduce):
         made.command()(interruptible(command))
     of_vectors = typer.Typer(no_args_is_help=True, help="Golden vectors that any language reads: write them, verify them.")
     of_vectors.command()(interruptible(vectors.write))
