@@ -1,6 +1,7 @@
 """``xopt reproduce``."""
 
 import json as json_format
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,14 +25,15 @@ def reproduce(
     seeds: Annotated[int | None, typer.Option(help="How many. Default: 3.", min=1, show_default=False)] = None,
     steps: Annotated[
         int | None,
-        typer.Option(help="Of each run, instead of the experiment's own: to try it.", min=20, show_default=False),
+        typer.Option(help="Of each run, instead of the experiment's own: to try it.", min=5, show_default=False),
     ] = None,
     rule: Annotated[
         list[str] | None,
         typer.Option(help=f"Of language: a rule to measure, as ademamix:beta3=0.9999, or all. {SEVERAL}", show_default=False),
     ] = None,
     join: Annotated[
-        list[Path] | None, typer.Option(help="Of language: a file of --json whose rules to show too. May be repeated.")
+        list[Path] | None,
+        typer.Option(help="Of language: a file of --json, or a folder of them, whose rules to show too. May be repeated."),
     ] = None,
     json: Json = None,
     html: Html = None,
@@ -48,7 +50,7 @@ def reproduce(
         raise typer.BadParameter(msg, param_hint="NAME")
     refuse_unknown("experiment", [name], EXPERIMENTS, "NAME")
     experiment = EXPERIMENTS[name]
-    rules, joined = _rules(experiment, rule, join), [_read(path) for path in join or ()]
+    rules, joined = _rules(experiment, rule, join), [_read(path) for path in _files(join or ())]
     with Outputs({"--json": json, "--html": html}) as files:
         console = files.console()
         try:
@@ -56,8 +58,8 @@ def reproduce(
                 outcome = run_experiment(experiment, seeds or experiment.seeds, steps, rules, joined)
         except (ModuleNotFoundError, ValueError) as error:
             raise typer.BadParameter(_way_out(experiment, error), param_hint="NAME") from None
-        options: dict[str, Any] = {"seeds": seeds, "steps": steps, "rule": rule, "join": join, "json": json, "html": html}
-        outcome.about["command"] = command_line(f"reproduce {name}", options).replace("'", "", 2)
+        options: dict[str, Any] = {"seeds": seeds, "steps": steps, "rule": rule, "join": join}
+        outcome.about["command"] = command_line("reproduce", options).replace("reproduce", f"reproduce {name}", 1)
         views.tell(outcome, console)
         files.fill("--json", lambda: views.json_of(outcome))
         files.fill("--html", lambda: views.page_of(outcome))
@@ -82,6 +84,18 @@ def _rules(experiment: Experiment, rule: list[str] | None, join: list[Path] | No
         return list(dict.fromkeys(Setting.of(text).name for text in texts))
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--rule") from None
+
+
+def _files(paths: Sequence[Path]) -> list[Path]:
+    """Files, and those in folders."""
+    found = []
+    for path in paths:
+        inside = sorted(path.glob("*.json")) if path.is_dir() else [path]
+        if not inside:
+            msg = f"{path} has no file that ends in .json"
+            raise typer.BadParameter(msg, param_hint="--join")
+        found += inside
+    return found
 
 
 def _read(path: Path) -> Outcome:

@@ -13,7 +13,7 @@ from xopt.conversions import aggmo_betas
 from xopt.rules import RULES
 
 WIDTHS = (64, 48, 24, 8, 24, 48, 64)
-"""Pixels, three layers that narrow to a code of 8 numbers, and back. Rectified linear units; code and pixels are linear."""
+"""Pixels, three layers that narrow to a code of 8 numbers, and back. Hyperbolic tangents; code and pixels are linear."""
 EPOCHS, BATCH, LOOKS = 300, 128, 20
 RATES = tuple(float(f"{10 ** (k / 2 - 5):.2g}") for k in range(8))
 """lr for every method: 0.00001 to 0.032, half a decade apart; for the last third of the epochs a tenth of it."""
@@ -55,7 +55,7 @@ def start(seeds: Sequence[int]) -> dict[str, Any]:
     """Weights and offsets, the seeds along the first axis."""
     found = {}
     for i, (rows, columns) in enumerate(pairwise(WIDTHS)):
-        drawn = [np.random.default_rng([seed, i]).standard_normal((rows, columns)) * np.sqrt(2 / rows) for seed in seeds]
+        drawn = [np.random.default_rng([seed, i]).standard_normal((rows, columns)) / np.sqrt(rows) for seed in seeds]
         found[f"w{i}"] = np.stack(drawn).astype(np.float32)
         found[f"b{i}"] = np.zeros((len(seeds), 1, columns), np.float32)
     return found
@@ -66,7 +66,7 @@ def _forward(w: Mapping[str, Any], x: Any) -> list[Any]:
     layers, last = [x], len(WIDTHS) - 2
     for i in range(last + 1):
         z = layers[-1] @ w[f"w{i}"] + w[f"b{i}"]
-        layers.append(z if i in (last // 2, last) else np.maximum(z, 0))
+        layers.append(z if i in (last // 2, last) else np.tanh(z))
     return layers
 
 
@@ -80,7 +80,7 @@ def gradient(w: Mapping[str, Any], x: Any) -> dict[str, Any]:
     d, found = (layers[-1] - x) * np.float32(2 / x.shape[-2]), {}
     for i in range(last, -1, -1):
         if i not in (last // 2, last):
-            d = d * (layers[i + 1] > 0)
+            d = d * (1 - layers[i + 1] ** 2)
         found[f"w{i}"], found[f"b{i}"] = np.swapaxes(layers[i], -1, -2) @ d, np.sum(d, axis=-2, keepdims=True)
         d = d @ np.swapaxes(w[f"w{i}"], -1, -2)
     return found

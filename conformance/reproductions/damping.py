@@ -150,7 +150,7 @@ def _figure1(settle: Mapping[str, list[int | None]], swung: Mapping[str, list[in
     }
     return [
         Finding(
-            f"{name}: steps until |x| <= {SHOWN:g} for good, by curvature 1 ... 0.0001",
+            f"{name}: steps until x is within {SHOWN:g} for good, by curvature 1 ... 0.0001",
             "Fig. 1",
             said,
             f"{listed(name)}; passes through 0: {', '.join(map(str, swung[name]))}",

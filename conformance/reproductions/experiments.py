@@ -45,7 +45,7 @@ EXPERIMENTS = {
             ADEMAMIX,
             "Fig. 2",
             "a long memory makes Adam oscillate; AdEMAMix is fast, does not oscillate, and reaches better solutions",
-            20,
+            15,
         ),
         Experiment(
             "ademamix-toys",
@@ -54,7 +54,7 @@ EXPERIMENTS = {
             ADEMAMIX,
             "section 3, Fig. 3a; optax's notebook rosenbrock_ademamix",
             "half of the weight is on 6 gradients for beta = 0.9 and on 6,930 for 0.9999; the values that the notebook prints",
-            15,
+            10,
         ),
         Experiment(
             "damping",
@@ -63,7 +63,7 @@ EXPERIMENTS = {
             AGGMO,
             "Fig. 1, Fig. 3",
             "AggMo damps oscillations at every curvature, and its rate is between those of momentum 0.9 and 0.99",
-            5,
+            3,
         ),
         Experiment(
             "autoencoder",
@@ -72,7 +72,7 @@ EXPERIMENTS = {
             f"{AGGMO}; {QHM}",
             "Table 1, section 7.1; QHM's appendix H",
             "training loss 1.39 with AggMo, 1.44 Adam, 1.52 Nesterov, 2.51 momentum; QHM converted from AggMo is better still",
-            400,
+            180,
             ("numpy", "scikit-learn"),
         ),
         Experiment(
@@ -82,7 +82,7 @@ EXPERIMENTS = {
             QHM,
             "section 4, appendices A, F and H",
             "28 for AggMo's effective step, 1/19 of the variance, and the tight bound of QHAdam's and Adam's steps",
-            5,
+            3,
         ),
         Experiment(
             "forgetting",
@@ -91,7 +91,7 @@ EXPERIMENTS = {
             ADEMAMIX,
             "Fig. 4, section 4.1",
             "AdamW forgets a batch faster than AdEMAMix",
-            300,
+            230,
             ("numpy", "torch", "mpmath"),
         ),
         Experiment(
@@ -101,7 +101,7 @@ EXPERIMENTS = {
             ADEMAMIX,
             "Fig. 5b, section 4.1",
             "the switch improves upon AdamW, the more the earlier",
-            300,
+            400,
             ("numpy", "torch", "mpmath"),
         ),
         Experiment(
@@ -111,7 +111,7 @@ EXPERIMENTS = {
             ADEMAMIX,
             "section 4.1, appendices C.1.5 and C.1.6",
             "AdEMAMix is better than AdamW; no beta1 above 0.9 is better than 0.9; a shorter slow average is better for short runs",
-            190,  # each rule
+            160,  # each rule
             ("numpy", "torch", "mpmath"),
         ),
     )

@@ -11,7 +11,7 @@ DASHES = ("", "6 3", "2 2", "8 3 2 3")
 """With the colours: from one turn through either to the next, a line has another dash, so that colour does not say all."""
 LEFT, TOP, WIDTH, HEIGHT, RIGHT = 62, 26, 520, 250, 14
 """Of the plot, in units of the picture; what is below is the axis and the legend."""
-CHARACTER, LINE = 6.3, 18
+CHARACTER, LINE = 6.9, 18
 
 
 class Axis:

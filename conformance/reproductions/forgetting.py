@@ -63,7 +63,7 @@ def run(seeds: int, steps: int = STEPS) -> Outcome:
     ends = {rule: [[gain[-1][1] for gain in of] for of in found[rule]] for rule in RATES}
 
     def both(values: dict[str, list[list[float]]], k: int) -> str:
-        return "; ".join(f"{name}: {spread([of[k] for of in values[rule]])}" for rule, name in NAMES.items())
+        return ", ".join(f"{name} {spread([of[k] for of in values[rule]])}" for rule, name in NAMES.items())
 
     def more(values: dict[str, list[list[float]]], k: int) -> bool:
         return mean([of[k] for of in values["ademamix"]]) > mean([of[k] for of in values["adamw"]])
@@ -74,11 +74,11 @@ def run(seeds: int, steps: int = STEPS) -> Outcome:
 
     def compared(what: str, place: str, published: str, values: dict[str, list[list[float]]], holds: list[bool]) -> Finding:
         claim = verdict(all(holds), any(holds))
-        return Finding(what, place, published, " | ".join(both(values, k) for k in each), claim)
+        return Finding(what, place, published, "; ".join(f"used at {at[k]:,}: {both(values, k)}" for k in each), claim)
 
     findings = [
         compared(
-            "largest fall of the loss on the batch, used at steps " + ", ".join(f"{t:,}" for t in at),
+            "largest fall of the loss on the batch, by the step at which it is used",
             "Fig. 4",
             "sharper with AdamW",
             peak,
@@ -96,7 +96,7 @@ def run(seeds: int, steps: int = STEPS) -> Outcome:
             "AdEMAMix: share left at the end, by the time of use",
             "Fig. 4",
             "later batches are remembered better",
-            " | ".join(map(spread, shares)),
+            "; ".join(f"{at[k]:,}: {spread(shares[k])}" for k in each),
             verdict(all(mean(one) < mean(two) for one, two in pairwise(shares))),
         ),
     ]
@@ -115,5 +115,5 @@ SETTINGS = (
     "and 256 thousand steps; so beta3 = 0.999 instead of 0.9999, alpha = 8, both warmed up over the run; lr {rates[adamw]:g} "
     "for AdamW and {rates[ademamix]:g} for AdEMAMix, those that the experiment language finds; weight decay 0.1. The batch is 8 "
     "windows of held-out text in the place of one batch of the run. Seeds 1 to {seeds}: means, and in the figures bands from "
-    "the smallest to the largest. The numbers are, divided by |, those of the three times of use."
+    "the smallest to the largest."
 )

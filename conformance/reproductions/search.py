@@ -19,7 +19,8 @@ class Search:
 
     @property
     def best(self) -> float:
-        return min(self.tried, key=lambda lr: inf if self.tried[lr] is None else self.tried[lr])  # type: ignore[arg-type, return-value]
+        """With the smallest score; the smallest lr where all diverged."""
+        return min((inf if score is None else score, lr) for lr, score in self.tried.items())[1]
 
     @property
     def open(self) -> str:

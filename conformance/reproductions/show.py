@@ -11,10 +11,10 @@ from rich.text import Text
 from xopt.conformance.report.templates import template
 from xopt.conformance.reproductions.experiments import EXPERIMENTS, Experiment
 from xopt.conformance.reproductions.figure import svg
-from xopt.conformance.reproductions.outcome import AGREES, NONE, PARTLY, DIFFERS, Finding, Outcome
+from xopt.conformance.reproductions.outcome import AGREES, DIFFERS, NONE, PARTLY, Finding, Outcome
 
 _STYLES = {AGREES: "green", PARTLY: "yellow", DIFFERS: "bold red", NONE: "dim"}
-HEAD = ("what", "place", "published", "reproduced", "")
+HEAD = ("what", "place", "published", "reproduced", "verdict")
 
 
 def listing() -> Table:
@@ -69,7 +69,7 @@ def ran(outcome: Outcome) -> str:
 
 
 def json_of(outcome: Outcome) -> str:
-    return json.dumps(outcome.to_dict(), separators=(",", ":")) + "\n"
+    return json.dumps(outcome.to_dict(), separators=(",", ":"), allow_nan=False) + "\n"
 
 
 def page_of(outcome: Outcome) -> str:

@@ -2,14 +2,15 @@
 
 ``<!-- rule: lion -->`` becomes the rule's own documentation, ``<!-- source: path -->`` a file of the project,
 ``<!-- api: module -->`` the reference of a public module. ``<!-- rules -->``, ``<!-- laws -->``, ``<!-- laws left out -->``,
-``<!-- conventions -->``, ``<!-- catalogue -->`` and ``<!-- ledger -->`` become tables, ``<!-- agreement -->`` the picture of the
-front page. ``<!-- long memory: name -->`` becomes a figure or a table of the page on long-term gradients, with `` ja`` in Japanese.
+``<!-- conventions -->``, ``<!-- catalogue -->``, ``<!-- ledger -->`` and ``<!-- reproductions -->`` become tables,
+``<!-- agreement -->`` the picture of the front page, ``<!-- reproduction: rosenbrock -->`` what an experiment found.
+``<!-- long memory: name -->`` becomes a figure or a table of the page on long-term gradients, with `` ja`` in Japanese.
 """
 
 import re
 from pathlib import Path
 
-from builders import agreement, api, formulas, long_memory, rule_pages, tables
+from builders import agreement, api, formulas, long_memory, reproductions, rule_pages, tables
 
 from xopt import RULES
 
@@ -19,6 +20,7 @@ _RULE = re.compile(r"^<!-- rule: (\w+) -->$", re.MULTILINE)
 _API = re.compile(r"^<!-- api: ([\w.]+) -->$", re.MULTILINE)
 _TABLE = re.compile(r"^<!-- ([a-z ]+) -->$", re.MULTILINE)
 _LONG_MEMORY = re.compile(r"^<!-- long memory: (\w+)(?: (ja))? -->$", re.MULTILINE)
+_REPRODUCTION = re.compile(r"^<!-- reproduction: ([\w-]+) -->$", re.MULTILINE)
 _SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
 _NOTE = re.compile(r"^```python (no-run|needs [^:\n]+): (.*)$", re.MULTILINE)
 _TABLES = {
@@ -29,6 +31,7 @@ _TABLES = {
     "catalogue": tables.catalogue,
     "ledger": tables.ledger_table,
     "agreement": agreement.picture,
+    "reproductions": reproductions.summary,
 }
 
 
@@ -44,6 +47,7 @@ def _expanded(markdown: str) -> str:
     if _LONG_MEMORY.search(markdown):
         made = _LONG_MEMORY.sub(lambda found: long_memory.made(found[1], found[2] or "en"), markdown)
         markdown = formulas.code_spans(made)
+    markdown = _REPRODUCTION.sub(lambda found: reproductions.section(found[1]), markdown)
     markdown = _API.sub(lambda found: api.module_page(found[1]), markdown)
     return _rule(markdown, found[1]) if (found := _RULE.search(markdown)) else markdown
 
