@@ -106,11 +106,13 @@ class Trained(NamedTuple):
 
 def trained(method: Method, seeds: Sequence[int], epochs: int, rates: Sequence[float] = RATES) -> Trained:
     """All rates and seeds at once: rates are leaves of the tree that is stepped, seeds an axis of its arrays."""
+    from threadpoolctl import threadpool_limits  # which scikit-learn needs
+
     step: Any = fuse(RULES[method.rule].bind(**dict(method.hyper)), donate=True)
     names = [f"{rate:g}" for rate in rates]
     state: Any = RULES[method.rule].bind(**dict(method.hyper)).init({name: start(seeds) for name in names})
     looks: list[Any] = []
-    with np.errstate(all="ignore"):  # of those that diverge
+    with threadpool_limits(1), np.errstate(all="ignore"):  # products of small matrices; and some runs diverge
         for epoch, batches in enumerate(_batches(seeds, epochs)):
             share = method.scale * (0.1 if epoch >= 2 * epochs / 3 else 1.0)
             lr = {name: rate * share for name, rate in zip(names, rates, strict=True)}

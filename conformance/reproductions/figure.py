@@ -111,7 +111,7 @@ def _dash(i: int) -> str:
 
 def _legend(names: Sequence[str], top: float) -> tuple[list[str], float]:
     """In columns, as wide as the longest name wants."""
-    width = 40 + CHARACTER * max(map(len, names))
+    width = 50 + CHARACTER * max(map(len, names))
     columns = max(1, min(len(names), int((LEFT + WIDTH) // width)))
     rows, parts = ceil(len(names) / columns), list[str]()
     for i, name in enumerate(names):
