@@ -12,8 +12,8 @@ from xopt.conformance.cli.options import interruptible
 def app() -> typer.Typer:
     made = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     made.callback()(root)
-    for command in (conform.conform, faults.faults, evidence.evidence, bench.bench, memory.memory, export.export, reproduce.reproduce):
-        made.command()(interruptible(command))
+    for module in (conform, faults, evidence, bench, memory, export, reproduce):
+        made.command()(interruptible(getattr(module, module.__name__.rpartition(".")[2])))
     of_vectors = typer.Typer(no_args_is_help=True, help="Golden vectors that any language reads: write them, verify them.")
     of_vectors.command()(interruptible(vectors.write))
     of_vectors.command()(interruptible(vectors.verify))
