@@ -173,16 +173,39 @@ def coloured(entries: Sequence[Json]) -> list[int]:
     return chosen
 
 
+def short_names(entries: Sequence[Json]) -> list[str]:
+    """The rules, and below the settings that tell entries of one rule apart, as few as are needed."""
+
+    def own(one: Json) -> list[str]:
+        alike = [other["hyper"] for other in entries if other["rule"] == one["rule"] and other["hyper"] != one["hyper"]]
+        found = []
+        for name, x in one["hyper"].items():
+            left = [other for other in alike if other[name] == x]
+            if len(left) < len(alike):
+                found.append(f"{name}={_any(x)}")
+            alike = left
+        return found
+
+    return ["\n".join([one["rule"], *own(one)]) for one in entries]
+
+
+def _any(value: Any) -> str:
+    return value if isinstance(value, str) else "off" if value is None else _short(value)
+
+
+def names_width(entries: Sequence[Json]) -> float:
+    """Inches that the longest line of their names takes."""
+    return 0.35 + 0.078 * max(len(line) for name in short_names(entries) for line in name.split("\n"))
+
+
 def panels(entries: Sequence[Json], length: Length) -> list[Panel]:
     """Four diagrams of all rules."""
-    colours = list(zip(entries, coloured(entries), strict=True))
+    colours = list(zip(short_names(entries), entries, coloured(entries), strict=True))
 
     def drawn(x: str, y: str, shift: float = 0.0) -> list[Curve]:
         return [
-            Curve(
-                one["name"].replace(" ", "\n", 1).replace(", ", "\n"), np.array(one["curves"][x]) + shift, one["curves"][y], colour
-            )
-            for one, colour in colours
+            Curve(name, np.array(one["curves"][x]) + shift, one["curves"][y], colour)
+            for name, one, colour in colours
             if x in one["curves"]
         ]
 

@@ -51,8 +51,9 @@ def nearest(target: Memory, rule: Any, /, **fixed: Any) -> Nearest:
     Returns
     -------
     Nearest
-        The least squares of the differences in the share of the mass that is older than an age, at ages on a logarithmic scale, by
-        the method of Levenberg and Marquardt from several starts.
+        Of memories alone: a root that divides, or a sign, is no part of them. It has the least squares of the differences in the
+        share of the mass that is older than an age, at ages on a logarithmic scale, by the method of Levenberg and Marquardt from
+        several starts.
 
     Raises
     ------
