@@ -35,15 +35,30 @@ NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 FENCE = re.compile(r"^(````?)(\w+)([^\n`]*)\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
 
 RUNNER = """
-import contextlib, io, json, sys
-outputs, names = [], {"__name__": "__main__"}
-page, blocks = json.load(sys.stdin)
-for line, source in blocks:
-    with contextlib.redirect_stdout(io.StringIO()) as out:
-        exec(compile("\\n" * line + source, page, "exec"), names)
-    outputs.append(out.getvalue())
-print(json.dumps(outputs))
+import contextlib, io, json, os, sys
+
+for slow in ("torch._dynamo", "jax"):
+    with contextlib.suppress(ImportError):
+        __import__(slow)
+for request in sys.stdin:
+    results, page, blocks = json.loads(request)
+    process = os.fork()
+    if process:
+        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+        continue
+    with open(results + ".log", "w") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    outputs, names = [], {"__name__": "__main__"}
+    for line, source in blocks:
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(compile("\\n" * line + source, page, "exec"), names)
+        outputs.append(out.getvalue())
+    with open(results, "w") as file:
+        json.dump(outputs, file)
+    break
 """
+"""Imports once what takes seconds, and starts no threads by it; then runs each page that is asked for in a fork."""
 
 
 class Block(NamedTuple):
@@ -82,41 +97,48 @@ def why_not(block: Block) -> str | None:
     return None if shutil.which(kind.removeprefix("needs ")) else reason
 
 
-def run(name: str, page: list[tuple[int, str]]) -> list[str]:
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "COLUMNS": "80"}
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", RUNNER],
-        input=json.dumps([str(ROOT / name), page]),
-        capture_output=True,
-        text=True,
-        cwd=ROOT / "docs",
-        env=environment,
-    )
-    assert done.returncode == 0, done.stderr
-    outputs: list[str] = json.loads(done.stdout.splitlines()[-1])
-    return outputs
+class Runner:
+    def __init__(self) -> None:
+        environment = os.environ | {"JAX_PLATFORMS": "cpu", "COLUMNS": "80"}
+        command = [sys.executable, "-P", "-c", RUNNER]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.process = subprocess.Popen(command, **pipes, text=True, cwd=DOCS, env=environment)
+
+    def run(self, name: str, page: list[tuple[int, str]], results: Path) -> list[str]:
+        self.process.stdin.write(json.dumps([str(results), str(ROOT / name), page]) + "\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == "0\n", results.with_suffix(".json.log").read_text()
+        return json.loads(results.read_text())
+
+
+@pytest.fixture(scope="module")
+def runner():
+    found = Runner()
+    yield found
+    found.process.communicate()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_blocks_run_and_print_what_the_page_shows(name):
+def test_blocks_run_and_print_what_the_page_shows(name, runner, tmp_path):
     page = python_blocks(ROOT / name)
     left_out = {block.line: reason for block in page if (reason := why_not(block)) is not None}
     for block in page:
         ast.parse(block.text)  # also those that do not run here
     runs = [block for block in page if block.line not in left_out]
     if runs:
-        for block, printed in zip(runs, run(name, [(block.line, block.text) for block in runs]), strict=True):
+        for block, printed in zip(runs, runner.run(name, [(b.line, b.text) for b in runs], tmp_path / "results.json"), strict=True):
             assert printed == (block.output or ""), f"{name}, line {block.line}"
     missing = [left_out[block.line] for block in page if block.note.startswith("needs") and block.line in left_out]
     if missing:
         pytest.skip(f"all but {len(missing)} blocks ran: {'; '.join(missing)}")
 
 
-def test_the_runner_sees_errors_and_output(tmp_path):
+def test_the_runner_sees_errors_and_output(runner, tmp_path):
     """The check above can fail: on an exception, on other output, on output that the page does not show."""
-    assert run("README.md", [(1, "x = 1"), (3, "print(x + 1)")]) == ["", "2\n"]
+    assert runner.run("README.md", [(1, "x = 1"), (3, "print(x + 1)")], tmp_path / "some.json") == ["", "2\n"]
     with pytest.raises(AssertionError, match="ZeroDivisionError"):
-        run("README.md", [(1, "1 / 0")])
+        runner.run("README.md", [(1, "1 / 0")], tmp_path / "none.json")
+    assert runner.run("README.md", [(1, "print('x' in globals())")], tmp_path / "more.json") == ["False\n"]
     page = tmp_path / "page.md"
     page.write_text("```python\nprint(1)\n```\n\n```text\n1\n```\n\n```python\nprint(2)\n```\n\nprose\n\n```text\n2\n```\n")
     assert [block.output for block in blocks(page)] == ["1\n", None, None, None]
