@@ -5,8 +5,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from builders import api, pages
+from builders import api, pages, playground
 from mkdocs.plugins import event_priority
+from mkdocs.structure.files import File
 
 _ROOT = Path(__file__).parents[1]
 _links = tempfile.TemporaryDirectory(prefix="xopt-docs-")
@@ -22,6 +23,12 @@ def on_config(config: Any) -> Any:
     python = config.plugins["mkdocstrings"].config.handlers["python"]
     python["paths"] = [str(api.links_tree(Path(_links.name)))]
     return config
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """The interactive page is a file of its own, beside the page that shows it."""
+    files.append(File.generated(config, "playground.html", content=playground.page()))
+    return files
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

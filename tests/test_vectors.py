@@ -4,17 +4,22 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
 from collections import Counter
+from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import xopt
 from xopt import RULES
 from xopt.conformance.cli.app import app
-from xopt.conformance.vectors import DATA, VERIFIERS, MissingError, lint, write
+from xopt.conformance.vectors import DATA, VERIFIERS, MissingError, lint, programs, write
 from xopt.conformance.vectors.bits import bits, number, text
 from xopt.conformance.vectors.design import NOTES
 from xopt.conformance.vectors.write import MANIFEST
+from xopt.export import source
 
 
 @pytest.fixture
@@ -165,18 +170,68 @@ def test_bits_are_those_of_the_number(dtype):
     assert bits(1.0, "float16") == 0x3C00
 
 
-def xopt(*arguments):
+def run_command(*arguments):
     return CliRunner().invoke(app(), ["vectors", *map(str, arguments)])
 
 
 def test_the_command_says_what_holds_and_what_does_not(folder):
-    done = xopt("verify", folder)
+    done = run_command("verify", folder)
     assert done.exit_code == 0, done.output
     assert "all hold" in done.output
     one = first(folder, result="valid", t=4)
     spoiled(folder, f'"out": {json.dumps(one["out"])}', f'"out": {json.dumps({"params": flipped(one["out"]["params"])})}')
-    done = xopt("verify", folder, "--by", "rules")
+    done = run_command("verify", folder, "--by", "rules")
     assert done.exit_code == 1
     assert "1 problems" in done.output
-    assert xopt("verify", folder, "--by", "rulse").exit_code == 2
-    assert xopt("verify", folder / "none").exit_code == 2
+    assert run_command("verify", folder, "--by", "rulse").exit_code == 2
+    assert run_command("verify", folder / "none").exit_code == 2
+
+
+# --- what the documentation shows ------------------------------------------------------------------------------------------------
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def block(page, language, holds):
+    """The block of a page in a language that holds a text."""
+    found = re.findall(rf"^```{language}\n(.*?)^```$", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
+    return next(text for text in found if holds in text)
+
+
+def run_c(tmp_path, text, dtype, given=""):
+    (tmp_path / "adamw.c").write_text(source("adamw", "c", dtype))
+    (tmp_path / "main.c").write_text(text)
+    try:
+        command = [programs.compiler(), *programs.C_OPTIONS, "-o", "main", "main.c", "-lm"]
+    except MissingError as missing:
+        pytest.skip(str(missing))
+    subprocess.run(command, cwd=tmp_path, check=True)
+    return subprocess.run([tmp_path / "main"], input=given, capture_output=True, text=True).stdout
+
+
+def test_the_reader_in_c_finds_no_wrong_bit_and_finds_one(tmp_path):
+    text, vectors = block("vectors.md", "c", "main"), (DATA / "adamw.json").read_text()
+    assert run_c(tmp_path, text, "float64", vectors) == "0\n"
+    out = json.loads(vectors)["groups"][0]["tests"][2]["out"]["m"]
+    assert run_c(tmp_path, text, "float64", vectors.replace(out, flipped(out), 1)) == "1\n"
+
+
+def test_the_reader_in_javascript_finds_no_wrong_bit_and_finds_one(tmp_path):
+    vectors = (DATA / "adamw.json").read_text()
+    out = json.loads(vectors)["groups"][0]["tests"][2]["out"]["m"]
+    (tmp_path / "adamw.mjs").write_text(source("adamw", "javascript"))
+    (tmp_path / "main.mjs").write_text(block("vectors.md", "javascript", "readFileSync"))
+    for content, wrong in ((vectors, "0\n"), (vectors.replace(out, flipped(out), 1), "1\n")):
+        (tmp_path / "adamw.json").write_text(content)
+        try:
+            command = [programs.node(), "main.mjs"]
+        except MissingError as missing:
+            pytest.skip(str(missing))
+        assert subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout == wrong
+
+
+def test_the_example_in_c_steps_as_xopt_does(tmp_path):
+    state = xopt.adamw_init(np.asarray([1, -2], np.float32))
+    state = xopt.adamw_step(state, np.asarray([0.5, 0.25], np.float32), lr=0.01)
+    found = run_c(tmp_path, block("export.md", "c", "adamw_defaults"), "float32").split()
+    assert [float.fromhex(x) for x in found] == state.params.tolist()
