@@ -1,0 +1,79 @@
+"""Gradient transformations of optax's form: ``make(**arguments)`` with ``init(params)`` and ``update(grads, state, params)``."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+
+from xopt.conformance.thirdparty.adapters import Adapter, Leaves
+
+SCHEDULED = {"alpha": "alpha_warmup", "b3": "beta3_warmup"}
+"""Arguments that may be functions of the step, and the warm-ups that such a function can be."""
+
+
+class Optax(Adapter):
+    library: ClassVar[str] = "optax"
+    dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64", "bfloat16", "float16")
+    resumes: ClassVar[bool] = True
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        super().__init__(make)
+        if SCHEDULED.keys() <= self.arguments.keys():
+            self.arguments |= dict.fromkeys(SCHEDULED.values())
+
+    def start(self, leaves: Leaves, dtype: str, given: Sequence[dict[str, Any]]) -> None:
+        jax.config.update("jax_enable_x64", dtype == "float64")
+        self._given = dict(given[0])
+        self._transformation = self._made()
+        self._params = [jax.numpy.asarray(leaf, dtype) for leaf in leaves]
+        self._state = self._transformation.init(self._params)
+
+    def _made(self) -> Any:
+        given = {name: tuple(x) if isinstance(x, list) else x for name, x in self._given.items()}
+        warmups = {name: given.pop(warmup, None) for name, warmup in SCHEDULED.items()}
+        for name, length in warmups.items():
+            if length:  # the paper's function, of whatever count it is called with
+                given[name] = _linear(given[name], length) if name == "alpha" else _half_lives(given["b1"], given[name], length)
+        return self.make(**given)
+
+    def step(self, grads: Leaves, changed: dict[str, Any]) -> None:
+        if changed:
+            self._given |= changed
+            self._transformation = self._made()
+        self.grads = [jax.numpy.asarray(g, p.dtype) for g, p in zip(grads, self._params, strict=True)]
+        updates, self._state = self._transformation.update(self.grads, self._state, self._params)
+        self._params = [(p + u).astype(p.dtype) for p, u in zip(self._params, updates, strict=True)]  # as apply_updates
+
+    def params(self) -> Leaves:
+        return [self.numpy(leaf) for leaf in self._params]
+
+    def state(self) -> dict[str, list[Any]]:
+        found: dict[str, list[Any]] = {}
+        for path, leaf in jax.tree_util.tree_flatten_with_path(self._state)[0]:
+            name = next((key.name for key in reversed(path) if hasattr(key, "name")), str(path))
+            found.setdefault(name, []).append(leaf)
+        return {name: x if len(x) == len(self._params) else x * len(self._params) for name, x in found.items()}
+
+    def resume(self) -> None:
+        self._params, self._state = jax.tree.map(lambda x: jax.numpy.asarray(np.array(x)), (self._params, self._state))
+        self._transformation = self._made()
+
+    def numpy(self, x: Any) -> Any:
+        return np.asarray(x).astype(np.float64) if x.dtype.itemsize == 2 else np.array(x)
+
+
+def _share(count: Any, length: float) -> Any:
+    return jax.numpy.minimum(jax.numpy.asarray(count, float) / length, 1.0)
+
+
+def _linear(end: float, length: float) -> Callable[[Any], Any]:
+    return lambda count: end * _share(count, length)
+
+
+def _half_lives(start: float, end: float, length: float) -> Callable[[Any], Any]:
+    def at(count: Any) -> Any:
+        mu = _share(count, length)
+        return jax.numpy.exp(1 / ((1 - mu) / np.log(start) + mu / np.log(end)))
+
+    return at

@@ -1,0 +1,58 @@
+"""Optimizers of torch's form: ``make(params, **arguments)`` and ``step()``, on ``.grad``."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+
+from xopt.conformance.thirdparty.adapters import Adapter, Leaves
+
+
+class Torch(Adapter):
+    library: ClassVar[str] = "torch"
+    dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64", "bfloat16", "float16")
+    groups: ClassVar[bool] = True
+    resumes: ClassVar[bool] = True
+
+    def start(self, leaves: Leaves, dtype: str, given: Sequence[dict[str, Any]]) -> None:
+        self._leaves = [torch.tensor(leaf, dtype=getattr(torch, dtype), requires_grad=True) for leaf in leaves]
+        self._given = [{name: tuple(x) if isinstance(x, list) else x for name, x in one.items()} for one in given]
+        self._optimizer = self._made()
+
+    def _made(self) -> Any:
+        if len(self._given) == 1:
+            return self.make(self._leaves, **self._given[0])
+        groups = [{"params": [leaf], **given} for leaf, given in zip(self._leaves, self._given, strict=True)]
+        return self.make(groups, **self._given[0])
+
+    def step(self, grads: Leaves, changed: dict[str, Any]) -> None:
+        for group in self._optimizer.param_groups:
+            group.update(changed)
+        self.grads = [
+            None if grad is None else torch.tensor(grad, dtype=leaf.dtype) for leaf, grad in zip(self._leaves, grads, strict=True)
+        ]
+        for leaf, grad in zip(self._leaves, self.grads, strict=True):
+            leaf.grad = grad
+        self._optimizer.step()
+
+    def params(self) -> Leaves:
+        return [self.numpy(leaf) for leaf in self._leaves]
+
+    def state(self) -> dict[str, list[Any]]:
+        states = [self._optimizer.state.get(leaf, {}) for leaf in self._leaves]
+        names = dict.fromkeys(name for state in states for name, x in state.items() if isinstance(x, torch.Tensor | int | float))
+        return {name: [state.get(name) for state in states] for name in names}
+
+    def resume(self) -> None:
+        saved = copy.deepcopy(self._optimizer.state_dict())
+        self._leaves = [leaf.detach().clone().requires_grad_() for leaf in self._leaves]
+        self._optimizer = self._made()
+        self._optimizer.load_state_dict(saved)
+
+    def numpy(self, x: Any) -> Any:
+        x = x.detach()
+        return (x.double() if x.dtype in (torch.bfloat16, torch.float16) else x).numpy().copy()
+
+    def dtype_of(self, x: Any) -> str:
+        return str(x.dtype).removeprefix("torch.")

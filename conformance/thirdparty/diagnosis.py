@@ -1,0 +1,154 @@
+"""Which variant of a rule a target computes: the one nearest to what was seen, as a share of the bound, with the fewest departures."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xopt.conformance.thirdparty.measure import Judge, Measure, Seen
+from xopt.conformance.thirdparty.variants import Variant, fits, formulas, is_default, is_rounding, residual, roundings, rows_of
+
+NEAR = 64.0
+"""A variant that is this many bounds away on the designed numbers may be the same formula, rounded otherwise."""
+APART = 16.0
+"""So far must the next best be, at least, or the evidence is thin."""
+
+
+class Diagnosis(NamedTuple):
+    """What a target computes."""
+
+    rule: str
+    variants: list[Variant]  # those that fit, which cannot be told apart by what was tried; none where nothing fits
+    measure: Measure  # of the first; of the rule itself where nothing fits
+    next: Variant | None  # the nearest that does not fit
+    next_ratio: float
+    factor: tuple[str, float] | None = None  # a hyperparameter, and by what it is multiplied, where that explains it
+    partly: Variant | None = None  # fits the designed numbers, and not the others
+
+    @property
+    def thin(self) -> bool:
+        """Whether another formula is too near for this one to be named."""
+        return bool(self.variants) and self.next_ratio < APART
+
+
+class Ranked(NamedTuple):
+    variant: Variant
+    ratio: float  # on the designed numbers
+    runs: int  # of which it explains all
+
+
+def diagnose(rule: str, seen: Sequence[Seen]) -> Diagnosis:
+    """Compares with the rule and its variants."""
+    trajectories = [one for one in seen if one.run.kind != "defaults"]
+    designed = [one for one in trajectories if one.run.kind == "designed"] or trajectories
+    own = Judge(Variant(rule)).measure(trajectories)
+    ranked = rank(formulas(rule), designed)
+    near = [one for one in ranked if one.ratio <= NEAR]
+    if not near:
+        near = [one for one in rank(_longer(ranked), designed) if one.ratio <= NEAR]
+    fitting: list[tuple[Variant, Measure]] = []
+    partly = None
+    for one in near:
+        if fitting and one.variant.departures >= fitting[0][0].departures + 1:
+            continue
+        found = _rounded(one.variant, trajectories)
+        if found is not None:
+            fitting.append(found)
+        elif partly is None and Judge(one.variant).measure(designed, stop=1).fits:
+            partly = one.variant
+    if fitting:
+        fewest = min(_formulas(variant) for variant, _ in fitting)
+        ties = sorted((pair for pair in fitting if _formulas(pair[0]) == fewest), key=lambda pair: pair[0].departures)
+        same = {frozenset(variant.names) for variant, _ in fitting}
+        others = [one for one in ranked if frozenset(one.variant.names) not in same and one.ratio > NEAR]
+        best = others[0] if others else None
+        return Diagnosis(rule, [variant for variant, _ in ties], ties[0][1], best and best.variant, best.ratio if best else np.inf)
+    best = ranked[0]
+    return Diagnosis(rule, [], own, best.variant, best.ratio, _factor(rule, best.variant, designed, trajectories), partly)
+
+
+def _formulas(variant: Variant) -> int:
+    """How many of its conventions are another formula."""
+    return sum(not is_rounding(row) for row in variant.conventions)
+
+
+def rank(variants: Iterable[Variant], seen: Sequence[Seen]) -> list[Ranked]:
+    """The nearest first, of equally near ones the one with the fewest departures; measured by the bounds of the rule itself."""
+    ranked: list[Ranked] = []
+    bounds: dict[int, Any] = {}
+    for variant in variants:
+        if not bounds:
+            bounds = {i: Variant(variant.rule).bounded(one.run, one.dtype)[1] for i, one in enumerate(seen)}
+        ratios = [_distance(variant, one, bounds[i]) for i, one in enumerate(seen)]
+        ranked.append(Ranked(variant, max(ratios, default=np.inf), sum(ratio <= NEAR for ratio in ratios)))
+    return sorted(ranked, key=lambda one: (max(one.ratio, 1.0), one.variant.departures))
+
+
+def _distance(variant: Variant, one: Seen, bound: Any) -> float:
+    try:
+        value = variant.values(one.run)
+    except ArithmeticError:
+        return float(np.inf)
+    return residual(one.params, value, bound)
+
+
+def _longer(ranked: Sequence[Ranked]) -> Iterable[Variant]:
+    """One convention more, where several that each explain some of the runs are at work."""
+    promising = sorted((one for one in ranked if one.runs), key=lambda one: (-one.runs, one.ratio))[:12]
+    promising += [one for one in ranked[:12] if one not in promising]
+    rows = [row for row in rows_of(ranked[0].variant.rule) if not is_default(row) and not is_rounding(row)]
+    for one in promising:
+        for row in rows:
+            if row not in one.variant.conventions:
+                variant = Variant(one.variant.rule, (*one.variant.conventions, row))
+                if len(variant.conventions) > 2 and fits(variant):
+                    yield variant
+
+
+def _rounded(variant: Variant, seen: Sequence[Seen]) -> tuple[Variant, Measure] | None:
+    """The variant as it must be rounded to fit everything."""
+    for one in roundings(variant):
+        measure = Judge(one).measure(seen, stop=1)
+        if measure.fits:
+            return one, measure
+    return None
+
+
+FACTORS = ("lr", "eps", "weight_decay", "alpha")
+
+
+def _factor(rule: str, variant: Variant, designed: Sequence[Seen], seen: Sequence[Seen]) -> tuple[str, float] | None:
+    """A hyperparameter of the nearest variant or of the rule, multiplied by a number that makes it fit."""
+    for base in (Variant(rule), variant):
+        for name in FACTORS:
+            if name in base.golden.defaults and all(one.run.hyper.get(name) for one in designed if not one.run.lrs):
+                factor = _fitted(base, name, [one for one in designed if not one.run.lrs])
+                if factor is not None and abs(factor - 1) > 1e-6:
+                    return name, factor
+    return None
+
+
+def _fitted(variant: Variant, name: str, seen: Sequence[Seen]) -> float | None:
+    """The factor, by a search over eight decades; None where none fits the designed numbers."""
+
+    def distance(log: float) -> float:
+        changed = [one._replace(run=_multiplied(one.run, name, 10.0**log)) for one in seen]
+        return sum(float(np.nansum(np.abs(one.params - variant.values(one.run)))) for one in changed)
+
+    grid = np.linspace(-4, 4, 81)
+    at = float(min(grid, key=distance))
+    step = 0.1
+    for _ in range(60):
+        step /= 1.6
+        at = min((at - step, at, at + step), key=distance)
+    changed = [one._replace(run=_multiplied(one.run, name, 10.0**at)) for one in seen]
+    bounds = [variant.bounded(one.run, one.dtype)[1] for one in changed]
+    near = max(residual(one.params, variant.values(one.run), bound) for one, bound in zip(changed, bounds, strict=True))
+    return 10.0**at if near <= NEAR else None
+
+
+def _multiplied(run: Any, name: str, factor: float) -> Any:
+    return run._replace(hyper=dict(run.hyper) | {name: run.hyper[name] * factor})
+
+
+Distance = Callable[[float], float]

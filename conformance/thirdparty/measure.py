@@ -1,0 +1,149 @@
+"""How far what a target computed is from a variant of a rule, as a share of the bound on what a correct library may compute."""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xopt.conformance.arithmetic.bounded import Bounded, BoundedArithmetic, exact
+from xopt.conformance.arithmetic.formats import FLOAT_FORMATS
+from xopt.conformance.compare.reference import Columns, Comparison, Reference, _comparison
+from xopt.conformance.faults.fault import Fault
+from xopt.conformance.faults.planting import plant
+from xopt.conformance.thirdparty.probe import Run
+from xopt.conformance.thirdparty.variants import Variant
+from xopt.rules import RULES
+
+
+class Seen(NamedTuple):
+    """What a target computed in a run: its parameters after each step, in one dtype."""
+
+    run: Run
+    dtype: str
+    params: Any
+
+
+class Place(NamedTuple):
+    """The number that is farthest beyond its bound, or the first beyond it."""
+
+    run: Run
+    dtype: str
+    step: int
+    element: int
+    found: float
+    expected: float
+    bound: float
+
+
+class Measure(NamedTuple):
+    """Of one variant, over all runs."""
+
+    ratio: float  # the largest error/bound
+    ulps: float  # the largest error, in units in the last place at the scale of the step
+    vacuous: int  # numbers of which the bound says nothing
+    numbers: int
+    worst: Place | None
+    first: Place | None  # of the first run that leaves its bound, the first step that does
+
+    @property
+    def fits(self) -> bool:
+        return self.ratio <= 1 and self.vacuous < self.numbers
+
+
+class Judge:
+    """Measures a variant."""
+
+    def __init__(self, variant: Variant) -> None:
+        self.variant = variant
+
+    def measure(self, seen: Sequence[Seen], stop: float = np.inf) -> Measure:
+        """``stop`` ends it where a ratio is larger."""
+        ratio = ulps = 0.0
+        vacuous = numbers = 0
+        worst = first = None
+        for one in seen:
+            for t, comparison in enumerate(self._compared(one), start=1):
+                found = comparison.ratio
+                vacuous += int(np.sum(np.isnan(found)))
+                numbers += found.size
+                found = np.nan_to_num(found, nan=0.0, posinf=np.inf)
+                at = int(np.argmax(found))
+                if np.any(comparison.ulps > ulps):
+                    ulps = float(np.max(np.where(np.isnan(comparison.ulps), np.inf, comparison.ulps)))
+                if found[at] > ratio or worst is None:
+                    ratio, worst = float(found[at]), self._place(one, t, at, comparison)
+                if found[at] > 1 and first is None:
+                    first = self._place(one, t, at, comparison)
+            if ratio > stop:
+                break
+        return Measure(ratio, ulps, vacuous, numbers, worst, first)
+
+    def _place(self, one: Seen, t: int, at: int, comparison: "_Params") -> Place:
+        return Place(one.run, one.dtype, t, at, float(one.params[t - 1][at]), float(comparison.near[at]), float(comparison.bound[at]))
+
+    def _compared(self, one: Seen) -> Iterator["_Params"]:
+        if self.variant.coarse or self._planted is None:
+            value, bound = self.variant.bounded(one.run, one.dtype)
+            for now, near, room in zip(one.params, value, bound, strict=True):
+                yield _Params.of(now, near, room, one.dtype)
+            return
+        yield from self._followed(one)
+
+    @cached_property
+    def _planted(self) -> Any:
+        """The rule with the same conventions, which has an evaluation order of its own; None where its edits do not go together."""
+        if not self.variant.conventions:
+            return RULES[self.variant.rule]
+        edits = tuple(edit for row in self.variant.conventions for edit in row.in_rule)
+        try:
+            return plant(Fault(repr(self.variant), self.variant.rule, edits, "")).rules[self.variant.rule]
+        except Exception:  # noqa: BLE001 - the text of an edit may be gone, or what is left be no rule
+            return None
+
+    def _followed(self, one: Seen) -> Iterator["_Params"]:
+        compute = FLOAT_FORMATS[one.dtype]
+        hyper = dict(one.run.hyper)
+        follower = _Follower(self._planted, hyper, compute, compute, traced=False, golden=self.variant.golden)
+        state = self._planted.bind(**hyper).init(np.asarray(one.run.params, np.float64))
+        follower.restart(tuple(state[:-1]))
+        for t, (grad, after) in enumerate(zip(one.run.grads, one.params, strict=True), start=1):
+            if one.run.lrs:
+                follower.change(one.run.lrs[t - 1])
+            (comparison,) = follower.step(grad, t, (after,))
+            yield comparison  # type: ignore[misc]
+
+
+class _Params(NamedTuple):
+    """A comparison with what was compared with."""
+
+    near: Any
+    error: Any
+    bound: Any
+    ulps: Any
+    ratio: Any
+
+    @classmethod
+    def of(cls, after: Any, near: Any, bound: Any, dtype: str) -> "_Params":
+        with np.errstate(all="ignore"):
+            error = np.where((after == near) | (np.isnan(after) & np.isnan(near)), 0.0, np.abs(after - near))
+            _, exponent = np.frexp(np.maximum(np.abs(after), np.abs(near)))
+            ulps = np.where(error == 0, 0.0, error / np.ldexp(FLOAT_FORMATS[dtype].unit, exponent))
+            return cls(near, error, bound, ulps, Comparison("params", error, bound, ulps, False).ratio)
+
+
+class _Follower(Reference):
+    """A reference of which parameters alone are compared."""
+
+    def change(self, lr: float) -> None:
+        """Another learning rate from here on."""
+        self._coefficients = {}
+        self._ours_hyper["lr"] = exact(lr)
+        self._paper_hyper["lr"] = BoundedArithmetic.number(lr)
+        self._truth_hyper["lr"] = self.truth_in.number(lr)
+
+    def _compare(self, results: tuple[Columns, Columns, Columns], after: Columns) -> Iterator[Any]:
+        ours, paper, truth = (columns[0] for columns in results)
+        found = _comparison("params", self.store, self.before[0], after[0], ours, paper, truth)
+        near = truth.value if isinstance(truth, Bounded) else np.asarray(truth, np.float64)
+        yield _Params(near, found.error, found.bound, found.ulps, found.ratio)

@@ -1,0 +1,158 @@
+"""A target that is asked: what it says of itself, and the trajectories that it takes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xopt.conformance.thirdparty.measure import Seen
+from xopt.conformance.thirdparty.names import NEUTRAL, SWITCHES, holds, taken, told, translated
+from xopt.conformance.thirdparty.probe import Run
+from xopt.conformance.thirdparty.sandbox import TargetFailedError, asked
+from xopt.rules import RULES
+
+Leaves = list[Any]
+
+
+class About(NamedTuple):
+    """What a target says of itself."""
+
+    name: str = ""
+    library: str = ""
+    version: str = ""
+    arguments: dict[str, Any] = {}  # what it can be given, and the defaults
+    dtypes: tuple[str, ...] = ("float64",)
+    leaves: bool = False  # several at once
+    groups: bool = False  # with other hyperparameters for some leaves
+    changes: bool = False  # a learning rate that changes from step to step
+    resumes: bool = False  # is saved and loaded
+    state: bool = False  # can be read
+
+
+class Subject:
+    """A target, asked for trajectories.
+
+    Parameters
+    ----------
+    target
+        Its name, which is then run in a process of its own, or a callable, which is run in this one.
+    given
+        Arguments of the target, or hyperparameters of the rule, that keep a value.
+    limit
+        Seconds that an answer may take; the first, which imports the target, may take three times as long.
+    """
+
+    def __init__(self, target: str | Callable[..., Any], given: Mapping[str, Any], limit: float) -> None:
+        self.name = target if isinstance(target, str) else getattr(target, "__qualname__", repr(target))
+        self._target = target
+        self.limit = limit
+        self.given = dict(given)
+        self.wrote: dict[str, int] = {}  # what it wrote to though it is not its own, and at which step first
+
+    def __enter__(self) -> "Subject":
+        self._asked = asked(self._target).__enter__()
+        try:
+            said = self.ask({"do": "describe"}, 3 * self.limit)
+        except BaseException:
+            self._asked.__exit__(None, None, None)
+            raise
+        known = {name: said[name] for name in About._fields if name in said}
+        self.about = About(**(known | {"dtypes": tuple(said.get("dtypes", ("float64",)))}))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._asked.__exit__(kind, error, trace)
+
+    def ask(self, question: dict[str, Any], limit: float | None = None) -> dict[str, Any]:
+        return self._asked.ask(question, limit or self.limit)
+
+    # What it is told.
+
+    def takes(self, rule: str) -> set[str]:
+        """The hyperparameters of a rule that it can be given, but for those that keep a value."""
+        return taken(self.about.arguments, RULES[rule].defaults) - set(self.given)
+
+    def fixed(self, rule: str) -> dict[str, Any]:
+        """Hyperparameters that it is not told in a run, as the golden needs them: kept ones, or those that do nothing."""
+        own = RULES[rule].defaults
+        lacking = {name: x for name, x in NEUTRAL.items() if name in own and name not in taken(self.about.arguments, own)}
+        return lacking | {name: x for name, x in self.given.items() if name in own}
+
+    def arguments(self, rule: str, hyper: Mapping[str, Any]) -> dict[str, Any]:
+        """Hyperparameters as it calls them, with what it is always given."""
+        own = RULES[rule].defaults
+        kept = {name: x for name, x in self.given.items() if name not in own or name in self.about.arguments and not holds(name, own)}
+        whole = {name: x for name, x in self.given.items() if name in own} | dict(hyper)
+        return {**SWITCHES.get((self.name, rule), {}), **translated(whole, self.about.arguments, own), **kept}
+
+    def defaults(self, rule: str) -> dict[str, Any]:
+        """Its own defaults as hyperparameters of the rule, as far as it says them."""
+        said = {name: x for name, x in self.about.arguments.items() if x is not None}
+        return self.fixed(rule) | told(said, RULES[rule].defaults)
+
+    # What it does.
+
+    def trajectory(
+        self,
+        leaves: Leaves,
+        grads: Sequence[Leaves],
+        dtype: str,
+        given: dict[str, Any] | list[dict[str, Any]],
+        changed: Sequence[dict[str, Any]] = (),
+        of: str = "",
+    ) -> list[Leaves]:
+        """The leaves after each step.
+
+        Raises
+        ------
+        TargetFailedError
+            Where it does not answer, or not with as many numbers as there are.
+        """
+        self.start(leaves, dtype, given, of)
+        return [self.step(grad, dtype, changed[i] if changed else {}, of) for i, grad in enumerate(grads)]
+
+    def start(self, leaves: Leaves, dtype: str, given: Any, of: str = "") -> None:
+        self._shapes = [list(np.shape(leaf)) for leaf in leaves]
+        self.ask({"do": "start", "of": of, "dtype": dtype, "given": given, "shapes": self._shapes, "params": _lists(leaves)})
+        self._steps = 0
+
+    def step(self, grads: Leaves, dtype: str, changed: dict[str, Any] | None = None, of: str = "") -> Leaves:
+        self._steps += 1
+        answer = self.ask(
+            {"do": "step", "of": of, "dtype": dtype, "shapes": self._shapes, "grads": _lists(grads), "changed": changed or {}}
+        )
+        for what in answer.get("wrote", ()):
+            self.wrote.setdefault(what, self._steps)
+        return self._read(answer)
+
+    def _read(self, answer: dict[str, Any]) -> Leaves:
+        params, shapes = answer.get("params"), answer.get("shapes", self._shapes)
+        if not isinstance(params, list) or not all(isinstance(leaf, list) for leaf in params):
+            msg = "the answer to 'step' has no params: a list of numbers for each leaf"
+            raise TargetFailedError("garbage", msg)
+        if [list(shape) for shape in shapes] != self._shapes:
+            msg = f"after step {self._steps} the parameters have shapes {shapes} in place of {self._shapes}"
+            raise TargetFailedError("garbage", msg)
+        try:
+            return [np.array(leaf, np.float64).reshape(shape) for leaf, shape in zip(params, self._shapes, strict=True)]
+        except (ValueError, TypeError):
+            sizes = [len(leaf) for leaf in params]
+            msg = f"after step {self._steps} the leaves have {sizes} numbers, or what is none, where their shapes are {self._shapes}"
+            raise TargetFailedError("garbage", msg) from None
+
+    def see(self, rule: str, run: Run, dtype: str) -> Seen:
+        """One run, with all hyperparameters that the golden needs to follow it."""
+        own = RULES[rule].defaults
+        given = {} if run.kind == "defaults" else self.arguments(rule, run.hyper)
+        if run.kind == "defaults":
+            needed = [name for name, x in self.about.arguments.items() if x is None and name in ("lr", "learning_rate")]
+            given = self.arguments(rule, {}) | dict.fromkeys(needed, own["lr"])
+        changed = [translated({"lr": lr}, self.about.arguments, own) for lr in run.lrs]
+        found = self.trajectory([run.params], [[grad] for grad in run.grads], dtype, given, changed)
+        hyper = self.defaults(rule) if run.kind == "defaults" else {**self.fixed(rule), **run.hyper}
+        return Seen(run._replace(hyper=hyper), dtype, np.array([leaves[0] for leaves in found]))
+
+
+def _lists(arrays: Leaves) -> list[Any]:
+    return [None if x is None else np.ravel(x).tolist() for x in arrays]

@@ -1,0 +1,183 @@
+"""Variants of a rule: its golden with no convention of another, with one, or with several, each as an edit of its text."""
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import cache, cached_property
+from itertools import combinations, permutations
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from xopt.conformance.arithmetic.bounded import Bounded, BoundedArithmetic, exact, inflate
+from xopt.conformance.arithmetic.formats import FLOAT_FORMATS, HOST
+from xopt.conformance.conventions import CONVENTIONS, Convention
+from xopt.conformance.faults.fault import Fault
+from xopt.conformance.faults.planting import edited
+from xopt.conformance.golden import GOLDENS, Golden, golden_of, lift, start
+from xopt.conformance.thirdparty.probe import Run
+
+F32 = FLOAT_FORMATS["float32"]
+BY_NAME = {row.name: row for row in CONVENTIONS}
+
+
+class Variant:
+    """A golden with conventions of another in its text. ``golden`` raises ValueError where their edits do not go together."""
+
+    def __init__(self, rule: str, conventions: Sequence[Convention] = (), coarse: bool = False) -> None:
+        self.rule = rule
+        self.conventions = tuple(conventions)
+        self.coarse = coarse  # whether its coefficients may be computed in float32
+
+    @cached_property
+    def golden(self) -> Golden:
+        return _golden(self.rule, tuple(row.name for row in self.conventions))
+
+    @property
+    def names(self) -> list[str]:
+        """Axis and choice of each convention."""
+        return [row.what for row in self.conventions] + (["coefficients: in float32"] if self.coarse else [])
+
+    @property
+    def departures(self) -> float:
+        """How far it is from the rule: a convention that is the same in exact arithmetic counts little, rounding less than one."""
+        return sum(0.1 if row.same else 0.5 if row.axis == "powers" else 1.0 for row in self.conventions) + 0.6 * self.coarse
+
+    def __repr__(self) -> str:
+        return " and ".join([self.rule, *self.names])
+
+    def values(self, run: Run) -> Any:
+        """The parameters after each step, in float64; NaN where the golden has no number."""
+        return _trajectory(self.golden, _Plain(), run, self._hyper(run))
+
+    def bounded(self, run: Run, dtype: str) -> tuple[Any, Any]:
+        """The same, and how far from it a correct library may be that computes in ``dtype``."""
+        compute = FLOAT_FORMATS[dtype]
+        n = _Coarse() if self.coarse else BoundedArithmetic()
+        steps = _trajectory(self.golden, n, run, self._hyper(run), lambda x: exact(x, compute))
+        truth = _trajectory(self.golden, BoundedArithmetic(), run, self._hyper(run), lambda x: exact(x, HOST))
+        own = np.array([x.error for x in truth])
+        return np.array([x.value for x in truth]), inflate(np.array([x.error for x in steps]) + own)
+
+    def _hyper(self, run: Run) -> dict[str, Any]:
+        return self.golden.defaults | dict(run.hyper)
+
+
+def _trajectory(golden: Golden, n: Any, run: Run, hyper: dict[str, Any], read: Any = np.asarray) -> Any:
+    lifted = lift(n, hyper)
+    rates = [n.number(lr) for lr in run.lrs]
+    found = []
+    with np.errstate(all="ignore"):
+        state = start(golden, n, read(run.params), lifted)
+        for t, grad in enumerate(run.grads, start=1):
+            state = golden.step(n, *state, read(grad), t, **(lifted | {"lr": rates[t - 1]} if rates else lifted))
+            found.append(state[0])
+    return found if isinstance(n, BoundedArithmetic) else np.array(found)
+
+
+class _Plain:
+    """Float64, a vector at a time."""
+
+    number = staticmethod(np.float64)
+    sqrt = staticmethod(np.sqrt)
+    sign = staticmethod(np.sign)
+    exp = staticmethod(np.exp)
+    log = staticmethod(np.log)
+
+
+class _Coarse(BoundedArithmetic):
+    """The numbers of a library that computes its coefficients in float32, whatever the dtype of its arrays."""
+
+    @staticmethod
+    def number(x: float) -> Bounded:
+        return Bounded(float(x), 2 * F32.unit * abs(float(x)), HOST)
+
+
+@cache
+def _golden(rule: str, names: tuple[str, ...]) -> Golden:
+    """Raises ValueError where an edit's text does not stand in what the others leave."""
+    if not names:
+        return GOLDENS[rule]
+    conventions = tuple(BY_NAME[name] for name in names)
+    module = ModuleType(f"xopt.conformance.golden.{rule}")
+    exec(compile(_text(rule, conventions), f"<{rule} with another convention>", "exec"), module.__dict__)
+    if hasattr(module, "complement"):
+        module.complement = _complement  # type: ignore[attr-defined]
+    return golden_of(module)
+
+
+def _text(rule: str, conventions: tuple[Convention, ...]) -> str:
+    problem: Exception | None = None
+    for order in permutations(conventions):
+        edits = tuple(edit for row in order for edit in row.in_golden)
+        try:
+            (text,) = edited(Fault(" and ".join(row.what for row in conventions), rule, edits, "")).values()
+        except ValueError as error:
+            problem = error
+        else:
+            return text
+    assert problem is not None
+    raise problem
+
+
+def _complement(n: Any, beta: Any, t: int) -> Any:
+    """1 - beta^t as float32 has it. Its power may be a unit off, as not every library's is NumPy's."""
+    beta = np.float32(float(getattr(beta, "value", beta)))
+    power = float(beta ** np.float32(t))
+    value = float(np.float32(1.0) - np.float32(power))
+    if isinstance(n, BoundedArithmetic):
+        return Bounded(value, 2 * F32.unit * power + F32.unit * value if t > 1 else 0.0, HOST)
+    return n.number(value)
+
+
+def rows_of(rule: str) -> list[Convention]:
+    """The conventions of a rule that show within a short run."""
+    return [row for row in CONVENTIONS if row.rule == rule and not row.after]
+
+
+def is_default(row: Convention) -> bool:
+    """Whether a convention is another default, and no other formula."""
+    return all(" = " in edit.old and ": Number = " in edit.old or "betas: " in edit.old for edit in row.in_golden)
+
+
+def is_rounding(row: Convention) -> bool:
+    """Whether it is the same formula, but for how its numbers are rounded."""
+    return bool(row.same) or row.axis == "powers"
+
+
+def formulas(rule: str, most: int = 2) -> Iterator[Variant]:
+    """The rule and its variants of other formulas, with up to so many conventions, fewest first, as far as they go together."""
+    rows = [row for row in rows_of(rule) if not is_default(row) and not is_rounding(row)]
+    yield Variant(rule)
+    for count in range(1, most + 1):
+        for some in combinations(rows, count):
+            variant = Variant(rule, some)
+            if fits(variant):
+                yield variant
+
+
+def roundings(variant: Variant) -> Iterator[Variant]:
+    """A variant with each set of conventions that are the same formula, rounded otherwise; fewest first."""
+    rows = [row for row in rows_of(variant.rule) if is_rounding(row)]
+    made = [Variant(variant.rule, (*variant.conventions, *some)) for k in range(len(rows) + 1) for some in combinations(rows, k)]
+    fitting = [one for one in made if fits(one)]
+    yield from fitting
+    yield Variant(variant.rule, fitting[0].conventions, coarse=True)
+
+
+def fits(variant: Variant) -> bool:
+    """Whether the edits go together, into a text that is one."""
+    try:
+        variant.golden  # noqa: B018 - makes it
+    except (ValueError, SyntaxError):
+        return False
+    return True
+
+
+def residual(found: Any, value: Any, bound: Any) -> float:
+    """The largest distance from what a variant computes, as a share of the bound; infinite where only one of them is a number."""
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        ratio = np.where(found == value, 0.0, np.abs(found - value) / bound)
+    ratio = np.where(np.isnan(found) & np.isnan(value), 0.0, np.where(np.isfinite(bound), ratio, 0.0))
+    ratio = np.where(np.isnan(found) != np.isnan(value), math.inf, ratio)
+    return float(np.max(np.nan_to_num(ratio, nan=math.inf, posinf=math.inf), initial=0.0))
