@@ -7,16 +7,19 @@ if TYPE_CHECKING:
     from xopt.conformance.profiles import PROFILES
     from xopt.conformance.report.report import Report
     from xopt.conformance.suite import Events, conform
+    from xopt.conformance.thirdparty.agree import Agreed, agree
     from xopt.conformance.thirdparty.check import check
     from xopt.conformance.thirdparty.verdict import Checked
 
-__all__ = ["PROFILES", "Checked", "Events", "Report", "check", "conform"]
+__all__ = ["PROFILES", "Agreed", "Checked", "Events", "Report", "agree", "check", "conform"]
 
 _MODULES = {
     "PROFILES": "profiles",
     "Report": "report.report",
     "Events": "suite",
     "conform": "suite",
+    "agree": "thirdparty.agree",
+    "Agreed": "thirdparty.agree",
     "check": "thirdparty.check",
     "Checked": "thirdparty.verdict",
 }

@@ -22,6 +22,8 @@ Usage: xopt COMMAND [OPTIONS]
 First-order update rules written once in the Python array API, and the proof that they are right on every backend.
 
   conform   check that every backend computes what the golden reference says
+  check     say what an optimizer of any library computes
+  agree     say where two optimizers part, and whether rounding explains it
   faults    plant faults, and show which check finds which
   evidence  examine the records of runs on other machines
   bench     time steps beside the limits of the machine and other optimizers

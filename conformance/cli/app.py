@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from xopt.conformance.cli import bench, conform, evidence, export, faults, memory, reproduce, vectors
+from xopt.conformance.cli import bench, check, conform, evidence, export, faults, memory, reproduce, vectors
 from xopt.conformance.cli.options import interruptible
 
 
@@ -18,6 +18,8 @@ def app() -> typer.Typer:
     of_vectors.command()(interruptible(vectors.write))
     of_vectors.command()(interruptible(vectors.verify))
     made.add_typer(of_vectors, name="vectors")
+    for command in (conform.conform, check.check, check.agree, faults.faults, evidence.evidence, bench.bench):
+        made.command()(interruptible(command))
     return made
 
 

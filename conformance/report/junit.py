@@ -14,7 +14,7 @@ _CONTROL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML cannot hold."""
 
 
-class _Case(NamedTuple):
+class Case(NamedTuple):
     """One test case."""
 
     suite: str
@@ -41,13 +41,13 @@ def junit_of(report: dict[str, Any]) -> str:
     run is a failure in a suite of its own, and the run as a whole is a test case that fails with all of its problems. What was
     asked for is in the properties of each suite, and what was measured in its output.
     """
-    suites: dict[str, list[_Case]] = {"run": [_run(report)], "ledger": list(_ledger(report))}
+    suites: dict[str, list[Case]] = {"run": [_run(report)], "ledger": list(_ledger(report))}
     for case in (*_cells(report), *_laws(report), *_replays(report)):
         suites.setdefault(case.suite, []).append(case)
     root = ElementTree.Element("testsuites")
     for name, cases in suites.items():
         if cases:
-            _add(root, name, cases, report)
+            add_suite(root, name, cases, report)
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
@@ -56,10 +56,10 @@ def _suite(result: dict[str, Any]) -> str:
     return " ".join(filter(None, (result["backend"], result["device"], result["mode"])))
 
 
-def _checked(result: dict[str, Any], name: str, measured: str, details: str) -> _Case:
+def _checked(result: dict[str, Any], name: str, measured: str, details: str) -> Case:
     """Of a result of the suite."""
     suite, verdict = _suite(result), result["verdict"]
-    case = _Case(suite, result["rule"], name, verdict, result.get("seconds"), measured=measured)
+    case = Case(suite, result["rule"], name, verdict, result.get("seconds"), measured=measured)
     if verdict in BAD:
         return case._replace(failure=f"{verdict}: {result['rule']} {name} on {suite}", details=details)
     if verdict == NOT_RUN:
@@ -79,12 +79,12 @@ def _shown(cell: dict[str, Any]) -> str:
     return "\n".join(filter(None, [cell["wrong"].get("traceback"), script(cell)])) if cell["verdict"] == WRONG else ""
 
 
-def _cells(report: dict[str, Any]) -> Iterator[_Case]:
+def _cells(report: dict[str, Any]) -> Iterator[Case]:
     for cell in report["cells"]:
         yield _checked(cell, f"{cell['dtype']} bits and bound", _ratios(cell), _shown(cell))
 
 
-def _laws(report: dict[str, Any]) -> Iterator[_Case]:
+def _laws(report: dict[str, Any]) -> Iterator[Case]:
     for law in report["laws"]:
         details = ""
         if law["verdict"] == BROKEN:
@@ -94,16 +94,16 @@ def _laws(report: dict[str, Any]) -> Iterator[_Case]:
         yield _checked(law, f"{law['dtype']} {law['law']}", measured, details)
 
 
-def _replays(report: dict[str, Any]) -> Iterator[_Case]:
+def _replays(report: dict[str, Any]) -> Iterator[Case]:
     for replay in report["replays"]:
         yield _checked(replay, f"{replay['dtype']} digits", _ratios(replay["replayed"]), _shown(replay["replayed"]))
 
 
-def _ledger(report: dict[str, Any]) -> Iterator[_Case]:
+def _ledger(report: dict[str, Any]) -> Iterator[Case]:
     for number, row in enumerate(report["ledger"], start=1):
         state = row["state"]
         name = f"row {number}: {row['backend']} {row['device']}, {', '.join(row['checks'])}"
-        case = _Case("ledger", "ledger", name, state)
+        case = Case("ledger", "ledger", name, state)
         if state == "not judged":
             case = case._replace(skipped=row["says"])
         elif state != "accepted":
@@ -111,15 +111,15 @@ def _ledger(report: dict[str, Any]) -> Iterator[_Case]:
         yield case
 
 
-def _run(report: dict[str, Any]) -> _Case:
+def _run(report: dict[str, Any]) -> Case:
     """So that nothing that fails a run passes here: what was not checked, or not drawn, has no test case of its own."""
-    case = _Case("run", "run", "the run has no problems", report["verdict"])
+    case = Case("run", "run", "the run has no problems", report["verdict"])
     if report["problems"]:
         return case._replace(failure=report["problems"][0], details="\n".join(report["problems"]))
     return case
 
 
-def _add(root: ElementTree.Element, name: str, cases: Sequence[_Case], report: dict[str, Any]) -> None:
+def add_suite(root: ElementTree.Element, name: str, cases: Sequence[Case], report: dict[str, Any]) -> None:
     """A test suite, with all that the schemas ask of one."""
     about = report["about"]
     counts = {"failures": sum(bool(case.failure) for case in cases), "skipped": sum(bool(case.skipped) for case in cases)}

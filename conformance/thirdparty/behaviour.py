@@ -26,7 +26,11 @@ class Finding(NamedTuple):
 
 
 class NotTriedError(Exception):
-    """The target does not claim what would be checked."""
+    """The target does not claim what would be checked; as words, why."""
+
+
+def lacking(words: str) -> NotTriedError:
+    return NotTriedError(words)
 
 
 class Lab:
@@ -53,7 +57,7 @@ class Lab:
 
     def several(self) -> None:
         if not self.subject.about.leaves:
-            raise NotTriedError("it steps one leaf at a time")
+            raise lacking("it steps one leaf at a time")
 
 
 Check = Callable[[Lab], str | None]
@@ -85,7 +89,7 @@ def instances_apart(lab: Lab) -> str | None:
 
 def resumes(lab: Lab) -> str | None:
     if not lab.subject.about.resumes:
-        raise NotTriedError("it does not say that it can be saved")
+        raise lacking("it does not say that it can be saved")
     alone, subject, half = lab.alone(), lab.subject, STEPS // 2
     subject.start([lab.params], lab.dtype, lab.given())
     found = [subject.step([grad], lab.dtype)[0] for grad in lab.grads[:half]]
@@ -93,7 +97,11 @@ def resumes(lab: Lab) -> str | None:
     subject.ask({"do": "resume"})
     after = subject.ask({"do": "state"})["dtypes"] if subject.about.state else {}
     found += [subject.step([grad], lab.dtype)[0] for grad in lab.grads[half:]]
-    changed = [f"{name} is {after[name]} after it is loaded, and was {dtype}" for name, dtype in before.items() if after.get(name, dtype) != dtype]
+    changed = [
+        f"{name} is {after[name]} after it is loaded, and was {dtype}"
+        for name, dtype in before.items()
+        if after.get(name, dtype) != dtype
+    ]
     return _first_difference(found, alone, "a run that is not saved and loaded") or "; ".join(changed) or None
 
 
@@ -140,7 +148,7 @@ def nan_stays(lab: Lab) -> str | None:
 def state_dtype(lab: Lab) -> str | None:
     """Arrays of the state have one dtype after every step, and not one below that of the arithmetic."""
     if not lab.subject.about.state:
-        raise NotTriedError("its state cannot be read")
+        raise lacking("its state cannot be read")
     seen: dict[str, str] = {}
     for dtype in lab.subject.about.dtypes:
         lab.subject.start([lab.params], dtype, lab.given())
@@ -157,7 +165,7 @@ def state_dtype(lab: Lab) -> str | None:
 def long_count(lab: Lab) -> str | None:
     """A count that is kept in few digits stops: read where it can be, in the narrowest dtype."""
     if not lab.subject.about.state:
-        raise NotTriedError("its state cannot be read; the formula says what a long run shows")
+        raise lacking("its state cannot be read; the formula says what a long run shows")
     dtype = lab.subject.about.dtypes[-1] if "bfloat16" not in lab.subject.about.dtypes else "bfloat16"
     lab.subject.start([lab.params], dtype, lab.given())
     for i in range(LONG):
@@ -165,7 +173,7 @@ def long_count(lab: Lab) -> str | None:
     state = lab.subject.ask({"do": "state"})["state"]
     counts = {name: leaves[0][0] for name, leaves in state.items() if name in COUNTS and leaves and leaves[0]}
     if not counts:
-        raise NotTriedError("no part of its state is called a count")
+        raise lacking("no part of its state is called a count")
     wrong = {name: x for name, x in counts.items() if x != LONG}
     return "; ".join(f"{name} is {x:g} after {LONG} steps of {dtype} parameters" for name, x in wrong.items()) or None
 
@@ -175,7 +183,7 @@ COUNTS = ("step", "count", "t", "iteration", "iterations", "steps")
 
 def groups_apart(lab: Lab) -> str | None:
     if not lab.subject.about.groups:
-        raise NotTriedError("it does not say that leaves may have other hyperparameters")
+        raise lacking("it does not say that leaves may have other hyperparameters")
     others = lab.given(lr=2.0**-7)
     both = lab.run([lab.params, lab.params], [[grad, grad] for grad in lab.grads], given=[lab.given(), others])
     other = [leaves[0] for leaves in lab.run([lab.params], [[grad] for grad in lab.grads], given=others)]

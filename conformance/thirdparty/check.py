@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from xopt.backends.names import unknown
@@ -13,6 +12,7 @@ from xopt.conformance.thirdparty.behaviour import FAILED, HELD, NOT_TRIED, Findi
 from xopt.conformance.thirdparty.diagnosis import APART, Diagnosis, diagnose
 from xopt.conformance.thirdparty.measure import Judge, Place, Seen
 from xopt.conformance.thirdparty.probe import Run, runs
+from xopt.conformance.thirdparty.report import program
 from xopt.conformance.thirdparty.sandbox import TargetFailedError
 from xopt.conformance.thirdparty.subject import Subject
 from xopt.conformance.thirdparty.targets import TargetError
@@ -95,6 +95,13 @@ def check(
     return checked
 
 
+def formulas_of(subject: Subject, rule: str | None, dtypes: Sequence[str], seed: int = 0) -> Checked:
+    """What a check says of the formula alone, of a target that is being asked."""
+    checked = Checked(subject.name, rule, asked=rule is not None)
+    _Inquiry(subject, checked, seed, lambda: False).formula([dtype for dtype in dtypes if dtype in subject.about.dtypes])
+    return checked
+
+
 _CAPITAL = {"crashed": "It crashed", "hung": "It hangs", "garbage": "What it answers is garbage", "raised": "It raises an error"}
 
 
@@ -122,7 +129,9 @@ class _Inquiry:
     def formula(self, dtypes: Sequence[str]) -> None:
         """The verdict."""
         if not dtypes:
-            self.checked.words = f"Its dtypes are {', '.join(self.subject.about.dtypes)}: a formula is compared in {' or '.join(DTYPES)}."
+            self.checked.words = (
+                f"Its dtypes are {', '.join(self.subject.about.dtypes)}: a formula is compared in {' or '.join(DTYPES)}."
+            )
             return
         rule = self.checked.rule or self._identified(dtypes[0])
         if rule is None:
@@ -139,6 +148,9 @@ class _Inquiry:
                 Finding(f"the formula in {one.dtype}", HELD if right else FAILED, _said(rule, one, self.checked.accepted))
             )
         self.checked.findings.append(self._defaults(rule, dtypes[0]))
+        off = [one.where for one in self.checked.formulas if one.where]
+        if self.checked.verdict != words.AGREES and off:
+            self.checked.program = program(self.checked, off[0])
 
     def behaviour(self) -> None:
         self.checked.findings += behaviour(self.subject, self.checked.rule, self.enough)
@@ -172,7 +184,7 @@ class _Inquiry:
     def _identified(self, dtype: str) -> str | None:
         """The rule whose variant fits with the fewest departures, where it is alone in that."""
         found: list[tuple[float, int, str, Diagnosis]] = []
-        needed = {name for name in self.subject.about.arguments}
+        needed = set(self.subject.about.arguments)
         for rule in RULES:
             takes = self.subject.takes(rule) | set(self.subject.fixed(rule))
             if not takes >= set(RULES[rule].defaults) or not self.subject.takes(rule):
@@ -192,7 +204,10 @@ class _Inquiry:
         found.sort(key=lambda one: one[:2])
         self.checked.candidates = [repr(one[3].variants[0]) for one in found]
         if not found:
-            self.checked.verdict, self.checked.words = words.UNKNOWN, "No rule here, nor any that differs from one by two conventions, fits."
+            self.checked.verdict, self.checked.words = (
+                words.UNKNOWN,
+                "No rule here, nor any that differs from one by two conventions, fits.",
+            )
             return None
         best = found[0]
         if best[3].thin or best[3].measure.vacuous > best[3].measure.numbers // 2:
@@ -250,7 +265,8 @@ def _formula(found: Diagnosis, seen: Sequence[Seen]) -> Formula:
         next_ratio=_finite(found.next_ratio),
         factor=None if found.factor is None else list(found.factor),
         partly=None if found.partly is None else found.partly.names,
-        where=_where(measure.first) if measure.first and not variants else None,
+        where=_where(found.own.first) if found.own and found.own.first else None,
+        nearest=[[name, _finite(ratio)] for name, ratio in found.nearest],
     )
 
 
@@ -266,10 +282,9 @@ def _named(variant: Variant) -> list[Named]:
 
 
 def _where(place: Place) -> dict[str, Any]:
-    hyper = {name: x for name, x in place.run.hyper.items()}
     return {
         "run": place.run.name,
-        "hyper": hyper,
+        "hyper": dict(place.run.hyper),
         "lrs": list(place.run.lrs),
         "step": place.step,
         "element": place.element,
@@ -300,7 +315,9 @@ def _said(rule: str, one: Formula, accepted: Sequence[str]) -> str:
     """What one dtype shows, in a sentence or two."""
     nearest = f"; the next best, {one.next}, is {_amount(one.next_ratio)} bounds away" if one.next else ""
     if not one.fits:
-        said = f"Not {rule} in {one.dtype}, nor what it is with up to three conventions of another: error/bound {_amount(one.ratio)}"
+        said = (
+            f"Not {rule} in {one.dtype}, nor what it is with up to three conventions of another: error/bound {_amount(one.ratio)}"
+        )
         if one.factor:
             said += f"; it is {rule} with {one.factor[0]} x {one.factor[1]:.6g}"
         elif one.partly is not None:
@@ -325,7 +342,3 @@ def _amount(x: float | None) -> str:
 
 def _finite(x: float) -> float | None:
     return float(x) if math.isfinite(x) else None
-
-
-def to_json(checked: Checked) -> dict[str, Any]:
-    return asdict(checked)

@@ -1,6 +1,6 @@
-"""Which variant of a rule a target computes: the one nearest to what was seen, as a share of the bound, with the fewest departures."""
+"""Which variant of a rule a target computes: of those within the bound of what was seen, the one with the fewest departures."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,8 @@ class Diagnosis(NamedTuple):
     next_ratio: float
     factor: tuple[str, float] | None = None  # a hyperparameter, and by what it is multiplied, where that explains it
     partly: Variant | None = None  # fits the designed numbers, and not the others
+    own: Measure | None = None  # of the rule itself
+    nearest: tuple[tuple[str, float], ...] = ()  # of the designed numbers: names and bounds away, the nearest first
 
     @property
     def thin(self) -> bool:
@@ -43,9 +45,10 @@ def diagnose(rule: str, seen: Sequence[Seen]) -> Diagnosis:
     designed = [one for one in trajectories if one.run.kind == "designed"] or trajectories
     own = Judge(Variant(rule)).measure(trajectories)
     ranked = rank(formulas(rule), designed)
-    near = [one for one in ranked if one.ratio <= NEAR]
-    if not near:
-        near = [one for one in rank(_longer(ranked), designed) if one.ratio <= NEAR]
+    nearest = tuple((repr(one.variant), one.ratio) for one in ranked if len(one.variant.conventions) < 2)[:12]
+    near = _promising(ranked)
+    if ranked[0].ratio > NEAR:
+        near += _promising(rank(_longer(ranked), designed))
     fitting: list[tuple[Variant, Measure]] = []
     partly = None
     for one in near:
@@ -60,11 +63,19 @@ def diagnose(rule: str, seen: Sequence[Seen]) -> Diagnosis:
         fewest = min(_formulas(variant) for variant, _ in fitting)
         ties = sorted((pair for pair in fitting if _formulas(pair[0]) == fewest), key=lambda pair: pair[0].departures)
         same = {frozenset(variant.names) for variant, _ in fitting}
-        others = [one for one in ranked if frozenset(one.variant.names) not in same and one.ratio > NEAR]
+        others = [one for one in ranked if frozenset(one.variant.names) not in same and one not in near]
         best = others[0] if others else None
-        return Diagnosis(rule, [variant for variant, _ in ties], ties[0][1], best and best.variant, best.ratio if best else np.inf)
+        apart = (best.variant, best.ratio) if best else (None, np.inf)
+        return Diagnosis(rule, [variant for variant, _ in ties], ties[0][1], *apart, own=own, nearest=nearest)
     best = ranked[0]
-    return Diagnosis(rule, [], own, best.variant, best.ratio, _factor(rule, best.variant, designed, trajectories), partly)
+    factor = _factor(rule, best.variant, designed)
+    return Diagnosis(rule, [], own, best.variant, best.ratio, factor, partly, own, nearest)
+
+
+def _promising(ranked: Sequence[Ranked]) -> list[Ranked]:
+    """The near ones, and the nearest: far from the rule, the bounds of a variant may be wider than those of the rule."""
+    most = sorted(ranked, key=lambda one: -one.runs)[:4]
+    return [one for i, one in enumerate(ranked) if one.ratio <= NEAR or i < 4 or one in most]
 
 
 def _formulas(variant: Variant) -> int:
@@ -107,6 +118,8 @@ def _longer(ranked: Sequence[Ranked]) -> Iterable[Variant]:
 
 def _rounded(variant: Variant, seen: Sequence[Seen]) -> tuple[Variant, Measure] | None:
     """The variant as it must be rounded to fit everything."""
+    if not any(residual(seen[0].params, *one.bounded(seen[0].run, seen[0].dtype)) <= 4 for one in (variant, _coarse(variant))):
+        return None  # which is quick to see
     for one in roundings(variant):
         measure = Judge(one).measure(seen, stop=1)
         if measure.fits:
@@ -114,10 +127,14 @@ def _rounded(variant: Variant, seen: Sequence[Seen]) -> tuple[Variant, Measure] 
     return None
 
 
+def _coarse(variant: Variant) -> Variant:
+    return Variant(variant.rule, variant.conventions, coarse=True)
+
+
 FACTORS = ("lr", "eps", "weight_decay", "alpha")
 
 
-def _factor(rule: str, variant: Variant, designed: Sequence[Seen], seen: Sequence[Seen]) -> tuple[str, float] | None:
+def _factor(rule: str, variant: Variant, designed: Sequence[Seen]) -> tuple[str, float] | None:
     """A hyperparameter of the nearest variant or of the rule, multiplied by a number that makes it fit."""
     for base in (Variant(rule), variant):
         for name in FACTORS:
@@ -149,6 +166,3 @@ def _fitted(variant: Variant, name: str, seen: Sequence[Seen]) -> float | None:
 
 def _multiplied(run: Any, name: str, factor: float) -> Any:
     return run._replace(hyper=dict(run.hyper) | {name: run.hyper[name] * factor})
-
-
-Distance = Callable[[float], float]

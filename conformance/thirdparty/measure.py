@@ -1,5 +1,6 @@
 """How far what a target computed is from a variant of a rule, as a share of the bound on what a correct library may compute."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -44,7 +45,7 @@ class Measure(NamedTuple):
     vacuous: int  # numbers of which the bound says nothing
     numbers: int
     worst: Place | None
-    first: Place | None  # of the first run that leaves its bound, the first step that does
+    first: Place | None  # beyond its bound after the fewest steps
 
     @property
     def fits(self) -> bool:
@@ -73,22 +74,25 @@ class Judge:
                     ulps = float(np.max(np.where(np.isnan(comparison.ulps), np.inf, comparison.ulps)))
                 if found[at] > ratio or worst is None:
                     ratio, worst = float(found[at]), self._place(one, t, at, comparison)
-                if found[at] > 1 and first is None:
+                if found[at] > 1 and (first is None or t < first.step):
                     first = self._place(one, t, at, comparison)
             if ratio > stop:
                 break
         return Measure(ratio, ulps, vacuous, numbers, worst, first)
 
     def _place(self, one: Seen, t: int, at: int, comparison: "_Params") -> Place:
-        return Place(one.run, one.dtype, t, at, float(one.params[t - 1][at]), float(comparison.near[at]), float(comparison.bound[at]))
+        return Place(
+            one.run, one.dtype, t, at, float(one.params[t - 1][at]), float(comparison.near[at]), float(comparison.bound[at])
+        )
 
     def _compared(self, one: Seen) -> Iterator["_Params"]:
-        if self.variant.coarse or self._planted is None:
-            value, bound = self.variant.bounded(one.run, one.dtype)
-            for now, near, room in zip(one.params, value, bound, strict=True):
-                yield _Params.of(now, near, room, one.dtype)
-            return
-        yield from self._followed(one)
+        if not self.variant.coarse and self._planted is not None:
+            with contextlib.suppress(ArithmeticError):  # one of its numbers is divided by 0, which an array may be
+                yield from list(self._followed(one))
+                return
+        value, bound = self.variant.bounded(one.run, one.dtype)
+        for now, near, room in zip(one.params, value, bound, strict=True):
+            yield _Params.of(now, near, room, one.dtype)
 
     @cached_property
     def _planted(self) -> Any:
@@ -133,7 +137,12 @@ class _Params(NamedTuple):
 
 
 class _Follower(Reference):
-    """A reference of which parameters alone are compared."""
+    """A reference of which parameters alone are compared; with a bound, too, for what float64 computes of the truth."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.truth_in = BoundedArithmetic()
+        self._truth_hyper = self._paper_hyper.copy()
 
     def change(self, lr: float) -> None:
         """Another learning rate from here on."""

@@ -58,7 +58,7 @@ SIZE, STEPS = 24, 8
 
 
 class Run(NamedTuple):
-    """One trajectory of a vector: where it starts, its gradients, and the hyperparameters, which ``lrs`` changes from step to step."""
+    """One trajectory of a vector: where it starts, its gradients, and its hyperparameters. ``lrs`` has a rate for each step."""
 
     name: str
     hyper: Hyper
@@ -67,9 +67,10 @@ class Run(NamedTuple):
     lrs: tuple[float, ...] = ()
     kind: str = "formula"  # "designed", "usual" or "random": what its numbers are; "defaults": the target's own hyperparameters
 
-    def at(self, t: int, hyper: Hyper) -> Hyper:
-        """Those of step ``t``."""
-        return {**hyper, "lr": self.lrs[t - 1]} if self.lrs else hyper
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Equal where all is."""
+        return tuple(sorted(self.hyper.items())), self.lrs, self.params.tobytes(), self.grads.tobytes()
 
 
 def runs(rule: str, takes: Iterable[str], changes: bool = True, seed: int = 0, random: int = 4) -> Iterator[Run]:
@@ -91,7 +92,9 @@ def runs(rule: str, takes: Iterable[str], changes: bool = True, seed: int = 0, r
     for at in _settings(rule):
         if set(at) <= takes and not at.items() <= {**DESIGNED, **WARMUPS}.items():
             said = ", ".join(f"{name} = {x:g}" if isinstance(x, float) else f"{name} = {x}" for name, x in at.items())
-            yield Run(said, given(DESIGNED, WARMUPS if "_warmup" in said else {}, at), params, grads, kind="designed")
+            slow = {"alpha": 2.0**10} if "beta3" in at else {}  # as a very slow average is small
+            warmups = WARMUPS if {"beta3", *WARMUPS} & set(at) else {}
+            yield Run(said, given(DESIGNED, warmups, slow, at), params, grads, kind="designed")
     for i in range(random):
         yield _random(rule, given, f"random {i + 1}", np.random.default_rng([seed, i]))
     yield Run("its own defaults", {}, params, grads, kind="defaults")

@@ -1,5 +1,6 @@
 """A target in a process of its own, with a time limit: whatever it does, there is an answer or a word for what went wrong."""
 
+import contextlib
 import json
 import os
 import queue
@@ -20,9 +21,31 @@ Failure = Literal["crashed", "hung", "garbage", "raised"]
 class TargetFailedError(Exception):
     """A target did not answer a question."""
 
-    def __init__(self, what: Failure, words: str) -> None:
-        super().__init__(words)
-        self.what: Failure = what
+    what: Failure
+
+
+class CrashedError(TargetFailedError):
+    """Its process ended."""
+
+    what = "crashed"
+
+
+class HungError(TargetFailedError):
+    """No answer came in time."""
+
+    what = "hung"
+
+
+class GarbageError(TargetFailedError):
+    """What came is no answer."""
+
+    what = "garbage"
+
+
+class RaisedError(TargetFailedError):
+    """It says that it has none."""
+
+    what = "raised"
 
 
 class Inside:
@@ -34,7 +57,7 @@ class Inside:
     def ask(self, question: Message, limit: float = 0.0) -> Message:  # noqa: ARG002 - nothing can end what runs here
         answer = self._server.answer(question)
         if "error" in answer:
-            raise TargetFailedError("raised", answer["error"])
+            raise RaisedError(answer["error"])
         return answer
 
     def __enter__(self) -> "Inside":
@@ -89,20 +112,20 @@ class Process:
         except queue.Empty:
             self._process.kill()
             msg = f"no answer to {question['do']!r} within {limit:g} s"
-            raise TargetFailedError("hung", msg) from None
+            raise HungError(msg) from None
         if not line:
-            raise TargetFailedError("crashed", self._end())
+            raise CrashedError(self._end())
         try:
             answer = json.loads(line)
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
             msg = f"the answer to {question['do']!r} is no JSON object: {line.strip()[:80]!r}"
-            raise TargetFailedError("garbage", msg)
+            raise GarbageError(msg)
         if "error" in answer:
             if answer.get("target"):
                 raise TargetError(answer["error"])
-            raise TargetFailedError("raised", str(answer["error"]))
+            raise RaisedError(str(answer["error"]))
         return answer
 
     def _end(self) -> str:
@@ -125,10 +148,8 @@ class Process:
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._said):
             if stream is not None:
-                try:
+                with contextlib.suppress(OSError):
                     stream.close()
-                except OSError:
-                    pass
 
 
 def asked(target: str | Callable[..., Any]) -> Inside | Process:

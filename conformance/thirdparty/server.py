@@ -48,14 +48,15 @@ class Server:
 
     def _describe(self, _: Message) -> Message:
         adapter = self._adapter()
-        if takes_any(self._make) and self.arguments is None:
+        unsaid = takes_any(self._make) and not ARGUMENTS.keys() & adapter.arguments.keys()
+        if unsaid and self.arguments is None:
             adapter.arguments |= dict.fromkeys(name for name in _accepted(adapter) if name not in adapter.arguments)
-        self.arguments = adapter.arguments
+        self.arguments = self.arguments or adapter.arguments
         return {
             "name": getattr(self._make, "__qualname__", str(self._make)),
             "library": adapter.library,
             "version": _version(self._make),
-            "arguments": adapter.arguments,
+            "arguments": self.arguments,
             "dtypes": list(adapter.dtypes),
             "leaves": adapter.leaves,
             "groups": adapter.groups,
@@ -86,7 +87,9 @@ class Server:
         adapter = self._running[question.get("of", "")]
         state = adapter.state()
         arrays = {name: [_array(adapter, x) for x in leaves] for name, leaves in state.items()}
-        dtypes = {name: next((adapter.dtype_of(x) for x in leaves if hasattr(x, "dtype")), "number") for name, leaves in state.items()}
+        dtypes = {
+            name: next((adapter.dtype_of(x) for x in leaves if hasattr(x, "dtype")), "number") for name, leaves in state.items()
+        }
         return {"state": {name: _numbers(x) for name, x in arrays.items()}, "dtypes": dtypes}
 
     def _resume(self, question: Message) -> Message:
@@ -103,7 +106,7 @@ def _accepted(adapter: Adapter) -> list[str]:
             adapter.start([np.ones(2)], "float64", [{name: value}])
         except TypeError:
             continue
-        except Exception:  # noqa: BLE001, S110 - it knows the name
+        except Exception:  # noqa: BLE001 - it knows the name
             pass
         accepted.append(name)
     return accepted

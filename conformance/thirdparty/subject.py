@@ -1,7 +1,7 @@
 """A target that is asked: what it says of itself, and the trajectories that it takes."""
 
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from xopt.conformance.thirdparty.measure import Seen
 from xopt.conformance.thirdparty.names import NEUTRAL, SWITCHES, holds, taken, told, translated
 from xopt.conformance.thirdparty.probe import Run
-from xopt.conformance.thirdparty.sandbox import TargetFailedError, asked
+from xopt.conformance.thirdparty.sandbox import GarbageError, asked
 from xopt.rules import RULES
 
 Leaves = list[Any]
@@ -21,7 +21,7 @@ class About(NamedTuple):
     name: str = ""
     library: str = ""
     version: str = ""
-    arguments: dict[str, Any] = {}  # what it can be given, and the defaults
+    arguments: Mapping[str, Any] = MappingProxyType({})  # what it can be given, and the defaults
     dtypes: tuple[str, ...] = ("float64",)
     leaves: bool = False  # several at once
     groups: bool = False  # with other hyperparameters for some leaves
@@ -43,7 +43,7 @@ class Subject:
         Seconds that an answer may take; the first, which imports the target, may take three times as long.
     """
 
-    def __init__(self, target: str | Callable[..., Any], given: Mapping[str, Any], limit: float) -> None:
+    def __init__(self, target: str | Callable[..., Any], given: Mapping[str, Any] = MappingProxyType({}), limit: float = 10.0) -> None:
         self.name = target if isinstance(target, str) else getattr(target, "__qualname__", repr(target))
         self._target = target
         self.limit = limit
@@ -82,7 +82,9 @@ class Subject:
     def arguments(self, rule: str, hyper: Mapping[str, Any]) -> dict[str, Any]:
         """Hyperparameters as it calls them, with what it is always given."""
         own = RULES[rule].defaults
-        kept = {name: x for name, x in self.given.items() if name not in own or name in self.about.arguments and not holds(name, own)}
+        kept = {
+            name: x for name, x in self.given.items() if name not in own or (name in self.about.arguments and not holds(name, own))
+        }
         whole = {name: x for name, x in self.given.items() if name in own} | dict(hyper)
         return {**SWITCHES.get((self.name, rule), {}), **translated(whole, self.about.arguments, own), **kept}
 
@@ -130,16 +132,18 @@ class Subject:
         params, shapes = answer.get("params"), answer.get("shapes", self._shapes)
         if not isinstance(params, list) or not all(isinstance(leaf, list) for leaf in params):
             msg = "the answer to 'step' has no params: a list of numbers for each leaf"
-            raise TargetFailedError("garbage", msg)
+            raise GarbageError(msg)
         if [list(shape) for shape in shapes] != self._shapes:
             msg = f"after step {self._steps} the parameters have shapes {shapes} in place of {self._shapes}"
-            raise TargetFailedError("garbage", msg)
+            raise GarbageError(msg)
         try:
             return [np.array(leaf, np.float64).reshape(shape) for leaf, shape in zip(params, self._shapes, strict=True)]
         except (ValueError, TypeError):
             sizes = [len(leaf) for leaf in params]
-            msg = f"after step {self._steps} the leaves have {sizes} numbers, or what is none, where their shapes are {self._shapes}"
-            raise TargetFailedError("garbage", msg) from None
+            msg = (
+                f"after step {self._steps} the leaves have {sizes} numbers, or what is none, where their shapes are {self._shapes}"
+            )
+            raise GarbageError(msg) from None
 
     def see(self, rule: str, run: Run, dtype: str) -> Seen:
         """One run, with all hyperparameters that the golden needs to follow it."""

@@ -18,6 +18,7 @@ from xopt.conformance.golden import GOLDENS, Golden, golden_of, lift, start
 from xopt.conformance.thirdparty.probe import Run
 
 F32 = FLOAT_FORMATS["float32"]
+_VALUES: dict[tuple[Any, ...], Any] = {}
 BY_NAME = {row.name: row for row in CONVENTIONS}
 
 
@@ -47,8 +48,11 @@ class Variant:
         return " and ".join([self.rule, *self.names])
 
     def values(self, run: Run) -> Any:
-        """The parameters after each step, in float64; NaN where the golden has no number."""
-        return _trajectory(self.golden, _Plain(), run, self._hyper(run))
+        """The parameters after each step, in float64; NaN where the golden has no number. What was computed once is kept."""
+        key = self.rule, *(row.name for row in self.conventions), run.key
+        if key not in _VALUES:
+            _VALUES[key] = _trajectory(self.golden, _Plain(), run, self._hyper(run))
+        return _VALUES[key]
 
     def bounded(self, run: Run, dtype: str) -> tuple[Any, Any]:
         """The same, and how far from it a correct library may be that computes in ``dtype``."""
@@ -137,7 +141,7 @@ def rows_of(rule: str) -> list[Convention]:
 
 def is_default(row: Convention) -> bool:
     """Whether a convention is another default, and no other formula."""
-    return all(" = " in edit.old and ": Number = " in edit.old or "betas: " in edit.old for edit in row.in_golden)
+    return all(": Number = " in edit.old or edit.old.startswith("] = ") for edit in row.in_golden)
 
 
 def is_rounding(row: Convention) -> bool:
@@ -145,15 +149,12 @@ def is_rounding(row: Convention) -> bool:
     return bool(row.same) or row.axis == "powers"
 
 
-def formulas(rule: str, most: int = 2) -> Iterator[Variant]:
+@cache
+def formulas(rule: str, most: int = 2) -> tuple[Variant, ...]:
     """The rule and its variants of other formulas, with up to so many conventions, fewest first, as far as they go together."""
     rows = [row for row in rows_of(rule) if not is_default(row) and not is_rounding(row)]
-    yield Variant(rule)
-    for count in range(1, most + 1):
-        for some in combinations(rows, count):
-            variant = Variant(rule, some)
-            if fits(variant):
-                yield variant
+    made = [Variant(rule, some) for count in range(most + 1) for some in combinations(rows, count)]
+    return tuple(one for one in made if fits(one))
 
 
 def roundings(variant: Variant) -> Iterator[Variant]:

@@ -58,7 +58,8 @@ class Formula:
     next_ratio: float | None
     factor: list[Any] | None  # a hyperparameter and its factor, where that explains it
     partly: list[str] | None  # fits the designed numbers and no others
-    where: dict[str, Any] | None  # the first number that is off the rule, and what it came from
+    where: dict[str, Any] | None  # the first number that is off the rule itself, and what it came from
+    nearest: list[list[Any]]  # conventions alone, and how many bounds each is away on the designed numbers; None is infinitely many
 
 
 @dataclass

@@ -88,7 +88,9 @@ def _fields(state: Any) -> dict[str, Any]:
 
 def adapter_for(make: Callable[..., Any]) -> type[Adapter]:
     """What kind of optimizer a callable makes, or is: from its bases, its signature, and what it returns."""
-    bases = {f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in inspect.getmro(make)} if inspect.isclass(make) else ()
+    bases = (
+        {f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in inspect.getmro(make)} if inspect.isclass(make) else ()
+    )
     needed = _needed(make)
     if "torch.Optimizer" not in bases and needed >= 3:
         return Function

@@ -1,0 +1,123 @@
+"""How well the probe tells conventions apart: each variant of a rule is stepped as a library would, and named by its diagnosis.
+
+``python -m xopt.conformance.thirdparty.separation`` does so with every convention and every pair of conventions that go together,
+in float32 and in float64, and prints how many were named, how many are ties, and which were not named.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xopt.conformance.golden import lift, start
+from xopt.conformance.thirdparty.diagnosis import diagnose
+from xopt.conformance.thirdparty.measure import Seen
+from xopt.conformance.thirdparty.probe import Run, runs
+from xopt.conformance.thirdparty.variants import Variant, fits, is_default, is_rounding, residual, rows_of
+from xopt.rules import RULES
+
+
+class Separation(NamedTuple):
+    """What the diagnoses of the variants of one rule came to, in one dtype."""
+
+    rule: str
+    dtype: str
+    named: list[Variant]  # alone, and nothing else with it
+    tied: list[tuple[Variant, list[Variant]]]  # among several that nothing tells apart
+    missed: list[tuple[Variant, list[Variant]]]  # what was named in its place
+
+    def __str__(self) -> str:
+        count = len(self.named) + len(self.tied) + len(self.missed)
+        return f"{self.rule} {self.dtype}: {len(self.named)} of {count} named, {len(self.tied)} ties, {len(self.missed)} missed"
+
+
+class _Narrow:
+    """Plain numbers: arrays keep their dtype beside them."""
+
+    number = staticmethod(float)
+    sqrt = staticmethod(np.sqrt)
+    sign = staticmethod(np.sign)
+
+    @staticmethod
+    def exp(x: Any) -> Any:
+        return np.exp(x) if isinstance(x, np.ndarray) else float(np.exp(x))
+
+    @staticmethod
+    def log(x: Any) -> Any:
+        return np.log(x) if isinstance(x, np.ndarray) else float(np.log(x))
+
+
+def stepped(variant: Variant, run: Run, dtype: str) -> Seen | None:
+    """What a library computes that evaluates a variant's text in this dtype; None where it cannot, as it divides by 0."""
+    n = _Narrow()
+    hyper = lift(n, variant.golden.defaults | dict(run.hyper))
+    with np.errstate(all="ignore"):
+        try:
+            state = start(variant.golden, n, run.params.astype(dtype), hyper)
+            found = []
+            for t, grad in enumerate(run.grads.astype(dtype), start=1):
+                state = variant.golden.step(n, *state, grad, t, **(hyper | ({"lr": run.lrs[t - 1]} if run.lrs else {})))
+                found.append(np.asarray(state[0], np.float64))
+        except ZeroDivisionError:
+            return None
+    return Seen(run, dtype, np.array(found))
+
+
+def separation(rule: str, dtype: str, variants: Iterable[Variant], random: int = 1) -> Separation:
+    """Diagnoses each variant of a rule, of which nothing but its trajectories is shown."""
+    own = [run for run in runs(rule, RULES[rule].defaults, random=random) if run.kind != "defaults"]
+    found = Separation(rule, dtype, [], [], [])
+    for variant in variants:
+        seen = [one for one in (stepped(variant, run, dtype) for run in own) if one is not None]
+        named = diagnose(rule, seen).variants
+        formula = {row.what for row in variant.conventions if not row.same}
+        hits = [one for one in named if {row.what for row in one.conventions if not row.same} == formula]
+        if hits and len({frozenset(row.what for row in one.conventions if not is_rounding(row)) for one in named}) == 1:
+            found.named.append(variant)
+        elif hits or (named and _alike(variant, named[0], seen)):
+            found.tied.append((variant, named))
+        else:
+            found.missed.append((variant, named))
+    return found
+
+
+def _alike(one: Variant, other: Variant, seen: Sequence[Seen]) -> bool:
+    """Whether the parameters of two variants are the same, within the bound."""
+    return all(residual(one.values(x.run), *other.bounded(x.run, x.dtype)) <= 1 for x in seen)
+
+
+def singles(rule: str) -> Iterator[Variant]:
+    """The rule itself, and each convention of another formula, or of other rounding that shows."""
+    yield Variant(rule)
+    for row in rows_of(rule):
+        if not is_default(row) and not row.same:
+            yield Variant(rule, (row,))
+
+
+def pairs(rule: str) -> Iterator[Variant]:
+    """Each two of them that go together."""
+    rows = [row for row in rows_of(rule) if not is_default(row) and not row.same]
+    for i, one in enumerate(rows):
+        for other in rows[i + 1 :]:
+            variant = Variant(rule, (one, other))
+            if fits(variant) and not is_rounding(one):
+                yield variant
+
+
+def main(dtypes: list[str]) -> None:
+    total = [0, 0, 0]
+    for dtype in dtypes or ["float32", "float64"]:
+        for rule in RULES:
+            for what, variants in (("conventions", singles(rule)), ("pairs", pairs(rule))):
+                found = separation(rule, dtype, variants)
+                print(f"{what}: {found}", flush=True)  # noqa: T201 - what it is for
+                for word, group in (("tied", found.tied), ("missed", found.missed)):
+                    for variant, named in group:
+                        print(f"    {word}: {variant} as {named}", flush=True)  # noqa: T201
+                total = [x + len(y) for x, y in zip(total, found[2:], strict=True)]
+    print(f"in all: {total[0]} named, {total[1]} ties, {total[2]} missed")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
