@@ -3,7 +3,7 @@
 The authors' own two files disagree on both defaults and counting.
 """
 
-from xopt.conformance.conventions.texts import MOMENTS, Texts, V
+from xopt.conformance.conventions.texts import DECAY_FIRST, MOMENTS, Texts, V
 
 ademamix = Texts(
     "ademamix",
@@ -159,6 +159,7 @@ ADEMAMIX = [
         at={"alpha_warmup": 5, "beta3_warmup": 9},
     ),
     ademamix.weight_decay("L2", documented="kozistr/pytorch_optimizer, its default; frgfm/Holocron"),
+    ademamix.weight_decay("before the step", documented="kozistr/pytorch_optimizer", same=DECAY_FIRST, planted=()),
     ademamix.weight_decay("after the step", seen="bitsandbytes-foundation/bitsandbytes#2010"),
     ademamix(
         "epsilon",

@@ -7,7 +7,7 @@ apart by no name: "momentum" is all of it.
 from typing import Any
 
 from xopt.conformance.conventions.convention import Convention
-from xopt.conformance.conventions.texts import Texts
+from xopt.conformance.conventions.texts import DECAY_FIRST, Texts
 
 sgd = Texts("sgd", u=("grad", "grad"))
 
@@ -99,6 +99,7 @@ MOMENTUM = [
         momentum.previous("v", _SUM, ("c.lr * ({} +", "lr * ({} + weight_decay * params),")),
     ),
     momentum.weight_decay("L2", documented="torch.optim.SGD, mlx.optimizers.SGD"),
+    momentum.weight_decay("before the step", documented="kozistr/pytorch_optimizer", same=DECAY_FIRST, planted=()),
     momentum.default("beta", "0.9", "0.99", "beta", "default 0.99", "The default momentum is ten times longer."),
     momentum(
         "v",
@@ -153,6 +154,7 @@ NESTEROV = [
     ),
     damped(nesterov),
     nesterov.weight_decay("L2", documented="torch.optim.SGD, mlx.optimizers.SGD"),
+    nesterov.weight_decay("before the step", documented="kozistr/pytorch_optimizer", same=DECAY_FIRST, planted=()),
 ]
 
 qhm = Texts(
@@ -196,6 +198,7 @@ QHM = [
     ),
     qhm.default("beta", "0.999", "0.9", "beta", "default 0.9", "The average is a hundred times shorter."),
     qhm.weight_decay("L2", documented="facebookresearch/qhoptim, its default"),
+    qhm.weight_decay("before the step", documented="kozistr/pytorch_optimizer", same=DECAY_FIRST, planted=()),
     qhm("gradient", "whole", "The plain gradient has weight 1.", qhm.both("(1 - nu) * grad +", "grad +")),
     qhm(
         "weight decay",
@@ -288,6 +291,7 @@ AGGMO = [
         aggmo.golden("total / len(v) + weight_decay * params", "(total + weight_decay * params) / len(v)"),
     ),
     aggmo.weight_decay("L2", documented="AtheMathmo/AggMo, aggmo.py"),
+    aggmo.weight_decay("before the step", documented="kozistr/pytorch_optimizer", same=DECAY_FIRST, planted=()),
     aggmo.default(
         "betas",
         "(0.0, 0.9, 0.99)",

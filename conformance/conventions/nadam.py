@@ -1,6 +1,6 @@
 """NAdam: five algorithms have this name, which differ in the momentum's schedule and in what corrects which term."""
 
-from xopt.conformance.conventions.texts import MOMENTS, M, Texts
+from xopt.conformance.conventions.texts import DECAY_FIRST, MOMENTS, M, Texts
 
 nadam = Texts(
     "nadam",
@@ -105,6 +105,7 @@ NADAM = [
         nadam.golden("v / (1 - beta2**t)", "v / (1 - mu_product)"),
     ),
     nadam.weight_decay("L2", documented="torch.optim.NAdam, its default"),
+    nadam.weight_decay("before the step", documented="torch.optim.NAdam, decoupled", same=DECAY_FIRST, planted=()),
     nadam.weight_decay("negative", seen="HomebrewML/HeavyBall 3.2.1"),
     nadam(
         "bias correction",

@@ -1,6 +1,6 @@
 """QHAdam: which of gradient and average the fractions weigh, and which of them is corrected."""
 
-from xopt.conformance.conventions.texts import Texts, V
+from xopt.conformance.conventions.texts import DECAY_FIRST, Texts, V
 
 qhadam = Texts("qhadam", u=("u", "u"), first=("square = grad * grad", "m = beta1 * m +"))
 
@@ -48,8 +48,22 @@ QHADAM = [
             "v = average(v, square, c.gain2)", "v = square if v is None else (1.0 - c.gain2) * v + (1.0 - c.gain2 * square)"
         ),
         qhadam.golden(V[1], "v = beta2 * v + (1 - (1 - beta2) * grad**2)"),
-        seen="kozistr/pytorch_optimizer 3.3.0 to 3.11.0",
         at={"beta2": 0.9999},
+    ),
+    qhadam(
+        "v",
+        "1 - decay g^2",
+        "v is kept corrected, by a decay that grows from 0, and a bracket is missing: after the first step it is 1.",
+        qhadam.rule("1.0 - beta1, 1.0 - beta2, average1", "1.0 - beta1, 1.0 - (1.0 - beta2) / power_complement(beta2, t), average1"),
+        qhadam.rule("nu2 / power_complement(beta2, t)\n", "nu2\n"),
+        qhadam.rule(
+            "v = average(v, square, c.gain2)",
+            "v = square if v is None else c.gain2 * v + (1.0 - c.gain2 * square)",
+        ),
+        qhadam.golden(V[1], "decay = 1 - (1 - beta2) / (1 - beta2**t)\n    v = decay * v + (1 - decay * grad**2)"),
+        qhadam.golden("v_hat = v / (1 - beta2**t)", "v_hat = v"),
+        seen="kozistr/pytorch_optimizer 3.3.0 to 3.11.0",
+        at={"beta2": 2.0**-10},
     ),
     qhadam(
         "gradient",
@@ -87,6 +101,7 @@ QHADAM = [
         qhadam.golden(_MEANS[1], "(1 - nu2) * v + nu2 * v_hat"),
     ),
     qhadam.weight_decay("L2", documented="facebookresearch/qhoptim, its default"),
+    qhadam.weight_decay("before the step", documented="kozistr/pytorch_optimizer", same=DECAY_FIRST, planted=()),
     qhadam.default("nu1", "0.7", "0.8", "default", "nu1 of 0.8", "The plain gradient counts less.", planted=("both",)),
     qhadam.powers_in_float32("beta1", "beta2", planted=()),
 ]

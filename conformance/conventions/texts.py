@@ -59,6 +59,9 @@ _DECAYS = {
     "of the update's size": ("The decay multiplies the update.", "params - lr * ({u} + weight_decay * ({u}))"),
 }
 
+DECAY_FIRST = "Both take lr * u and lr * weight_decay * params off the old parameters."
+"""Why a decay before the step is the same."""
+
 _EPSILONS = {
     "inside the square root": ("eps is added to v.", "n.sqrt(v_hat + eps_root + eps)"),
     "a floor": (

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from xopt.conformance.arithmetic.formats import FLOAT_FORMATS
-from xopt.conformance.thirdparty.check import formulas_of
+from xopt.conformance.thirdparty.check import COARSE, formulas_of
 from xopt.conformance.thirdparty.measure import Seen
 from xopt.conformance.thirdparty.probe import USUAL, Run, runs
 from xopt.conformance.thirdparty.sandbox import RaisedError, TargetFailedError
@@ -154,7 +154,7 @@ def _compare(found: Agreed, a: Subject, b: Subject, rule: str | None, own: Any, 
 
 def _variant(rule: str, one: Checked) -> Variant:
     names = [f"{rule}, {name}" for name in one.conventions]
-    return Variant(rule, [BY_NAME[name] for name in names if name in BY_NAME], any(name not in BY_NAME for name in names))
+    return Variant(rule, [BY_NAME[name] for name in names if name in BY_NAME], next((name for name in one.conventions if name in COARSE), ""))
 
 
 def _part(found: Agreed, pairs: Sequence[tuple[Seen, Seen]], variants: list[Variant]) -> None:

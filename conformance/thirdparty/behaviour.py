@@ -29,8 +29,8 @@ class NotTriedError(Exception):
     """The target does not claim what would be checked; as words, why."""
 
 
-def lacking(words: str) -> NotTriedError:
-    return NotTriedError(words)
+def lacking(why: str) -> NotTriedError:
+    return NotTriedError(why)
 
 
 class Lab:
@@ -76,6 +76,8 @@ def inputs_kept(lab: Lab) -> str | None:
 
 def instances_apart(lab: Lab) -> str | None:
     """Two optimizers that are stepped in turns, on gradients of opposite sign."""
+    if not lab.subject.about.instances:
+        raise lacking("it does not say that there may be several")
     alone = lab.alone()
     subject, given = lab.subject, lab.given()
     found = []
@@ -234,5 +236,5 @@ def _first_difference(found: list[Any], expected: list[Any], than: str) -> str |
         different = ~((x == y) | (np.isnan(x) & np.isnan(y)))
         if np.any(different):
             at = int(np.argmax(different))
-            return f"element {at} after step {t} is {x[at]!r}, and {y[at]!r} {than}"
+            return f"element {at} after step {t} is {float(x[at])!r}, and {float(y[at])!r} {than}"
     return None

@@ -16,14 +16,17 @@ from xopt.conformance.thirdparty.report import program
 from xopt.conformance.thirdparty.sandbox import TargetFailedError
 from xopt.conformance.thirdparty.subject import Subject
 from xopt.conformance.thirdparty.targets import TargetError
-from xopt.conformance.thirdparty.variants import Variant, is_default, is_rounding, rows_of
+from xopt.conformance.thirdparty.variants import ALL, COEFFICIENTS, Variant, is_default, is_rounding, rows_of
 from xopt.conformance.thirdparty.verdict import Checked, Formula, Named
 from xopt.rules import RULES
 
 DTYPES = ("float32", "float64")
 """In which formulas are compared."""
 
-COARSE = Named("coefficients: in float32", "The coefficients have float32's digits.", "rounding", "", "")
+COARSE = {
+    COEFFICIENTS: Named(COEFFICIENTS, "The coefficients have float32's digits.", "rounding", "", ""),
+    ALL: Named(ALL, "It has float32's digits, whatever the dtype.", "rounding", "", ""),
+}
 
 
 def check(
@@ -108,7 +111,7 @@ _CAPITAL = {"crashed": "It crashed", "hung": "It hangs", "garbage": "What it ans
 def _must_be_known(rule: str | None, conventions: Sequence[str], dtypes: Sequence[str]) -> None:
     if rule is not None and rule not in RULES:
         raise ValueError(unknown("rule", rule, RULES))
-    known = [row.what for row in CONVENTIONS if rule in (None, row.rule)] + [COARSE.name]
+    known = [row.what for row in CONVENTIONS if rule in (None, row.rule)] + list(COARSE)
     for name in conventions:
         if name not in known:
             raise ValueError(unknown(f"convention of {rule or 'any rule'}", name, known))
@@ -230,7 +233,7 @@ class _Inquiry:
         own = RULES[rule].defaults
         fitting = next((one for one in self.checked.formulas if one.fits), None)
         rows = [row for row in rows_of(rule) if fitting and row.what in [named.name for named in fitting.conventions]]
-        coarse = bool(fitting and COARSE.name in [named.name for named in fitting.conventions])
+        coarse = next((one.name for one in fitting.conventions if one.name in COARSE), "") if fitting else ""
         if fitting is None:
             return Finding("the defaults", NOT_TRIED, "what it computes has no name")
         differ = {name: x for name, x in seen.run.hyper.items() if x != own[name] and name not in self.subject.fixed(rule)}
@@ -278,7 +281,7 @@ def _named(variant: Variant) -> list[Named]:
     rows = [
         Named(row.what, row.sentence, "same" if row.same else row.status, row.documented, row.seen) for row in variant.conventions
     ]
-    return rows + ([COARSE] if variant.coarse else [])
+    return rows + ([COARSE[variant.coarse]] if variant.coarse else [])
 
 
 def _where(place: Place) -> dict[str, Any]:

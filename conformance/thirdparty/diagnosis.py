@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xopt.conformance.thirdparty.measure import Judge, Measure, Seen
-from xopt.conformance.thirdparty.variants import Variant, fits, formulas, is_default, is_rounding, residual, roundings, rows_of
+from xopt.conformance.thirdparty.variants import ALL, Variant, fits, formulas, is_default, is_rounding, residual, roundings, rows_of
 
 NEAR = 64.0
 """A variant that is this many bounds away on the designed numbers may be the same formula, rounded otherwise."""
@@ -63,7 +63,7 @@ def diagnose(rule: str, seen: Sequence[Seen]) -> Diagnosis:
         fewest = min(_formulas(variant) for variant, _ in fitting)
         ties = sorted((pair for pair in fitting if _formulas(pair[0]) == fewest), key=lambda pair: pair[0].departures)
         same = {frozenset(variant.names) for variant, _ in fitting}
-        others = [one for one in ranked if frozenset(one.variant.names) not in same and one not in near]
+        others = [one for one in ranked if frozenset(one.variant.names) not in same and one.ratio > NEAR]
         best = others[0] if others else None
         apart = (best.variant, best.ratio) if best else (None, np.inf)
         return Diagnosis(rule, [variant for variant, _ in ties], ties[0][1], *apart, own=own, nearest=nearest)
@@ -128,7 +128,7 @@ def _rounded(variant: Variant, seen: Sequence[Seen]) -> tuple[Variant, Measure] 
 
 
 def _coarse(variant: Variant) -> Variant:
-    return Variant(variant.rule, variant.conventions, coarse=True)
+    return Variant(variant.rule, variant.conventions, ALL)
 
 
 FACTORS = ("lr", "eps", "weight_decay", "alpha")

@@ -64,14 +64,14 @@ class Judge:
         vacuous = numbers = 0
         worst = first = None
         for one in seen:
+            plain = self.variant.values(one.run)
             for t, comparison in enumerate(self._compared(one), start=1):
-                found = comparison.ratio
+                found = np.where(np.isnan(one.params[t - 1]) & np.isnan(plain[t - 1]), 0.0, comparison.ratio)
                 vacuous += int(np.sum(np.isnan(found)))
                 numbers += found.size
                 found = np.nan_to_num(found, nan=0.0, posinf=np.inf)
                 at = int(np.argmax(found))
-                if np.any(comparison.ulps > ulps):
-                    ulps = float(np.max(np.where(np.isnan(comparison.ulps), np.inf, comparison.ulps)))
+                ulps = max(ulps, float(np.max(np.where(np.isnan(plain[t - 1]), 0.0, comparison.ulps))))
                 if found[at] > ratio or worst is None:
                     ratio, worst = float(found[at]), self._place(one, t, at, comparison)
                 if found[at] > 1 and (first is None or t < first.step):

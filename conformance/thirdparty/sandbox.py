@@ -103,12 +103,11 @@ class Process:
             Where none comes in time, or none that can be read, or one that says that there is none.
         """
         assert self._process.stdin is not None
-        try:
+        with contextlib.suppress(OSError, ValueError):  # it may have ended, and have said something before
             self._process.stdin.write(json.dumps(question) + "\n")
             self._process.stdin.flush()
+        try:
             line = self._lines.get(timeout=limit)
-        except (OSError, ValueError):
-            line = ""
         except queue.Empty:
             self._process.kill()
             msg = f"no answer to {question['do']!r} within {limit:g} s"

@@ -59,6 +59,7 @@ class Server:
             "arguments": self.arguments,
             "dtypes": list(adapter.dtypes),
             "leaves": adapter.leaves,
+            "instances": True,
             "groups": adapter.groups,
             "changes": adapter.changes,
             "resumes": adapter.resumes,

@@ -24,6 +24,7 @@ class About(NamedTuple):
     arguments: Mapping[str, Any] = MappingProxyType({})  # what it can be given, and the defaults
     dtypes: tuple[str, ...] = ("float64",)
     leaves: bool = False  # several at once
+    instances: bool = False  # several optimizers beside each other
     groups: bool = False  # with other hyperparameters for some leaves
     changes: bool = False  # a learning rate that changes from step to step
     resumes: bool = False  # is saved and loaded

@@ -22,13 +22,16 @@ _VALUES: dict[tuple[Any, ...], Any] = {}
 BY_NAME = {row.name: row for row in CONVENTIONS}
 
 
+COEFFICIENTS, ALL = "coefficients: in float32", "precision: float32"
+
+
 class Variant:
     """A golden with conventions of another in its text. ``golden`` raises ValueError where their edits do not go together."""
 
-    def __init__(self, rule: str, conventions: Sequence[Convention] = (), coarse: bool = False) -> None:
+    def __init__(self, rule: str, conventions: Sequence[Convention] = (), coarse: str = "") -> None:
         self.rule = rule
         self.conventions = tuple(conventions)
-        self.coarse = coarse  # whether its coefficients may be computed in float32
+        self.coarse = coarse  # what of it may be in float32 though the arrays are not: COEFFICIENTS or ALL of it
 
     @cached_property
     def golden(self) -> Golden:
@@ -37,12 +40,12 @@ class Variant:
     @property
     def names(self) -> list[str]:
         """Axis and choice of each convention."""
-        return [row.what for row in self.conventions] + (["coefficients: in float32"] if self.coarse else [])
+        return [row.what for row in self.conventions] + ([self.coarse] if self.coarse else [])
 
     @property
     def departures(self) -> float:
         """How far it is from the rule: a convention that is the same in exact arithmetic counts little, rounding less than one."""
-        return sum(0.1 if row.same else 0.5 if row.axis == "powers" else 1.0 for row in self.conventions) + 0.6 * self.coarse
+        return sum(0.1 if row.same else 0.5 if row.axis == "powers" else 1.0 for row in self.conventions) + 0.6 * bool(self.coarse)
 
     def __repr__(self) -> str:
         return " and ".join([self.rule, *self.names])
@@ -56,12 +59,13 @@ class Variant:
 
     def bounded(self, run: Run, dtype: str) -> tuple[Any, Any]:
         """The same, and how far from it a correct library may be that computes in ``dtype``."""
-        compute = FLOAT_FORMATS[dtype]
+        compute = F32 if self.coarse == ALL else FLOAT_FORMATS[dtype]
         n = _Coarse() if self.coarse else BoundedArithmetic()
         steps = _trajectory(self.golden, n, run, self._hyper(run), lambda x: exact(x, compute))
         truth = _trajectory(self.golden, BoundedArithmetic(), run, self._hyper(run), lambda x: exact(x, HOST))
         own = np.array([x.error for x in truth])
-        return np.array([x.value for x in truth]), inflate(np.array([x.error for x in steps]) + own)
+        value = np.where(np.isnan(self.values(run)), np.nan, [x.value for x in truth])  # as a root of what is below 0 has a bound
+        return value, inflate(np.array([x.error for x in steps]) + own)
 
     def _hyper(self, run: Run) -> dict[str, Any]:
         return self.golden.defaults | dict(run.hyper)
@@ -163,7 +167,8 @@ def roundings(variant: Variant) -> Iterator[Variant]:
     made = [Variant(variant.rule, (*variant.conventions, *some)) for k in range(len(rows) + 1) for some in combinations(rows, k)]
     fitting = [one for one in made if fits(one)]
     yield from fitting
-    yield Variant(variant.rule, fitting[0].conventions, coarse=True)
+    yield Variant(variant.rule, fitting[0].conventions, COEFFICIENTS)
+    yield Variant(variant.rule, fitting[0].conventions, ALL)
 
 
 def fits(variant: Variant) -> bool:

@@ -1,0 +1,248 @@
+"""What a check says of other people's optimizers, the strange ones among them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import strange_optimizers as strange
+from typer.testing import CliRunner
+
+import xopt
+from xopt.conformance import agree, check
+from xopt.conformance.cli.app import app
+from xopt.conformance.thirdparty.agree import read_gradients
+from xopt.conformance.thirdparty.behaviour import FAILED
+from xopt.conformance.thirdparty.names import ARGUMENTS, translated
+from xopt.conformance.thirdparty.separation import pairs, separation, singles
+from xopt.conformance.thirdparty.targets import KINDS, TargetError, parsed
+from xopt.conformance.thirdparty.variants import Variant, is_rounding
+
+TESTS = Path(__file__).parent
+NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
+
+
+@pytest.fixture(autouse=True)
+def beside_the_tests(monkeypatch):
+    monkeypatch.chdir(TESTS)
+
+
+@pytest.mark.parametrize(
+    ("target", "verdict", "says", "status"),
+    [
+        ("py:strange_optimizers:crashes", "crashed", "exit status 3", 1),
+        ("py:strange_optimizers:aborts", "crashed", "signal 6", 1),
+        ("py:strange_optimizers:hangs", "hung", "within 1 s", 1),
+        ("py:strange_optimizers:raises", "raised", "RuntimeError: not today", 1),
+        ("py:strange_optimizers:grows", "garbage", "shapes [[25]]", 1),
+        ("py:strange_optimizers:broadcasts", "garbage", "shapes [[24, 24]]", 1),
+        ("py:strange_optimizers:forgets_the_state", "raised", "must return (params, state)", 1),
+        ("py:strange_optimizers:returns_text", "raised", "could not convert string", 1),
+        ("py:strange_optimizers:is_nan", "no known formula", "infinitely many", 1),
+        ("py:strange_optimizers:no_optimizer", "no target", "it makes int", 2),
+        ("py:strange_optimizers:number", "no target", "cannot be called", 2),
+        ("py:strange_optimizers:nothing", "no target", "'nothing'", 2),
+        ("py:no_such_module:sgd", "no target", "cannot be imported", 2),
+        ("cmd:./no_such_program", "no target", "cannot be started", 2),
+        ("cmd:echo hello", "garbage", "no JSON object: 'hello'", 1),
+        ("cmd:true", "crashed", "exit status 0", 1),
+        (f"cmd:{sys.executable} -c 'while True: pass'", "hung", "within", 1),
+        ("sgd", "no target", "names no target", 2),
+        ("pip:sgd", "no target", "'pip'", 2),
+    ],
+)
+def test_a_bad_target_has_its_verdict(target, verdict, says, status, capfd):
+    found = check(target, "sgd", limit=1.0 if "hang" in target or "while" in target else 10.0)
+    assert (found.verdict, found.status) == (verdict, status)
+    assert says in found.words
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("make", "broken"),
+    [
+        (strange.writes_to_its_inputs, {"inputs are not written to"}),
+        (strange.spreads_nan, {"a NaN stays where it is"}),
+    ],
+)
+def test_a_right_formula_may_behave_badly(make, broken):
+    found = check(make, "sgd", dtypes=["float64"])
+    assert found.verdict == "agrees"
+    assert {one.check for one in found.findings if one.outcome == FAILED} == broken
+    assert found.status == 1
+
+
+def test_shared_state_is_seen():
+    found = check(strange.shares_state, "sgd", dtypes=["float64"])
+    assert "optimizers do not share state" in {one.check for one in found.failed}
+
+
+def test_what_a_target_prints_is_no_answer():
+    found = check("py:strange_optimizers:prints", "sgd")
+    assert found
+    assert "error/bound" in found.words
+    assert "ulps" in found.words
+
+
+def test_a_factor_is_fitted_and_shown_by_a_program_that_fails(tmp_path):
+    found = check("py:strange_optimizers:one_percent", "sgd")
+    assert found.verdict == "no known formula"
+    assert "lr x 1.07" in found.words
+    (tmp_path / "shows.py").write_text(found.program)
+    done = subprocess.run([sys.executable, "-P", tmp_path / "shows.py"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "AssertionError: expected" in done.stderr
+
+
+def test_torch_adamw_agrees_with_decay_first_and_without_a_rule_too():
+    pytest.importorskip("torch")
+    found = check("torch:torch.optim.AdamW")
+    assert (found.rule, found.verdict, found.conventions) == ("adamw", "agrees", ["weight decay: before the step"])
+    assert found
+    assert all(one.ratio <= 1 for one in found.formulas)
+    assert found.first_seconds < 60
+
+
+def test_torch_sgd_is_momentum_with_another_decay():
+    torch = pytest.importorskip("torch")
+    found = check(torch.optim.SGD, "momentum", dtypes=["float32"])
+    assert (found.verdict, found.status) == ("another convention", 1)
+    assert check(torch.optim.SGD, "momentum", dtypes=["float32"], conventions=["weight decay: L2"])
+
+
+def test_optax_ademamix_counts_from_0_and_has_powers_in_float32():
+    optax = pytest.importorskip("optax")
+    found = check(optax.contrib.ademamix, "ademamix", dtypes=["float32"])
+    assert set(found.conventions) == {"warm-up of alpha: from t - 1", "warm-up of beta3: from t - 1", "powers: in float32"}
+    assert found.verdict == "another convention"
+
+
+@pytest.mark.skipif(not NIGHTLY, reason="Keras is imported in the nightly profile")
+def test_keras_adamw_has_epsilon_hat():
+    pytest.importorskip("keras")
+    found = check("keras:keras.optimizers.AdamW", "adamw")
+    assert "epsilon: epsilon hat" in found.conventions
+    assert found.verdict == "another convention"
+
+
+def adamw_of_xopt(lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01):
+    return xopt.adamw.bind(lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
+
+
+def test_our_own_agree():
+    assert check(adamw_of_xopt, "adamw")
+
+
+def test_keywords_of_any_name_are_tried():
+    torch = pytest.importorskip("torch")
+    found = check(lambda params, **hyper: torch.optim.AdamW(params, **hyper), "adamw", dtypes=["float64"])
+    assert found.verdict == "agrees"
+    assert {"lr", "betas", "eps", "weight_decay"} <= set(found.about["arguments"])
+
+
+def test_what_is_not_there_is_refused_with_what_is():
+    with pytest.raises(ValueError, match="rule 'adam2'"):
+        check(strange.sgd, "adam2")
+    with pytest.raises(ValueError, match="convention of sgd 'L3'"):
+        check(strange.sgd, "sgd", conventions=["L3"])
+    with pytest.raises(ValueError, match="dtype 'int8'"):
+        check(strange.sgd, "sgd", dtypes=["int8"])
+    with pytest.raises(TargetError, match="kind of target"):
+        parsed("pip:x")
+    assert set(KINDS) == {"torch", "optax", "keras", "py", "cmd"}
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_a_program_in_c(tmp_path):
+    source = TESTS.parent / "docs" / "check" / "adamw.c"
+    subprocess.run(["cc", "-O1", "-ffp-contract=off", "-o", tmp_path / "adamw", source, "-lm"], check=True)
+    found = check(f"cmd:{tmp_path / 'adamw'}", "adamw")
+    assert found, str(found)
+    assert found.rule == "adamw"
+
+
+def test_the_command_writes_what_was_found(tmp_path):
+    files = [str(tmp_path / name) for name in ("found.json", "found.html", "found.xml")]
+    command = ["check", "py:strange_optimizers:sgd", "--rule", "sgd", "--json", files[0], "--html", files[1], "--junit", files[2]]
+    done = CliRunner().invoke(app(), command)
+    assert done.exit_code == 0, done.output
+    assert "error/bound" in done.output
+    found = json.loads(Path(files[0]).read_text())
+    assert (found["verdict"], found["status"]) == ("agrees", 0)
+    assert "<h1>py:strange_optimizers:sgd: agrees</h1>" in Path(files[1]).read_text()
+    assert 'failures="0"' in Path(files[2]).read_text()
+    assert CliRunner().invoke(app(), ["check", "sgd"]).exit_code == 2
+    assert CliRunner().invoke(app(), ["check", "py:strange_optimizers:sgd", "--set", "lr"]).exit_code == 2
+
+
+def test_names_are_translated():
+    adamw = xopt.adamw.defaults
+    assert translated({"beta1": 0.5, "beta2": 0.75, "lr": 0.1}, ["lr", "betas", "eps"], adamw) == {"lr": 0.1, "betas": (0.5, 0.75)}
+    assert translated({"betas": (0.5,)}, ["betas"], xopt.aggmo.defaults) == {"betas": (0.5,)}
+    known = {name for rule in xopt.RULES.values() for name in rule.defaults}
+    assert {name for options in ARGUMENTS.values() for names in options for name in names} <= known
+
+
+# --- what the probe tells apart --------------------------------------------------------------------------------------------------
+
+QUICK = ("sgd", "momentum", "qhm", "lion")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", list(xopt.RULES) if NIGHTLY else QUICK)
+def test_every_convention_is_named_by_its_own_diagnosis(name, dtype):
+    found = separation(name, dtype, singles(name))
+    print(found)
+    assert not found.missed, found.missed
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", xopt.RULES if NIGHTLY else QUICK[:1])
+def test_pairs_are_named(name, dtype):
+    found = separation(name, dtype, pairs(name))
+    print(found)
+    assert len(found.missed) <= 0.05 * (len(found.named) + len(found.tied) + len(found.missed))
+
+
+def test_a_convention_that_is_the_same_is_a_rounding():
+    same = [row for rule in xopt.RULES for row in Variant(rule).conventions if row.same]
+    assert all(map(is_rounding, same))
+
+
+# --- two beside each other -------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_target_twice_has_the_same_bits():
+    found = agree(strange.sgd, strange.sgd, "sgd", training=3)
+    assert found.same_bits
+    assert found
+    assert max(found.growth) == 0
+
+
+def test_two_that_part_are_told_apart_by_convention():
+    torch = pytest.importorskip("torch")
+    found = agree(torch.optim.SGD, strange.sgd, "sgd", training=3)
+    assert found, str(found)
+    other = agree(strange.one_percent, strange.sgd, "sgd", training=3)
+    assert not other
+    assert other.parted["step"] == 1
+    assert other.named == (False, True)
+    assert other.ratio > 1000
+    assert len(other.growth) == 3
+
+
+def test_gradients_of_a_file(tmp_path):
+    grads = np.random.default_rng(0).standard_normal((4, 2, 3))
+    np.savez(tmp_path / "own.npz", params=np.ones((2, 3)), grads=grads)
+    params, read = read_gradients(tmp_path / "own.npz")
+    assert params.shape == (6,)
+    assert read.shape == (4, 6)
+    found = agree(strange.one_percent, strange.sgd, "sgd", gradients=tmp_path / "own.npz", training=0)
+    assert found.parted["run"] == "the gradients of the file"
+    (tmp_path / "bad.npz").write_text("no")
+    with pytest.raises(ValueError, match=r"numpy\.savez"):
+        agree(strange.sgd, strange.sgd, gradients=tmp_path / "bad.npz")
