@@ -12,14 +12,13 @@ from xopt.conformance.cli.options import interruptible
 def app() -> typer.Typer:
     made = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     made.callback()(root)
-    for module in (conform, faults, evidence, bench, memory, export, reproduce):
-        made.command()(interruptible(getattr(module, module.__name__.rpartition(".")[2])))
+    commands = conform.conform, check.check, check.agree, faults.faults, evidence.evidence, bench.bench
+    for command in (*commands, memory.memory, export.export, reproduce.reproduce):
+        made.command()(interruptible(command))
     of_vectors = typer.Typer(no_args_is_help=True, help="Golden vectors that any language reads: write them, verify them.")
     of_vectors.command()(interruptible(vectors.write))
     of_vectors.command()(interruptible(vectors.verify))
     made.add_typer(of_vectors, name="vectors")
-    for command in (conform.conform, check.check, check.agree, faults.faults, evidence.evidence, bench.bench):
-        made.command()(interruptible(command))
     return made
 
 
