@@ -10,7 +10,6 @@ import pytest
 from builders import playground
 from builders.picture import BROWSERS
 
-from xopt import RULES
 from xopt.conformance.vectors import programs
 
 PAGE = playground.page()
@@ -113,16 +112,16 @@ CLOSED = {
 CLOSED["adamw"] = CLOSED["adam"]
 
 
-def test_weights_by_age_are_those_of_the_closed_form(rule, found):
-    own = found[rule.name]
-    want = [CLOSED[rule.name](k, settings(own)) for k in range(2000)]
+@pytest.mark.parametrize("name", CLOSED)
+def test_weights_by_age_are_those_of_the_closed_form(name, found):
+    own = found[name]
+    want = [CLOSED[name](k, settings(own)) for k in range(2000)]
     np.testing.assert_allclose(own["weights"], want, rtol=1e-10, atol=1e-14)
 
 
 def test_the_page_needs_nothing_from_elsewhere():
     assert not re.search(r"""(?:src|href|url)\s*[=(]\s*["']?(?:https?:)?//|\bimport\b.*["']|\bfetch\(""", PAGE)
     assert len(PAGE) < 100_000
-    assert all(f"--{name}:" in PAGE for name in RULES), "each rule has its colour"
 
 
 def test_controls_work_in_a_browser(tmp_path):

@@ -112,7 +112,7 @@ def _test(stepper: Stepper, case: Case) -> dict[str, Any]:
     columns = stepper.start(case.params)
     for i, grad in enumerate(case.warm):
         columns = stepper.step(columns, grad, case.t - len(case.warm) + i)
-    grad = _against(stepper, columns) if isinstance(case.grad, str) else case.grad
+    grad = _against(stepper, columns, case.t) if isinstance(case.grad, str) else case.grad
     after = stepper.step(columns, grad, case.t)
     flags = list(case.flags)
     finite = all(map(math.isfinite, [grad, *columns.values()]))
@@ -145,28 +145,31 @@ def _test(stepper: Stepper, case: Case) -> dict[str, Any]:
     return result
 
 
-def _against(stepper: Stepper, columns: Columns) -> float:
-    """The gradient of the vector's format that brings the average, of which a sign is taken, nearest to 0."""
-    beta = stepper.form.hyper["beta1"]
-    return stored(-beta * columns.get("m", 0.0) / (1.0 - beta), stepper.dtype)
+def _against(stepper: Stepper, columns: Columns, t: int) -> float:
+    """The gradient of the vector's format that brings what a sign is taken of, which is linear in it, nearest to 0."""
+    (of_sign,) = (str(x.operands[0]) for x in stepper.form.update.program.operations if x.name == "sign")
+    nothing, one = (_evaluated(stepper, columns, grad, t, np.float64)[of_sign] for grad in (0.0, 1.0))
+    return stored(-nothing / (one - nothing), stepper.dtype)
+
+
+def _evaluated(stepper: Stepper, columns: Columns, grad: float, t: int, kind: Any, **functions: Any) -> dict[str, Any]:
+    """All that an update computes, by name, with other functions in the place of some."""
+    update = stepper.form.update.program
+    carried = [columns[name] for name in stepper.rule.carried]
+    c = stepper.rule.coefficients(t, *carried, **stepper.form.hyper)
+    values = {name: kind(columns[column]) for name, column in zip(stepper.form.arrays, stepper.places, strict=True)}
+    values |= {"grad": kind(grad)} | dict(zip(update.coefficients, map(kind, numbers_of(c)), strict=True))
+    with np.errstate(all="ignore"):
+        evaluate(update.operations, {**OPERATIONS, "sqrt": np.sqrt, "sign": np.sign, **functions}, values)
+    return values
 
 
 def _with_signs(stepper: Stepper, columns: Columns, grad: float, t: int) -> Iterator[float]:
     """The new parameter for each value that the signs may have."""
-
-    from xopt.conformance.vectors.bits import stored
-
-    update = stepper.form.update.program
     kind = NUMPY[stepper.compute]
-    c = stepper.rule.coefficients(t, **stepper.form.hyper)
     for sign in (-1.0, 0.0, 1.0):
-        values: dict[str, Any] = {
-            name: kind(columns[column]) for name, column in zip(stepper.form.arrays, stepper.places, strict=True)
-        }
-        values |= {"grad": kind(grad)} | dict(zip(update.coefficients, map(kind, numbers_of(c)), strict=True))
-        with np.errstate(all="ignore"):
-            evaluate(update.operations, {**OPERATIONS, "sign": partial(_constant, kind(sign))}, values)
-        yield stored(values[update.writes["params"]], stepper.dtype)
+        values = _evaluated(stepper, columns, grad, t, kind, sign=partial(_constant, kind(sign)))
+        yield stored(values[stepper.form.update.program.writes["params"]], stepper.dtype)
 
 
 def _constant(x: Any, _: Any) -> Any:

@@ -10,9 +10,11 @@ from typing import Any
 from xopt import RULES, Rule
 from xopt.checks import Interval
 from xopt.export import source
+from xopt.export.javascript import JavaScript
 from xopt.export.step import Step
 
 _HERE = Path(__file__).parent
+_SIGN = JavaScript.runtime["sign"].partition("\n")[2]
 
 WALKED_WITH = {"sgd": 0.001, "momentum": 0.0003, "nesterov": 0.0003, "qhm": 0.003, "aggmo": 0.0005, "lion": 0.01}
 """The learning rates at which the page begins: good ones for its valley. Of the others, which divide, it is 0.03."""
@@ -49,11 +51,14 @@ def _rule(rule: Rule[Any, Any]) -> str:
         "says": f"{says[0].upper()}{says[1:]}.",
         "slots": {name: count for name, count in slots.items() if name not in rule.carried},
         "carried": rule.carried,
-        "takesSign": any(operation.name == "sign" for operation in rule.program.operations),
         "hyper": sorted((_hyper(rule, name) for name in rule.defaults), key=lambda one: one["kind"] == "guard"),
     }
     text = source(rule, "javascript", **whole).replace("export function", "function")
-    return f"{rule.name}: {{ ...{json.dumps(about)}, step: (() => {{\n{text}return {rule.name}_step;\n}})() }},\n"
+    steps = {"step": text}
+    if _SIGN in text:  # for what the sign is of: the same step with what a sign is taken of in its place
+        steps["unsigned"] = text.replace(_SIGN, "function sign(x) {\n    return x;\n}")
+    functions = "".join(f", {key}: (() => {{\n{body}return {rule.name}_step;\n}})()" for key, body in steps.items())
+    return f"{rule.name}: {{ ...{json.dumps(about)}{functions} }},\n"
 
 
 def _hyper(rule: Rule[Any, Any], name: str) -> dict[str, Any]:

@@ -51,11 +51,10 @@ function weightsByAge(rule, hyper, ages) {
     const found = [];
     for (let age = 0; age < ages; age++) {
         const grad = age === 0 ? 1 : 0;
-        if (rule.takesSign) found.push(hyper.beta1 * state.m[0] + (1 - hyper.beta1) * grad);
         state.params[0] = 0;
         state.step = LATE;
-        rule.step(state, [grad], held);
-        if (!rule.takesSign) found.push(-state.params[0] * scale);
+        (rule.unsigned ?? rule.step)(state, [grad], held);
+        found.push(-state.params[0] * scale);
     }
     return found;
 }

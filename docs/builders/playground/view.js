@@ -65,7 +65,7 @@ function slider(name, one, index) {
 
 function card(name) {
     const rule = RULES[name];
-    const box = make("details", { style: `--own: var(--${name})` });
+    const box = make("details", { style: `--own: var(--${name}, var(--ink))` });
     box.open = name === [...shown][0] && innerWidth > 760;
     const rows = rule.hyper.flatMap((one) =>
         Array.isArray(settings[name][one.name]) ? settings[name][one.name].map((_, i) => slider(name, one, i)) : [slider(name, one, null)]);
@@ -84,7 +84,7 @@ function card(name) {
 
 function controls() {
     for (const name of Object.keys(RULES)) {
-        const chip = make("button", { type: "button", "aria-pressed": shown.has(name), style: `--own: var(--${name})` }, RULES[name].title);
+        const chip = make("button", { type: "button", "aria-pressed": shown.has(name), style: `--own: var(--${name}, var(--ink))` }, RULES[name].title);
         chip.addEventListener("click", () => {
             if (shown.has(name)) shown.delete(name);
             else shown.add(name);
@@ -169,7 +169,7 @@ function figure(svg, { x, y, series, zero }) {
     for (const { name, points } of series) {
         const usable = points.filter(([, v]) => Number.isFinite(v) && (!y.log || v > 0));
         const path = usable.map(([u, v], i) => `${i ? "L" : "M"}${px(u).toFixed(1)} ${py(v).toFixed(1)}`).join("");
-        const line = draw("path", { class: "line", d: path, style: `stroke: var(--${name})`, "clip-path": `url(#${clip})` });
+        const line = draw("path", { class: "line", d: path, style: `stroke: var(--${name}, var(--ink))`, "clip-path": `url(#${clip})` });
         line.append(draw("title", {}, RULES[name].title));
         parts.push(line);
         const inside = usable.map(([u, v]) => [px(u), py(v)]).filter(([u, v]) => u > left + 30 && u < width - right - 30 && v > top + 12 && v < height - bottom - 8);
@@ -182,7 +182,7 @@ function figure(svg, { x, y, series, zero }) {
         const best = inside.reduce((found, at) => (found && room(found) >= room(at) ? found : at), null);
         if (!best) continue;
         labels.push(best);
-        parts.push(draw("text", { class: "name", x: best[0], y: best[1] - 6, "text-anchor": "middle", style: `fill: var(--${name})` }, RULES[name].title));
+        parts.push(draw("text", { class: "name", x: best[0], y: best[1] - 6, "text-anchor": "middle", style: `fill: var(--${name}, var(--ink))` }, RULES[name].title));
     }
     svg.replaceChildren(...parts);
 }
@@ -221,7 +221,7 @@ function drawPath(names) {
     canvas.height = height * ratio;
     canvas.style.height = `${height}px`;
     const context = canvas.getContext("2d"), style = getComputedStyle(document.documentElement);
-    const colour = (name) => style.getPropertyValue(`--${name}`).trim();
+    const colour = (name) => style.getPropertyValue(`--${name}`).trim() || colour("ink");
     context.scale(ratio, ratio);
     const px = (x) => ((x - x0) / (x1 - x0)) * width, py = (y) => height - ((y - y0) / (y1 - y0)) * height;
     const cell = 3, levels = 13;
@@ -275,7 +275,7 @@ function numbers(names, ends) {
         for (let sum = 0; half < weights.length && (sum += Math.abs(weights[half])) < mass / 2; half++);
         const back = turn.findIndex((move) => move / turn[0] < 0);
         const cells = [short(Number(mass.toPrecision(3))), half.toLocaleString("en"), short(Number(rate[STEPS - 1].toPrecision(3))), back < 0 ? `over ${AFTER}` : back.toLocaleString("en"), Number.isNaN(ends[name]) ? "diverged" : short(Number(ends[name].toPrecision(3)))];
-        return make("tr", {}, make("th", { scope: "row", style: `--own: var(--${name})` }, make("i", {}), RULES[name].title), ...cells.map((text) => make("td", {}, text)));
+        return make("tr", {}, make("th", { scope: "row", style: `--own: var(--${name}, var(--ink))` }, make("i", {}), RULES[name].title), ...cells.map((text) => make("td", {}, text)));
     });
     $("#numbers tbody").replaceChildren(...rows);
 }
