@@ -93,6 +93,8 @@ WORDS = {
     "state_dict": "where",
     "torch.compile": "backends/torch",
     "TrainState": "where",
+    "tensor parallel": "more-than-one-machine",
+    "shard_map": "more-than-one-machine",
     "vmap": "backends/jax",
     "warm-up": "quickstart",
     "weight decay": "rules/adamw",

@@ -1,10 +1,11 @@
 """The markers of a page: each becomes what the code says, so that no page can say anything else.
 
 ``<!-- rule: lion -->`` becomes the rule's own documentation, ``<!-- source: path -->`` a file of the project,
-``<!-- api: module -->`` the reference of a public module. ``<!-- rules -->``, ``<!-- laws -->``, ``<!-- laws left out -->``,
-``<!-- conventions -->``, ``<!-- catalogue -->``, ``<!-- ledger -->`` and ``<!-- reproductions -->`` become tables,
-``<!-- agreement -->`` the picture of the front page, ``<!-- reproduction: rosenbrock -->`` what an experiment found.
-``<!-- long memory: name -->`` becomes a figure or a table of the page on long-term gradients, with `` ja`` in Japanese.
+``<!-- api: module -->`` the reference of a public module. ``<!-- rules -->``, ``<!-- scale -->``, ``<!-- laws -->``,
+``<!-- laws left out -->``, ``<!-- conventions -->``, ``<!-- catalogue -->``, ``<!-- ledger -->`` and
+``<!-- reproductions -->`` become tables, ``<!-- agreement -->`` the picture of the front page,
+``<!-- reproduction: rosenbrock -->`` what an experiment found. ``<!-- long memory: name -->`` becomes a figure or a table of the
+page on long-term gradients, with `` ja`` in Japanese.
 """
 
 import re
@@ -25,6 +26,7 @@ _SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
 _NOTE = re.compile(r"^```python (no-run|needs [^:\n]+): (.*)$", re.MULTILINE)
 _TABLES = {
     "rules": tables.rules_table,
+    "scale": tables.scale_table,
     "laws": tables.laws_table,
     "laws left out": tables.laws_left_out,
     "conventions": tables.conventions_table,

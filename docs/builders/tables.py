@@ -57,6 +57,17 @@ def arrays(rule: Rule[Any, Any]) -> str:
     return str(len(kept))
 
 
+def scale_table() -> str:
+    """What params and state of each rule take, and what a step moves: bytes of a number, by the counts of the rule's program."""
+
+    def costs(rule: Rule[Any, Any], params: int) -> list[str]:
+        slots = len(rule.program.writes) - 1
+        return [str(params + 4 * slots), str(rule.program.bytes_per_number(params, 4))]
+
+    head = "rule | kept, float32 | moved, float32 | kept, bfloat16 | moved, bfloat16"
+    return table(head, ((f"`{rule.name}`", *costs(rule, 4), *costs(rule, 2)) for rule in RULES.values()))
+
+
 def laws_table() -> str:
     """All laws, with their numbers."""
     kinds = {"bits": "bits", "bound": "bound", "fails": "must fail"}
