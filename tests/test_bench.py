@@ -25,7 +25,7 @@ from xopt.conformance.bench.page import page_of
 from xopt.conformance.bench.processes import first_call, memory
 from xopt.conformance.bench.shapes import LADDER, TREES, one_leaf, size_of
 from xopt.conformance.bench.show import amount, between, duration, finding, is_unsteady, markdown, three_digits, unsteady
-from xopt.conformance.bench.suite import Entry, Events, that_fit
+from xopt.conformance.bench.suite import BenchEvents, Entry, that_fit
 from xopt.conformance.cli.app import app
 from xopt.conformance.report.drawing import apart
 
@@ -223,7 +223,7 @@ def test_what_does_not_fit_is_left_out_and_the_first_go_first(monkeypatch: pytes
 # What is reported
 
 
-class Heard(Events):
+class Heard(BenchEvents):
     def __init__(self) -> None:
         self.total = self.gone = 0.0
         self.shown: list[str] = []

@@ -224,7 +224,7 @@ FAULTS = {
     ("cosine", "turns in the middle"): ("if gone < left else (small, 1.0 - small)", "if gone < left else (1.0 - small, small)"),
     ("half_life", "is a life"): ("LN2 = 0.6931471805599453", "LN2 = 1.0"),
     ("half_life", "forgets whole lives"): ("LN2), -whole)", "LN2), 0)"),
-    ("half_life", "goes to 0"): ("end * (1.0 - share)", "0.0 * (1.0 - share)"),
+    ("half_life", "goes to 0"): ("_mean(start, end, share, 1.0 - share)", "_mean(start, 0.0, share, 1.0 - share)"),
 }
 
 

@@ -122,9 +122,14 @@ def _shares(steps: float, t: Scalar) -> tuple[Scalar, Scalar]:
 
 
 def _between(start: float, end: float, steps: float, t: Scalar, left: Scalar, gone: Scalar) -> Scalar:
-    """The mean of the ends with these weights; no rounding leads out of them, and from ``steps`` on it is the end itself."""
-    value = minimum(maximum(start * left + end * gone, min(start, end)), max(start, end))
+    """The mean of the ends with these weights; from ``steps`` on it is the end itself."""
+    value = _mean(start, end, left, gone)
     return value if is_host(t) else where(t >= steps, end, value)
+
+
+def _mean(start: float, end: float, left: Scalar, gone: Scalar) -> Scalar:
+    """That of the ends, with these weights; no rounding leads out of them."""
+    return minimum(maximum(start * left + end * gone, min(start, end)), max(start, end))
 
 
 def cosine(start: float, end: float, steps: float) -> Schedule:
@@ -198,7 +203,7 @@ def _half_life(start: float, steps: float, end: float, t: Scalar) -> Scalar:
         share = math.ldexp(1.0 - exp_complement((lives - whole) * LN2), -whole) if lives < 2000.0 else 0.0
     else:
         share = namespace(t).exp(-LN2 * lives)
-    return minimum(maximum(start * share + end * (1.0 - share), min(start, end)), max(start, end))
+    return _mean(start, end, share, 1.0 - share)
 
 
 def warmup(peak: "float | Schedule", steps: float) -> Schedule:

@@ -10,7 +10,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from xopt.conformance.bench.suite import Events
+from xopt.conformance.bench.suite import BenchEvents
 
 Json = dict[str, Any]
 
@@ -121,7 +121,7 @@ def _table(*columns: str, words: int = 1) -> Table:
     return table
 
 
-class Shown(Events):
+class ShownBench(BenchEvents):
     """Shows each part as soon as it is there."""
 
     def __init__(self, progress: Progress) -> None:

@@ -78,7 +78,7 @@ class Race(NamedTuple):
     entries: list[Entry]
 
 
-class Events:
+class BenchEvents:
     """What happens during a benchmark; override what should be shown."""
 
     def planned(self, seconds: float) -> None: ...
@@ -104,7 +104,7 @@ def bench(
     leaves: bool = False,
     loop: bool = False,
     limits: bool = False,
-    events: Events | None = None,
+    events: BenchEvents | None = None,
 ) -> Json:
     """Times steps, and looks at their memory and first calls.
 
@@ -143,7 +143,7 @@ def bench(
     InterruptedBench
         At a KeyboardInterrupt, of which it is one; its ``report`` has what was found until then.
     """
-    began, events = time.monotonic(), events or Events()
+    began, events = time.monotonic(), events or BenchEvents()
     chosen = list(dict.fromkeys(rules or ("ademamix",)))
     small = [rule for rule in dict.fromkeys(rules or BY_HAND) if rule in BY_HAND]
     sizes = sorted(dict.fromkeys(sizes), key=lambda size: size.numbers)
@@ -257,7 +257,7 @@ def _runs(rule: str, here: Sequence[Contender], sizes: Sequence[Size]) -> Iterat
         yield Race(rule, "linear", [Entry(one, size) for one in some for size in LINEAR])
 
 
-def _timed(run: Race, seconds: float, seed: int, events: Events) -> Json:
+def _timed(run: Race, seconds: float, seed: int, events: BenchEvents) -> Json:
     entries, left_out = that_fit(run.entries)
     began = time.perf_counter()
     running: list[tuple[Entry, Running]] = []
@@ -326,7 +326,7 @@ def free_memory() -> int | None:
     return None
 
 
-def _memories(looked_at: Sequence[tuple[str, Contender]], sizes: Sequence[Size], seed: int, events: Events) -> list[Json]:
+def _memories(looked_at: Sequence[tuple[str, Contender]], sizes: Sequence[Size], seed: int, events: BenchEvents) -> list[Json]:
     """Several processes at a time, as nothing is timed."""
     together = min(4, cores())
     free = free_memory()

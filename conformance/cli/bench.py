@@ -69,7 +69,7 @@ def bench(
             raise typer.BadParameter(msg, param_hint="--only")
     printed = table if table == STANDARD_OUTPUT else None
     with Outputs({"--json": json, "--html": html, "--table": printed}) as files, progress_bar(files.console()) as progress:
-        shown = bench_views.Shown(progress)
+        shown = bench_views.ShownBench(progress)
         how = {"processes": not times_only, "leaves": leaves, "loop": loop, "limits": limits}
         try:
             report = run_bench(names, chosen, peers=peers, only=parts, seconds=seconds, seed=seed, events=shown, **how)

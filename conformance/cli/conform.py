@@ -101,7 +101,7 @@ def conform(
         progress = progress_bar(console)
         try:
             with progress:
-                shown = Shown(progress, verbose)
+                shown = ShownRun(progress, verbose)
                 report = suite.conform(backends, rules, dtypes, profile, seed, processes(jobs), shown)
         except suite.UnknownNameError as error:
             raise typer.BadParameter(str(error)) from None
@@ -157,7 +157,7 @@ def _must_be_whole(table: Path | None, scope: Scope) -> None:
     raise typer.BadParameter(msg, param_hint="--table")
 
 
-class Shown(suite.Events):
+class ShownRun(suite.Events):
     """Shows what happens in a run, above a progress bar."""
 
     def __init__(self, progress: Progress, verbose: bool = False) -> None:

@@ -339,7 +339,7 @@ class Mark(NamedTuple):
     kind: str = "line"  # or "area", or "beyond" the bound
 
 
-class Bound(NamedTuple):
+class BoundLine(NamedTuple):
     """The line at error/bound = 1, and where its name ends."""
 
     path: str
@@ -355,7 +355,7 @@ class Chart(NamedTuple):
     x: Axis
     y: Axis
     marks: list[Mark]
-    bound: Bound | None = None
+    bound: BoundLine | None = None
 
 
 def _path(x: Axis, y: Axis, points: Iterable[tuple[float, float]]) -> str:
@@ -389,7 +389,7 @@ def _errors(cells: list[Json]) -> Json:
     floor = 10.0 ** math.floor(math.log10(min(seen)))
     x = Axis("error / bound of one step", 0, 1.1, {0: "0", 0.5: "0.5", 1: "1"})
     y = Axis("share of numbers", floor, 1, _tens(round(math.log10(floor)), 0), up=True, log=True)
-    bound = Bound(_path(x, y, [(1, floor), (1, 1)]), x(1) - 5, TOP + 10)
+    bound = BoundLine(_path(x, y, [(1, floor), (1, 1)]), x(1) - 5, TOP + 10)
     names = WORDS
     charts = []
     for rule, group in ran.items():
@@ -420,7 +420,7 @@ def _growth(cells: list[Json], replays: list[Json]) -> Json:
     highest = max(1.1, *(max(growth) for *_, growth in grown))
     x = Axis("step", 1, longest, {2.0**e: f"{2**e}" for e in range(longest.bit_length())}, log=True)
     y = Axis("error / bound", 0, highest, _even(highest), up=True)
-    bound = Bound(_path(x, y, [(1, 1), (longest, 1)]), RIGHT, y(1) - 3)
+    bound = BoundLine(_path(x, y, [(1, 1), (longest, 1)]), RIGHT, y(1) - 3)
     charts = []
     for rule, found in _grouped(grown, lambda g: g[0]).items():
         lines = {
