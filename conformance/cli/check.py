@@ -26,7 +26,9 @@ Target = Annotated[
 Rule = Annotated[str | None, typer.Option(help="The rule that it claims to be. Default: whichever fits.", show_default=False)]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="name=value: a hyperparameter that keeps a value, or another argument of the target. May be repeated."),
+    typer.Option(
+        "--set", help="name=value: a hyperparameter that keeps a value, or another argument of the target. May be repeated."
+    ),
 ]
 Limit = Annotated[float, typer.Option(help="Seconds that one answer may take.", min=0.1)]
 
@@ -38,7 +40,9 @@ def check(
     convention: Annotated[
         list[str] | None, typer.Option(help='A convention that is right for it, as "weight decay: L2". May be repeated.')
     ] = None,
-    dtype: Annotated[list[str] | None, typer.Option(help="float32 or float64. May be repeated. Default: both.", show_default=False)] = None,
+    dtype: Annotated[
+        list[str] | None, typer.Option(help="float32 or float64. May be repeated. Default: both.", show_default=False)
+    ] = None,
     limit: Limit = 10.0,
     seconds: Annotated[float, typer.Option(help="Seconds for the whole; what is not tried by then is listed.", min=1)] = 60.0,
     seed: Annotated[int, typer.Option(help="Of the random trajectories.")] = 0,
@@ -131,7 +135,10 @@ def show(console: Console, found: Checked) -> None:
     about = found.about
     if about:
         claimed = ", ".join(word for word in ("leaves", "groups", "changes", "resumes", "state") if about[word])
-        _say(console, f"\n{about['name']} of {about['version'] or about['library'] or 'a program'}; it claims {', '.join(about['dtypes'])}; {claimed}.")
+        _say(
+            console,
+            f"\n{about['name']} of {about['version'] or about['library'] or 'a program'} claims {', '.join(about['dtypes'])}; {claimed}.",
+        )
     for one in found.findings:
         style = "bold red" if one.outcome == FAILED else "dim" if one.outcome == NOT_TRIED else None
         _say(console, f"  {one.outcome:9}  {one.check}{': ' if one.words else ''}{one.words}", style)
@@ -139,8 +146,11 @@ def show(console: Console, found: Checked) -> None:
         rounding = "Parameters alone do not show what is kept beside them, nor what comes after some hundred steps."
         _say(console, f"\nSeen in {len(found.runs)} trajectories. {rounding}")
     for name in {row.name: row for formula in found.formulas for row in formula.conventions}.values():
-        _say(console, f"{name.name}: {name.sentence}{' Documented: ' + name.documented + '.' if name.documented else ''}"
-             f"{' Seen as a bug: ' + name.seen + '.' if name.seen else ''}")
+        _say(
+            console,
+            f"{name.name}: {name.sentence}{' Documented: ' + name.documented + '.' if name.documented else ''}"
+            f"{' Seen as a bug: ' + name.seen + '.' if name.seen else ''}",
+        )
     _say(console, f"\n{found.verdict}: {MEANINGS[found.verdict]} ({found.seconds:.1f} s)")
     if found.program:
         _say(console, f"\nA program that shows it:\n\n{found.program}")

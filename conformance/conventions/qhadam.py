@@ -54,7 +54,9 @@ QHADAM = [
         "v",
         "1 - decay g^2",
         "v is kept corrected, by a decay that grows from 0, and a bracket is missing: after the first step it is 1.",
-        qhadam.rule("1.0 - beta1, 1.0 - beta2, average1", "1.0 - beta1, 1.0 - (1.0 - beta2) / power_complement(beta2, t), average1"),
+        qhadam.rule(
+            "1.0 - beta1, 1.0 - beta2, average1", "1.0 - beta1, 1.0 - (1.0 - beta2) / power_complement(beta2, t), average1"
+        ),
         qhadam.rule("nu2 / power_complement(beta2, t)\n", "nu2\n"),
         qhadam.rule(
             "v = average(v, square, c.gain2)",

@@ -138,7 +138,7 @@ def _compare(found: Agreed, a: Subject, b: Subject, rule: str | None, own: Any, 
     todo = [run for run in runs(rule, takes, a.about.changes and b.about.changes and "lr" in takes, seed) if run.kind != "defaults"]
     if own is not None:
         usual = {name: x for name, x in USUAL.items() if name in takes}
-        todo.insert(0, Run("the gradients of the file", usual, *own, kind="random"))
+        todo.insert(0, Run("the gradients of the file", usual, own[0], own[1], kind="random"))
     pairs = []
     for run in todo:
         try:
@@ -154,7 +154,9 @@ def _compare(found: Agreed, a: Subject, b: Subject, rule: str | None, own: Any, 
 
 def _variant(rule: str, one: Checked) -> Variant:
     names = [f"{rule}, {name}" for name in one.conventions]
-    return Variant(rule, [BY_NAME[name] for name in names if name in BY_NAME], next((name for name in one.conventions if name in COARSE), ""))
+    return Variant(
+        rule, [BY_NAME[name] for name in names if name in BY_NAME], next((name for name in one.conventions if name in COARSE), "")
+    )
 
 
 def _part(found: Agreed, pairs: Sequence[tuple[Seen, Seen]], variants: list[Variant]) -> None:
@@ -229,12 +231,17 @@ def _words(found: Agreed) -> str:
     else:
         said += " Rounding does not explain it" + ("; their conventions do." if all(found.named) else ".")
     for target, names, named in zip(found.targets, found.conventions, found.named, strict=True):
-        what = f"{found.rule}{' with ' if names else ''}{' and '.join(names)}" if named else f"nothing near {found.rule} that has a name"
+        what = (
+            f"{found.rule}{' with ' if names else ''}{' and '.join(names)}"
+            if named
+            else f"nothing near {found.rule} that has a name"
+        )
         said += f" {target} computes {what}."
     if found.growth:
         n = len(found.growth)
         said += (
-            f" Trained on digits, their parameters are {found.growth[0]:.2g} apart after 1 step and {found.growth[-1]:.2g} after {n}, "
+            f" Trained on digits, their parameters are {found.growth[0]:.2g} apart after 1 step "
+            f"and {found.growth[-1]:.2g} after {n}, "
             f"in which they moved by {found.moved:.2g}."
         )
     return said

@@ -29,10 +29,6 @@ class NotTriedError(Exception):
     """The target does not claim what would be checked; as words, why."""
 
 
-def lacking(why: str) -> NotTriedError:
-    return NotTriedError(why)
-
-
 class Lab:
     """Steps the target with usual hyperparameters, on small leaves."""
 
@@ -45,7 +41,7 @@ class Lab:
 
     def given(self, **changed: float) -> dict[str, Any]:
         rule = self.rule or "adamw"
-        usual = {name: x for name, x in (USUAL | changed).items() if name in self.subject.takes(rule)}
+        usual = {name: x for name, x in {**USUAL, **changed}.items() if name in self.subject.takes(rule)}
         return self.subject.arguments(rule, usual)
 
     def run(self, leaves: list[Any], grads: list[list[Any]], **more: Any) -> list[list[Any]]:
@@ -57,7 +53,8 @@ class Lab:
 
     def several(self) -> None:
         if not self.subject.about.leaves:
-            raise lacking("it steps one leaf at a time")
+            why = "it steps one leaf at a time"
+        raise NotTriedError(why)
 
 
 Check = Callable[[Lab], str | None]
@@ -77,7 +74,8 @@ def inputs_kept(lab: Lab) -> str | None:
 def instances_apart(lab: Lab) -> str | None:
     """Two optimizers that are stepped in turns, on gradients of opposite sign."""
     if not lab.subject.about.instances:
-        raise lacking("it does not say that there may be several")
+        why = "it does not say that there may be several"
+        raise NotTriedError(why)
     alone = lab.alone()
     subject, given = lab.subject, lab.given()
     found = []
@@ -91,7 +89,8 @@ def instances_apart(lab: Lab) -> str | None:
 
 def resumes(lab: Lab) -> str | None:
     if not lab.subject.about.resumes:
-        raise lacking("it does not say that it can be saved")
+        why = "it does not say that it can be saved"
+        raise NotTriedError(why)
     alone, subject, half = lab.alone(), lab.subject, STEPS // 2
     subject.start([lab.params], lab.dtype, lab.given())
     found = [subject.step([grad], lab.dtype)[0] for grad in lab.grads[:half]]
@@ -150,7 +149,8 @@ def nan_stays(lab: Lab) -> str | None:
 def state_dtype(lab: Lab) -> str | None:
     """Arrays of the state have one dtype after every step, and not one below that of the arithmetic."""
     if not lab.subject.about.state:
-        raise lacking("its state cannot be read")
+        why = "its state cannot be read"
+        raise NotTriedError(why)
     seen: dict[str, str] = {}
     for dtype in lab.subject.about.dtypes:
         lab.subject.start([lab.params], dtype, lab.given())
@@ -167,7 +167,8 @@ def state_dtype(lab: Lab) -> str | None:
 def long_count(lab: Lab) -> str | None:
     """A count that is kept in few digits stops: read where it can be, in the narrowest dtype."""
     if not lab.subject.about.state:
-        raise lacking("its state cannot be read; the formula says what a long run shows")
+        why = "its state cannot be read; the formula says what a long run shows"
+        raise NotTriedError(why)
     dtype = lab.subject.about.dtypes[-1] if "bfloat16" not in lab.subject.about.dtypes else "bfloat16"
     lab.subject.start([lab.params], dtype, lab.given())
     for i in range(LONG):
@@ -175,7 +176,8 @@ def long_count(lab: Lab) -> str | None:
     state = lab.subject.ask({"do": "state"})["state"]
     counts = {name: leaves[0][0] for name, leaves in state.items() if name in COUNTS and leaves and leaves[0]}
     if not counts:
-        raise lacking("no part of its state is called a count")
+        why = "no part of its state is called a count"
+        raise NotTriedError(why)
     wrong = {name: x for name, x in counts.items() if x != LONG}
     return "; ".join(f"{name} is {x:g} after {LONG} steps of {dtype} parameters" for name, x in wrong.items()) or None
 
@@ -185,7 +187,8 @@ COUNTS = ("step", "count", "t", "iteration", "iterations", "steps")
 
 def groups_apart(lab: Lab) -> str | None:
     if not lab.subject.about.groups:
-        raise lacking("it does not say that leaves may have other hyperparameters")
+        why = "it does not say that leaves may have other hyperparameters"
+        raise NotTriedError(why)
     others = lab.given(lr=2.0**-7)
     both = lab.run([lab.params, lab.params], [[grad, grad] for grad in lab.grads], given=[lab.given(), others])
     other = [leaves[0] for leaves in lab.run([lab.params], [[grad] for grad in lab.grads], given=others)]

@@ -11,7 +11,7 @@ from xopt.conformance.thirdparty import verdict as words
 from xopt.conformance.thirdparty.behaviour import FAILED, HELD, NOT_TRIED, Finding, behaviour
 from xopt.conformance.thirdparty.diagnosis import APART, Diagnosis, diagnose
 from xopt.conformance.thirdparty.measure import Judge, Place, Seen
-from xopt.conformance.thirdparty.probe import Run, runs
+from xopt.conformance.thirdparty.probe import Run, designed_numbers, runs
 from xopt.conformance.thirdparty.report import program
 from xopt.conformance.thirdparty.sandbox import TargetFailedError
 from xopt.conformance.thirdparty.subject import Subject
@@ -223,7 +223,8 @@ class _Inquiry:
 
     def _defaults(self, rule: str, dtype: str) -> Finding:
         """Whether it does, with nothing given, what its signature says, and which defaults are not the rule's."""
-        run = Run("its own defaults", {}, *_numbers(), kind="defaults")
+        params, grads = designed_numbers()
+        run = Run("its own defaults", {}, params, grads, kind="defaults")
         try:
             seen = self.subject.see(rule, run, dtype)
         except TargetFailedError as error:
@@ -244,12 +245,6 @@ class _Inquiry:
             if is_default(row) and Judge(Variant(rule, [*rows, row], coarse)).measure([seen]).fits:
                 return Finding("the defaults", FAILED, f"it computes with another default than it says: {row.what}")
         return Finding("the defaults", FAILED, "with nothing given it does not compute with the defaults that its signature says")
-
-
-def _numbers() -> tuple[Any, Any]:
-    from xopt.conformance.thirdparty.probe import designed_numbers
-
-    return designed_numbers()
 
 
 def _formula(found: Diagnosis, seen: Sequence[Seen]) -> Formula:

@@ -65,8 +65,8 @@ def diagnose(rule: str, seen: Sequence[Seen]) -> Diagnosis:
         same = {frozenset(variant.names) for variant, _ in fitting}
         others = [one for one in ranked if frozenset(one.variant.names) not in same and one.ratio > NEAR]
         best = others[0] if others else None
-        apart = (best.variant, best.ratio) if best else (None, np.inf)
-        return Diagnosis(rule, [variant for variant, _ in ties], ties[0][1], *apart, own=own, nearest=nearest)
+        apart, ratio = (best.variant, best.ratio) if best else (None, np.inf)
+        return Diagnosis(rule, [variant for variant, _ in ties], ties[0][1], apart, ratio, own=own, nearest=nearest)
     best = ranked[0]
     factor = _factor(rule, best.variant, designed)
     return Diagnosis(rule, [], own, best.variant, best.ratio, factor, partly, own, nearest)
@@ -120,10 +120,16 @@ def _rounded(variant: Variant, seen: Sequence[Seen]) -> tuple[Variant, Measure] 
     """The variant as it must be rounded to fit everything."""
     if not any(residual(seen[0].params, *one.bounded(seen[0].run, seen[0].dtype)) <= 4 for one in (variant, _coarse(variant))):
         return None  # which is quick to see
+    usual = [one for one in seen if one.run.kind == "usual"]
+    best = variant
     for one in roundings(variant):
+        if one.coarse:  # with what explains the usual numbers without it
+            one = Variant(one.rule, best.conventions, one.coarse)
         measure = Judge(one).measure(seen, stop=1)
         if measure.fits:
             return one, measure
+        if best is variant and not one.coarse and usual and Judge(one).measure(usual, stop=1).fits:
+            best = one
     return None
 
 

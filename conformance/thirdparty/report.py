@@ -15,7 +15,8 @@ from xopt.conformance.thirdparty.verdict import MEANINGS, Checked
 def program(checked: Checked, where: dict[str, Any]) -> str:
     """A program that steps one number of a target and fails, where that is off the rule itself."""
     hyper = _dict({name: repr(value) for name, value in where["hyper"].items()})
-    changed = f"{[{'lr': lr} for lr in where['lrs'][: where['step']]]!r}"
+    rates = [{"lr": lr} for lr in where["lrs"][: where["step"]]]
+    changed = f"[subject.arguments({checked.rule!r}, lr) for lr in {rates}]" if rates else "[]"
     target = repr(checked.target) if ":" in checked.target else f"...  # {checked.target}"
     lines = [
         f"# {checked.target} beside {checked.rule}: the parameter after step {where['step']}",
@@ -26,8 +27,9 @@ def program(checked: Checked, where: dict[str, Any]) -> str:
         f"target = {target}",
         "with Subject(target) as subject:",
         f"    given = subject.arguments({checked.rule!r}, hyper)",
-        *([f"    changed = [subject.arguments({checked.rule!r}, lr) for lr in {changed}]"] if where["lrs"] else ["    changed = []"]),
-        f"    steps = subject.trajectory([[{where['params']!r}]], [[[grad]] for grad in grads], {where['dtype']!r}, given, changed)",
+        f"    changed = {changed}",
+        f"    leaves, steps = [[{where['params']!r}]], [[[grad]] for grad in grads]",
+        f"    steps = subject.trajectory(leaves, steps, {where['dtype']!r}, given, changed)",
         "found = float(steps[-1][0][0])",
     ]
     if where["expected"] is None or where["bound"] is None:
@@ -44,12 +46,18 @@ def junit_of(checked: Checked) -> str:
     """A test case for the verdict and for each thing that was asked of the target; what was not tried is skipped."""
     now = datetime.now(UTC)
     report = {
-        "about": {"seconds": checked.seconds, "date": f"{now:%Y-%m-%d}", "time": f"{now:%H:%M:%S}", "command": f"xopt check {checked.target}"},
+        "about": {
+            "seconds": checked.seconds,
+            "date": f"{now:%Y-%m-%d}",
+            "time": f"{now:%H:%M:%S}",
+            "command": f"xopt check {checked.target}",
+        },
         "scope": {"says": f"{checked.target} as {checked.rule or 'any rule'}"},
         "verdict": checked.verdict,
     }
     right = checked.status == 0 or bool(checked.failed)
-    cases = [Case("run", checked.target, "the verdict", checked.verdict, failure="" if right else checked.words, details=checked.program)]
+    said = "" if right else checked.words
+    cases = [Case("run", checked.target, "the verdict", checked.verdict, failure=said, details=checked.program)]
     for one in checked.findings:
         case = Case("run", checked.target, one.check, one.outcome)
         failure = one.words if one.outcome == FAILED else ""

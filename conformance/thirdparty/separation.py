@@ -106,7 +106,7 @@ def pairs(rule: str) -> Iterator[Variant]:
 
 
 def main(dtypes: list[str]) -> None:
-    total = [0, 0, 0]
+    total = np.zeros(3, int)
     for dtype in dtypes or ["float32", "float64"]:
         for rule in RULES:
             for what, variants in (("conventions", singles(rule)), ("pairs", pairs(rule))):
@@ -115,7 +115,7 @@ def main(dtypes: list[str]) -> None:
                 for word, group in (("tied", found.tied), ("missed", found.missed)):
                     for variant, named in group:
                         print(f"    {word}: {variant} as {named}", flush=True)  # noqa: T201
-                total = [x + len(y) for x, y in zip(total, found[2:], strict=True)]
+                total += [len(found.named), len(found.tied), len(found.missed)]
     print(f"in all: {total[0]} named, {total[1]} ties, {total[2]} missed")  # noqa: T201
 
 

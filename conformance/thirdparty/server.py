@@ -33,10 +33,12 @@ class Server:
     """Holds the optimizers that a callable makes."""
 
     def __init__(self, make: Callable[..., Any], kind: type[Adapter]) -> None:
-        self._adapter = lambda: kind(make)
         self._kind, self._make = kind, make
         self._running: dict[str, Adapter] = {}
         self.arguments: dict[str, Any] | None = None
+
+    def _adapter(self) -> Adapter:
+        return self._kind(self._make)
 
     def answer(self, question: Message) -> Message:
         """Never raises: what goes wrong is the answer."""

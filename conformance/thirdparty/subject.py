@@ -44,7 +44,9 @@ class Subject:
         Seconds that an answer may take; the first, which imports the target, may take three times as long.
     """
 
-    def __init__(self, target: str | Callable[..., Any], given: Mapping[str, Any] = MappingProxyType({}), limit: float = 10.0) -> None:
+    def __init__(
+        self, target: str | Callable[..., Any], given: Mapping[str, Any] = MappingProxyType({}), limit: float = 10.0
+    ) -> None:
         self.name = target if isinstance(target, str) else getattr(target, "__qualname__", repr(target))
         self._target = target
         self.limit = limit

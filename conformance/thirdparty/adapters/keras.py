@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import keras
+import keras  # type: ignore[import-untyped,import-not-found,unused-ignore]
 import numpy as np
 
 from xopt.conformance.thirdparty.adapters import Adapter, Leaves

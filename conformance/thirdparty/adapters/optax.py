@@ -23,14 +23,14 @@ class Optax(Adapter):
             self.arguments |= dict.fromkeys(SCHEDULED.values())
 
     def start(self, leaves: Leaves, dtype: str, given: Sequence[dict[str, Any]]) -> None:
-        jax.config.update("jax_enable_x64", dtype == "float64")
+        jax.config.update("jax_enable_x64", dtype == "float64")  # type: ignore[no-untyped-call]
         self._given = dict(given[0])
         self._transformation = self._made()
         self._params = [jax.numpy.asarray(leaf, dtype) for leaf in leaves]
         self._state = self._transformation.init(self._params)
 
     def _made(self) -> Any:
-        given = {name: tuple(x) if isinstance(x, list) else x for name, x in self._given.items()}
+        given: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in self._given.items()}
         warmups = {name: given.pop(warmup, None) for name, warmup in SCHEDULED.items()}
         for name, length in warmups.items():
             if length:  # the paper's function, of whatever count it is called with
