@@ -48,6 +48,7 @@ QHADAM = [
             "v = average(v, square, c.gain2)", "v = square if v is None else (1.0 - c.gain2) * v + (1.0 - c.gain2 * square)"
         ),
         qhadam.golden(V[1], "v = beta2 * v + (1 - (1 - beta2) * grad**2)"),
+        seen="kozistr/pytorch_optimizer 3.3.0 to 3.11.0",
         at={"beta2": 0.9999},
     ),
     qhadam(
@@ -66,6 +67,7 @@ QHADAM = [
         qhadam.golden("v_hat = v / (1 - beta2**t)", "v_hat = v"),
         seen="kozistr/pytorch_optimizer 3.3.0 to 3.11.0",
         at={"beta2": 2.0**-10},
+        planted=(),
     ),
     qhadam(
         "gradient",
