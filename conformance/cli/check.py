@@ -135,10 +135,8 @@ def show(console: Console, found: Checked) -> None:
     about = found.about
     if about:
         claimed = ", ".join(word for word in ("leaves", "groups", "changes", "resumes", "state") if about[word])
-        _say(
-            console,
-            f"\n{about['name']} of {about['version'] or about['library'] or 'a program'} claims {', '.join(about['dtypes'])}; {claimed}.",
-        )
+        whose = about["version"] or about["library"] or "a program"
+        _say(console, f"\n{about['name']} of {whose} has {', '.join(about['dtypes'])}; {claimed}.")
     for one in found.findings:
         style = "bold red" if one.outcome == FAILED else "dim" if one.outcome == NOT_TRIED else None
         _say(console, f"  {one.outcome:9}  {one.check}{': ' if one.words else ''}{one.words}", style)
