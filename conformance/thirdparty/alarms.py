@@ -1,7 +1,7 @@
 """``python -m xopt.conformance.thirdparty.alarms 100000``: so many correct trajectories, of which parameters alone are seen.
 
-AdamW and AdEMAMix in float32 in the evaluation orders of ``faults/orders.py`` that round correctly, and with the decay first; none may
-be beyond the bound of the rule, or of the convention that the decay is first.
+AdamW and AdEMAMix in float32 in the evaluation orders of ``faults/orders.py`` that round correctly, and with the decay first: none
+may be beyond the bound of the rule, or of the convention that the decay is first.
 """
 
 import sys

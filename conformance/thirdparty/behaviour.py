@@ -54,7 +54,7 @@ class Lab:
     def several(self) -> None:
         if not self.subject.about.leaves:
             why = "it steps one leaf at a time"
-        raise NotTriedError(why)
+            raise NotTriedError(why)
 
 
 Check = Callable[[Lab], str | None]
