@@ -7,11 +7,12 @@ if TYPE_CHECKING:
     from xopt.conformance.profiles import PROFILES
     from xopt.conformance.report.report import Report
     from xopt.conformance.suite import Events, conform
+    from xopt.conformance.testing import parametrize
     from xopt.conformance.thirdparty.agree import Agreed, agree
     from xopt.conformance.thirdparty.check import check
     from xopt.conformance.thirdparty.verdict import Checked
 
-__all__ = ["PROFILES", "Agreed", "Checked", "Events", "Report", "agree", "check", "conform"]
+__all__ = ["PROFILES", "Agreed", "Checked", "Events", "Report", "agree", "check", "conform", "parametrize"]
 
 _MODULES = {
     "PROFILES": "profiles",
@@ -21,6 +22,7 @@ _MODULES = {
     "agree": "thirdparty.agree",
     "Agreed": "thirdparty.agree",
     "check": "thirdparty.check",
+    "parametrize": "testing",
     "Checked": "thirdparty.verdict",
 }
 

@@ -77,7 +77,7 @@ def check(
     ValueError
         For a rule, a convention or a dtype that there is not.
     """
-    _must_be_known(rule, conventions, dtypes)
+    must_be_known(rule, conventions, dtypes)
     name = target if isinstance(target, str) else getattr(target, "__qualname__", repr(target))
     checked = Checked(name, rule, asked=rule is not None, accepted=list(conventions))
     began = time.monotonic()
@@ -108,7 +108,7 @@ def formulas_of(subject: Subject, rule: str | None, dtypes: Sequence[str], seed:
 _CAPITAL = {"crashed": "It crashed", "hung": "It hangs", "garbage": "What it answers is garbage", "raised": "It raises an error"}
 
 
-def _must_be_known(rule: str | None, conventions: Sequence[str], dtypes: Sequence[str]) -> None:
+def must_be_known(rule: str | None, conventions: Sequence[str], dtypes: Sequence[str]) -> None:
     if rule is not None and rule not in RULES:
         raise ValueError(unknown("rule", rule, RULES))
     known = [row.what for row in CONVENTIONS if rule in (None, row.rule)] + list(COARSE)

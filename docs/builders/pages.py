@@ -1,11 +1,9 @@
 """The markers of a page: each becomes what the code says, so that no page can say anything else.
 
 ``<!-- rule: lion -->`` becomes the rule's own documentation, ``<!-- source: path -->`` a file of the project,
-``<!-- api: module -->`` the reference of a public module. ``<!-- rules -->``, ``<!-- scale -->``, ``<!-- laws -->``,
-``<!-- laws left out -->``, ``<!-- conventions -->``, ``<!-- catalogue -->``, ``<!-- ledger -->`` and
-``<!-- reproductions -->`` become tables, ``<!-- agreement -->`` the picture of the front page,
-``<!-- reproduction: rosenbrock -->`` what an experiment found. ``<!-- long memory: name -->`` becomes a figure or a table of the
-page on long-term gradients, with `` ja`` in Japanese.
+``<!-- api: module -->`` the reference of a public module. ``<!-- rules -->``, ``<!-- laws -->``, ``<!-- laws left out -->``,
+``<!-- conventions -->``, ``<!-- catalogue -->``, ``<!-- checks -->`` and ``<!-- ledger -->`` become tables, ``<!-- agreement -->``
+the picture of the front page.
 """
 
 import re
@@ -31,6 +29,7 @@ _TABLES = {
     "laws left out": tables.laws_left_out,
     "conventions": tables.conventions_table,
     "catalogue": tables.catalogue,
+    "checks": tables.checks_table,
     "ledger": tables.ledger_table,
     "agreement": agreement.picture,
     "reproductions": reproductions.summary,

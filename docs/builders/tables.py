@@ -11,6 +11,7 @@ from xopt.conformance import ledger
 from xopt.conformance.conventions import CONVENTIONS, Convention
 from xopt.conformance.faults import FAULTS, STRUCTURAL
 from xopt.conformance.laws import LAWS, LEFT_OUT
+from xopt.conformance.testing import names_of_checks
 
 _REFERENCE = re.compile(r'(?P<authors>.+?), "(?P<title>.+?)",? (?P<rest>.+)')
 CHOICE = "what is computed instead | status | documented by | a bug in"
@@ -128,6 +129,11 @@ def who(row: Convention) -> tuple[str, str, str]:
 
 def _sources(documented: str, seen: str) -> tuple[str, str]:
     return escape(documented) or "-", escape(seen) or "-"
+
+
+def checks_table() -> str:
+    """What is asked of an optimizer of somebody's tests."""
+    return "\n".join(f"- `{name}`" for name in names_of_checks())
 
 
 def ledger_table() -> str:
