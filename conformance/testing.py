@@ -33,8 +33,8 @@ def parametrize(
     ----------
     factory
         The optimizer, as ``check`` takes it: a class of torch's form or a function that makes one, ``(params, **hyper)``; a
-        function that makes a gradient transformation, ``(**hyper)``; a pure function ``(params, grad, state, **hyper) -> (params, state)``;
-        or the name of one, such as ``"torch:mine.optim.MyAdamW"``, which is then run in a process of its own.
+        function that makes a gradient transformation, ``(**hyper)``; a pure function ``(params, grad, state, **hyper) ->
+        (params, state)``; or the name of one, such as ``"torch:mine.optim.MyAdamW"``, which is then run in a process of its own.
     rule
         The rule that it claims to be, a name of ``xopt.RULES``.
     conventions

@@ -1,0 +1,136 @@
+"""Installs packages, each in an environment of its own, and checks their optimizers there."""
+
+import datetime
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import venv
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "implementations.json"
+WRAPPERS = "xopt.conformance.implementations.wrappers"
+LIMIT = 120.0
+"""Seconds that the check of one optimizer may take."""
+
+OF_THE_WRAPPER = ("inputs are not written to", "resuming is going on", "the state keeps its dtype", "the count of steps goes on")
+"""Checks that a wrapper answers, and not the library in it."""
+
+Record = dict[str, Any]
+
+
+def packages() -> list[Record]:
+    """What is checked."""
+    found: list[Record] = tomllib.loads((FOLDER / "packages.toml").read_text())["package"]
+    return found
+
+
+def title(package: Mapping[str, Any]) -> str:
+    """What a package is called on the page."""
+    return package.get("title", package["name"])
+
+
+def slug(package: Mapping[str, Any]) -> str:
+    """A name for its environment: what is installed, or the package."""
+    return (package["install"] or [package["name"]])[0].replace("==", "-")
+
+
+def environment(package: Mapping[str, Any], folder: Path) -> Path:
+    """The interpreter of an environment that has the package, and beside it all that this one has.
+
+    Raises
+    ------
+    RuntimeError
+        Where pip cannot install it, with pip's last line.
+    """
+    where = folder / slug(package)
+    python = where / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    done = where / "installed"
+    if done.exists():
+        return python
+    venv.create(where, with_pip=False, clear=True)
+    if package["install"]:
+        own = [sys.executable, "-m", "pip"] if importlib.util.find_spec("pip") else [shutil.which("pip") or "pip"]
+        pip = [*own, "--python", str(python), "install", "--quiet", "--no-deps", *package["install"]]
+        ran = subprocess.run(pip, capture_output=True, text=True)
+        if ran.returncode:
+            msg = (ran.stderr.strip() or ran.stdout.strip() or "pip failed").splitlines()[-1]
+            raise RuntimeError(msg)
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(where), "platbase": str(where)}))
+    beside = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "beside.pth").write_text(f"import site; list(map(site.addsitedir, {beside!r}))\n")
+    done.touch()
+    return python
+
+
+def checked(package: Mapping[str, Any], python: Path) -> Iterator[Record]:
+    """A record for each optimizer of a package, from one process of its environment."""
+    known = {"JAX_PLATFORMS": "cpu", **package.get("environment", {})}
+    command = [str(python), "-P", "-m", "xopt.conformance.implementations.child"]
+    for optimizer in package["optimizers"]:
+        asked = json.dumps({**{name: x for name, x in package.items() if name != "optimizers"}, **optimizer, "package": package["name"]})
+        start = {name: optimizer[name] for name in ("name", "rule")}
+        try:
+            ran = subprocess.run(
+                command, input=asked, capture_output=True, text=True, timeout=LIMIT, env=os.environ | known, cwd=python.parents[1]
+            )
+            answer = json.loads(ran.stdout.splitlines()[-1]) if ran.returncode == 0 else {"failed": _last(ran.stderr)}
+        except subprocess.TimeoutExpired:
+            answer = {"failed": f"no answer within {LIMIT:g} s"}
+        yield start | answer
+
+
+def _last(text: str) -> str:
+    return (text.strip().splitlines() or ["no words"])[-1][:300]
+
+
+def survey(folder: Path, only: Iterable[str] = (), say: Any = print) -> None:
+    """Checks all packages, or those that are named, and writes what was found in place of what was known of them."""
+    known: dict[str, Record] = {}
+    if RESULTS.exists():
+        known = {one["key"]: one for one in json.loads(RESULTS.read_text())["packages"]}
+    only, found = set(only), []
+    for package in packages():
+        key = f"{title(package)} ({slug(package)})"
+        if only and not only & {package["name"], slug(package), title(package)}:
+            found += [known[key]] if key in known else []
+            continue
+        record: Record = {"key": key, "name": package["name"], "title": title(package), "date": f"{datetime.date.today()}"}
+        try:
+            python = environment(package, folder)
+        except RuntimeError as error:
+            record |= {"version": "", "reason": f"it cannot be installed: {error}", "optimizers": []}
+            say(f"{key}: {record['reason']}")
+        else:
+            record |= {"version": _version(python, package["name"]), "beside": _beside(package), "optimizers": []}
+            for one in checked(package, python):
+                say(f"{key}: {one['name']}, {one['rule']}: {one.get('verdict', one.get('failed'))}")
+                record["optimizers"].append(one)
+        found.append(record)
+        _write(found + [known[k] for k in known if k not in {x["key"] for x in found}])
+    _write(found)
+
+
+def _write(found: list[Record]) -> None:
+    about = {"command": "python -m xopt.conformance.implementations", "machine": "2 cores, x86_64, Linux", "xopt": version("array-xopt")}
+    RESULTS.write_text(json.dumps({"schema": 1, **about, "packages": found}, indent=1) + "\n")
+
+
+def _version(python: Path, name: str) -> str:
+    ask = f"from importlib.metadata import version; print(version({name!r}))"
+    return subprocess.run([str(python), "-P", "-c", ask], capture_output=True, text=True).stdout.strip()
+
+
+def _beside(package: Mapping[str, Any]) -> str:
+    """The library that its arrays are of, where that is another."""
+    of = {"keras": package.get("environment", {}).get("KERAS_BACKEND", ""), "thinc": "numpy", "mlx": "", "optax": "jax", "torch": ""}
+    library = of.get(package["name"], "torch")
+    return f"{library} {version(library)}" if library else ""
