@@ -10,14 +10,16 @@ import sys
 import sysconfig
 import tomllib
 import venv
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "implementations.json"
+SCHEMA = FOLDER / "schema.json"
 WRAPPERS = "xopt.conformance.implementations.wrappers"
+COMMAND = "python -m xopt.conformance.implementations"
 LIMIT = 120.0
 """Seconds that the check of one optimizer may take."""
 
@@ -30,6 +32,18 @@ Record = dict[str, Any]
 def packages() -> list[Record]:
     """What is checked."""
     found: list[Record] = tomllib.loads((FOLDER / "packages.toml").read_text())["package"]
+    return found
+
+
+def findings() -> list[Record]:
+    """What nobody is known to have reported, with the programs that show it."""
+    found: list[Record] = tomllib.loads((FOLDER / "findings.toml").read_text())["finding"]
+    return found
+
+
+def results() -> Record:
+    """What the last survey found."""
+    found: Record = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"packages": [], "findings": []}
     return found
 
 
@@ -76,7 +90,9 @@ def checked(package: Mapping[str, Any], python: Path) -> Iterator[Record]:
     known = {"JAX_PLATFORMS": "cpu", **package.get("environment", {})}
     command = [str(python), "-P", "-m", "xopt.conformance.implementations.child"]
     for optimizer in package["optimizers"]:
-        asked = json.dumps({**{name: x for name, x in package.items() if name != "optimizers"}, **optimizer, "package": package["name"]})
+        asked = json.dumps(
+            {**{name: x for name, x in package.items() if name != "optimizers"}, **optimizer, "package": package["name"]}
+        )
         start = {name: optimizer[name] for name in ("name", "rule")}
         try:
             ran = subprocess.run(
@@ -92,36 +108,57 @@ def _last(text: str) -> str:
     return (text.strip().splitlines() or ["no words"])[-1][:300]
 
 
-def survey(folder: Path, only: Iterable[str] = (), say: Any = print) -> None:
+def survey(folder: Path, only: Iterable[str] = (), say: Callable[[str], None] = print) -> None:
     """Checks all packages, or those that are named, and writes what was found in place of what was known of them."""
-    known: dict[str, Record] = {}
-    if RESULTS.exists():
-        known = {one["key"]: one for one in json.loads(RESULTS.read_text())["packages"]}
+    before = {one["key"]: one for one in results()["packages"]}
+    shown = {one["title"]: one for one in results()["findings"]}
     only, found = set(only), []
     for package in packages():
         key = f"{title(package)} ({slug(package)})"
         if only and not only & {package["name"], slug(package), title(package)}:
-            found += [known[key]] if key in known else []
+            found += [before[key]] if key in before else []
             continue
-        record: Record = {"key": key, "name": package["name"], "title": title(package), "date": f"{datetime.date.today()}"}
-        try:
-            python = environment(package, folder)
-        except RuntimeError as error:
-            record |= {"version": "", "reason": f"it cannot be installed: {error}", "optimizers": []}
-            say(f"{key}: {record['reason']}")
-        else:
-            record |= {"version": _version(python, package["name"]), "beside": _beside(package), "optimizers": []}
-            for one in checked(package, python):
-                say(f"{key}: {one['name']}, {one['rule']}: {one.get('verdict', one.get('failed'))}")
-                record["optimizers"].append(one)
-        found.append(record)
-        _write(found + [known[k] for k in known if k not in {x["key"] for x in found}])
-    _write(found)
+        found.append(surveyed(package, folder, say) | {"key": key})
+        for finding in findings():
+            if finding["package"] == slug(package):
+                shown[finding["title"]] = showing(finding, package, folder)
+        rest = [before[name] for name in before if name not in {one["key"] for one in found}]
+        _write([*found, *rest], shown)
+    _write(found, shown)
 
 
-def _write(found: list[Record]) -> None:
-    about = {"command": "python -m xopt.conformance.implementations", "machine": "2 cores, x86_64, Linux", "xopt": version("array-xopt")}
-    RESULTS.write_text(json.dumps({"schema": 1, **about, "packages": found}, indent=1) + "\n")
+def surveyed(package: Mapping[str, Any], folder: Path, say: Callable[[str], None]) -> Record:
+    """What is found of one package, or why nothing is."""
+    record: Record = {"name": package["name"], "title": title(package), "date": f"{datetime.date.today()}", "optimizers": []}
+    try:
+        python = environment(package, folder)
+    except RuntimeError as error:
+        say(f"{slug(package)}: {error}")
+        return record | {"version": "", "beside": "", "reason": f"it cannot be installed: {error}"}
+    record |= {"version": _version(python, package["name"]), "beside": _beside(package)}
+    for one in checked(package, python):
+        say(f"{title(package)}: {one['name']}, {one['rule']}: {one.get('verdict', one.get('failed'))}")
+        record["optimizers"].append(one)
+    return record
+
+
+def showing(finding: Mapping[str, Any], package: Mapping[str, Any], folder: Path) -> Record:
+    """What the program of a finding prints in the environment of its package."""
+    python = environment(package, folder)
+    command = [str(python), "-P", "-W", "ignore", "-c", finding["program"]]
+    ran = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"}, check=True)
+    return {
+        "title": finding["title"],
+        "version": f"{package['name']} {_version(python, package['name'])}",
+        "date": f"{datetime.date.today()}",
+        "printed": ran.stdout,
+    }
+
+
+def _write(found: list[Record], shown: Mapping[str, Record]) -> None:
+    kept = [shown[one["title"]] for one in findings() if one["title"] in shown]
+    about = {"command": COMMAND, "machine": "2 cores, x86_64, Linux", "xopt": version("array-xopt")}
+    RESULTS.write_text(json.dumps({"schema": 1, **about, "packages": found, "findings": kept}, indent=1) + "\n")
 
 
 def _version(python: Path, name: str) -> str:
@@ -131,6 +168,12 @@ def _version(python: Path, name: str) -> str:
 
 def _beside(package: Mapping[str, Any]) -> str:
     """The library that its arrays are of, where that is another."""
-    of = {"keras": package.get("environment", {}).get("KERAS_BACKEND", ""), "thinc": "numpy", "mlx": "", "optax": "jax", "torch": ""}
+    of = {
+        "keras": package.get("environment", {}).get("KERAS_BACKEND", ""),
+        "thinc": "numpy",
+        "mlx": "",
+        "optax": "jax",
+        "torch": "",
+    }
     library = of.get(package["name"], "torch")
     return f"{library} {version(library)}" if library else ""

@@ -27,57 +27,6 @@ class Wrapped:
         return self.move(state, params, grad), state
 
 
-# Keras.
-
-
-def _keras(name: str, lr: float, **given: Any) -> Wrapped:
-    import keras
-
-    def new(params: Any) -> Any:
-        variable = keras.Variable(params, dtype=params.dtype.name)
-        optimizer = getattr(keras.optimizers, name)(learning_rate=lr, **given)
-        optimizer.build([variable])
-        return optimizer, variable
-
-    def move(state: Any, params: Any, grad: Any) -> Any:
-        optimizer, variable = state
-        optimizer.learning_rate = lr
-        optimizer.apply([keras.ops.convert_to_tensor(grad)])
-        return np.array(keras.ops.convert_to_numpy(variable.value))
-
-    return Wrapped(new, move)
-
-
-def keras_sgd(lr: float = 0.01, weight_decay: float | None = None) -> Wrapped:
-    return _keras("SGD", lr, weight_decay=weight_decay)
-
-
-def keras_momentum(lr: float = 0.01, momentum: float = 0.0, weight_decay: float | None = None) -> Wrapped:
-    return _keras("SGD", lr, momentum=momentum, weight_decay=weight_decay)
-
-
-def keras_nesterov(lr: float = 0.01, momentum: float = 0.0, weight_decay: float | None = None) -> Wrapped:
-    return _keras("SGD", lr, momentum=momentum, nesterov=True, weight_decay=weight_decay)
-
-
-def keras_adam(lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-7) -> Wrapped:
-    return _keras("Adam", lr, beta_1=beta1, beta_2=beta2, epsilon=eps)
-
-
-def keras_adamw(
-    lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-7, weight_decay: float = 0.004
-) -> Wrapped:
-    return _keras("AdamW", lr, beta_1=beta1, beta_2=beta2, epsilon=eps, weight_decay=weight_decay)
-
-
-def keras_nadam(lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-7) -> Wrapped:
-    return _keras("Nadam", lr, beta_1=beta1, beta_2=beta2, epsilon=eps)
-
-
-def keras_lion(lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.99, weight_decay: float | None = None) -> Wrapped:
-    return _keras("Lion", lr, beta_1=beta1, beta_2=beta2, weight_decay=weight_decay)
-
-
 # MLX.
 
 
@@ -249,9 +198,7 @@ def heavyball_sgd(params: Any, lr: float = 0.0025, beta: float = 0.9, weight_dec
     return _heavyball("SGD", params, lr=lr, beta=beta, weight_decay=weight_decay)
 
 
-def heavyball_adamw(
-    params: Any, lr: float = 0.0025, betas: Any = (0.9, 0.99), eps: float = 1e-8, weight_decay: float = 0.0
-) -> Any:
+def heavyball_adamw(params: Any, lr: float = 0.0025, betas: Any = (0.9, 0.99), eps: float = 1e-8, weight_decay: float = 0.0) -> Any:
     return _heavyball("AdamW", params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
 

@@ -1,15 +1,18 @@
 """The markers of a page: each becomes what the code says, so that no page can say anything else.
 
 ``<!-- rule: lion -->`` becomes the rule's own documentation, ``<!-- source: path -->`` a file of the project,
-``<!-- api: module -->`` the reference of a public module. ``<!-- rules -->``, ``<!-- laws -->``, ``<!-- laws left out -->``,
-``<!-- conventions -->``, ``<!-- catalogue -->``, ``<!-- checks -->`` and ``<!-- ledger -->`` become tables, ``<!-- agreement -->``
-the picture of the front page.
+``<!-- api: module -->`` the reference of a public module. ``<!-- rules -->``, ``<!-- scale -->``, ``<!-- laws -->``,
+``<!-- laws left out -->``, ``<!-- conventions -->``, ``<!-- catalogue -->``, ``<!-- checks -->``, ``<!-- ledger -->`` and
+``<!-- reproductions -->`` become tables, ``<!-- agreement -->`` the picture of the front page,
+``<!-- reproduction: rosenbrock -->`` what an experiment found, ``<!-- implementations -->`` and ``<!-- findings -->`` what the survey
+of other packages found. ``<!-- long memory: name -->`` becomes a figure or a table of the page on long-term gradients, with `` ja`` in
+Japanese.
 """
 
 import re
 from pathlib import Path
 
-from builders import agreement, api, formulas, long_memory, reproductions, rule_pages, tables
+from builders import agreement, api, formulas, implementations, long_memory, reproductions, rule_pages, tables
 
 from xopt import RULES
 
@@ -33,6 +36,8 @@ _TABLES = {
     "ledger": tables.ledger_table,
     "agreement": agreement.picture,
     "reproductions": reproductions.summary,
+    "implementations": implementations.tables_of_packages,
+    "findings": implementations.findings_told,
 }
 
 

@@ -1,0 +1,125 @@
+"""What other packages' optimizers compute, and what was found in them: from the survey's file alone."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from builders.tables import escape, table
+
+from xopt.conformance.implementations import survey
+
+HEAD = (
+    "optimizer | asked whether it is | what it computes | error/bound float32 | error/bound float64 | its own defaults | behaviour"
+)
+Record = Mapping[str, Any]
+
+
+def tables_of_packages() -> str:
+    """A count of all, a table for each package, and what could not be run."""
+    found = survey.results()
+    parts = [_counted(found)]
+    for package in found["packages"]:
+        if rows := [_row(one) for one in package["optimizers"] if "failed" not in one and one["formulas"]]:
+            beside = f" with {package['beside']}" if package["beside"] else ""
+            told = f"Run on {package['date']}{beside}."
+            parts += [f"## {heading(package)}", told, table(HEAD, rows)]
+    parts += ["## What could not be run", table("package | optimizer | why", list(_not_run(found)))]
+    return "\n\n".join(parts)
+
+
+def heading(package: Record) -> str:
+    """As ``Keras on NumPy, 3.15.1``."""
+    return f"{package['title']}{',' if ' ' in package['title'] else ''} {package['version']}".strip()
+
+
+def _counted(found: Record) -> str:
+    verdicts = Counter(one.get("verdict", "not run") for package in found["packages"] for one in package["optimizers"])
+    packages = {package["name"] for package in found["packages"] if package["optimizers"]}
+    dates = sorted(package["date"] for package in found["packages"])
+    said = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
+    return (
+        f"{sum(verdicts.values())} optimizers of {len(packages)} packages, from {dates[0]} to {dates[-1]}, on {found['machine']}, by "
+        f"`{found['command']}`: {said}."
+    )
+
+
+def _row(one: Record) -> tuple[str, ...]:
+    by_dtype = {formula["dtype"]: formula for formula in one["formulas"]}
+    ratios = [_ratio(by_dtype.get(dtype)) for dtype in ("float32", "float64")]
+    name = f"`{one['name']}`"
+    return name, f"[`{one['rule']}`](rules/{one['rule']}.md)", computes(one), *ratios, _defaults(one), _behaviour(one)
+
+
+def computes(one: Record) -> str:
+    """What an optimizer computes, in words; once where all dtypes show the same."""
+    said = {formula["dtype"]: _formula(one["rule"], formula) for formula in one["formulas"]}
+    if len(set(said.values())) == 1:
+        return next(iter(said.values()))
+    return "; ".join(f"{dtype}: {words}" for dtype, words in said.items())
+
+
+def _formula(rule: str, formula: Record) -> str:
+    if not formula["fits"]:
+        if formula["factor"]:
+            return f"`{rule}` with {formula['factor'][0]} x {formula['factor'][1]:.6g}"
+        nearest = (
+            f"; nearest is {escape(formula['next'])}, {formula['next_ratio']:.2g} bounds away" if formula["next_ratio"] else ""
+        )
+        return f"**no formula that has a name here**{nearest}"
+    others = [_linked(rule, row["name"]) for row in formula["conventions"] if row["status"] not in ("same", "rounding")]
+    rounded = [_linked(rule, row["name"]) for row in formula["conventions"] if row["status"] in ("same", "rounding")]
+    words = "with " + " and ".join(others) if others else "the rule"
+    words += f" ({', '.join(rounded)}: the same but for rounding)" if rounded else ""
+    return words + "".join(f", or {escape(tie)}" for tie in formula["or"])
+
+
+def _linked(rule: str, name: str) -> str:
+    if name.startswith("coefficients:"):
+        return "coefficients in float32"
+    return f"[{escape(name)}](conventions.md#{rule})"
+
+
+def _ratio(formula: Record | None) -> str:
+    if formula is None:
+        return "-"
+    return "-" if formula["ratio"] is None else f"{formula['ratio']:.2g}"
+
+
+def _defaults(one: Record) -> str:
+    return escape(one["defaults"]) or "not tried"
+
+
+def _behaviour(one: Record) -> str:
+    behaviour = one["behaviour"]
+    failed = [f"**not so: {name}.** {_code(words)}" for name, words in behaviour["failed"].items()]
+    held, left = len(behaviour["held"]), len(behaviour["not tried"])
+    return "<br>".join([*failed, f"{held} held" + (f", {left} not tried" if left else "")])
+
+
+def _code(words: str) -> str:
+    return "`" + words.replace("`", "'").replace("|", "/") + "`"
+
+
+def _not_run(found: Record) -> Iterator[tuple[str, str, str]]:
+    for package in found["packages"]:
+        if package.get("reason"):
+            yield heading(package), "all", _code(package["reason"])
+        for one in package["optimizers"]:
+            if "failed" in one or not one["formulas"]:
+                yield heading(package), f"`{one['name']}`", _code(one.get("failed") or one.get("words") or one["verdict"])
+
+
+def findings_told() -> str:
+    """Each finding: what happens, a program, and what that printed."""
+    shown = {one["title"]: one for one in survey.results()["findings"]}
+    parts = []
+    for finding in survey.findings():
+        ran = shown[finding["title"]]
+        parts += [
+            f"## {ran['version'].split()[0]}: {escape(finding['title'])}",
+            " ".join(finding["text"].split()),
+            f'```python title="Run on {ran["date"]} with {ran["version"]}"\n{finding["program"].strip()}\n```',
+            f"```text\n{ran['printed'].rstrip()}\n```",
+            f"Looked for and not found: {finding['looked']}.",
+        ]
+    return "\n\n".join(parts)
