@@ -38,8 +38,8 @@ def _counted(found: Record) -> str:
     dates = sorted(package["date"] for package in found["packages"])
     said = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
     return (
-        f"{sum(verdicts.values())} optimizers of {len(packages)} packages, from {dates[0]} to {dates[-1]}, on {found['machine']}, by "
-        f"`{found['command']}`: {said}."
+        f"{sum(verdicts.values())} optimizers of {len(packages)} packages, from {dates[0]} to {dates[-1]}, on {found['machine']}, "
+        f"by `{found['command']}`: {said}."
     )
 
 
