@@ -66,7 +66,7 @@ def test_the_page_says_what_the_file_says():
             for ratio in (formula["ratio"] for formula in one["formulas"] if formula["ratio"] is not None):
                 assert f"{ratio:.2g}" in page
             for name in one["behaviour"]["failed"]:
-                assert f"not so: {name}" in page
+                assert f": {name}. `" in page
         else:
             assert one.get("failed", one.get("words", "")).replace("`", "'").replace("|", "/") in page
 
@@ -86,7 +86,12 @@ def test_each_finding_has_a_short_program_and_what_it_printed():
 
 def test_a_package_that_cannot_be_installed_is_a_record_with_the_reason(tmp_path):
     said = []
-    package = {"name": "nothing", "install": ["./no-such-folder"], "kind": "py", "optimizers": [{"name": "nothing.SGD", "rule": "sgd"}]}
+    package = {
+        "name": "nothing",
+        "install": ["./no-such-folder"],
+        "kind": "py",
+        "optimizers": [{"name": "nothing.SGD", "rule": "sgd"}],
+    }
     record = survey.surveyed(package, tmp_path, said.append)
     assert record["optimizers"] == []
     assert record["reason"].startswith("it cannot be installed: ")

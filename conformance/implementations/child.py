@@ -30,6 +30,7 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
                 "next": one.next,
                 "next_ratio": _short(one.next_ratio),
                 "factor": one.factor,
+                "partly": one.partly,
             }
             for one in checked.formulas
         ],

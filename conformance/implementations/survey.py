@@ -49,12 +49,12 @@ def results() -> Record:
 
 def title(package: Mapping[str, Any]) -> str:
     """What a package is called on the page."""
-    return package.get("title", package["name"])
+    return str(package.get("title", package["name"]))
 
 
 def slug(package: Mapping[str, Any]) -> str:
     """A name for its environment: what is installed, or the package."""
-    return (package["install"] or [package["name"]])[0].replace("==", "-")
+    return str((package["install"] or [package["name"]])[0]).replace("==", "-")
 
 
 def environment(package: Mapping[str, Any], folder: Path) -> Path:
@@ -93,7 +93,7 @@ def checked(package: Mapping[str, Any], python: Path) -> Iterator[Record]:
         asked = json.dumps(
             {**{name: x for name, x in package.items() if name != "optimizers"}, **optimizer, "package": package["name"]}
         )
-        start = {name: optimizer[name] for name in ("name", "rule")}
+        start = {name: optimizer[name] for name in ("name", "rule", "given") if name in optimizer}
         try:
             ran = subprocess.run(
                 command, input=asked, capture_output=True, text=True, timeout=LIMIT, env=os.environ | known, cwd=python.parents[1]

@@ -4,8 +4,8 @@ The library's own optimizer, with its own memory, is the state. Checks of what a
 whether it can be saved, say nothing about the library: ``packages.toml`` has ``wrapped`` where that is so.
 """
 
+import importlib
 import importlib.machinery
-import importlib.util
 import sys
 from collections.abc import Callable
 from types import ModuleType
@@ -159,39 +159,39 @@ def torchopt_adamw(lr: float = 0.001, betas: Any = (0.9, 0.999), eps: float = 1e
 # Packages of torch's form that need a hand.
 
 
-def _timm() -> Any:
-    """``timm.optim`` alone: the package itself imports torchvision, which no optimizer needs."""
-    if "timm" not in sys.modules:
-        spec = importlib.util.find_spec("timm")
-        assert spec is not None
-        package = ModuleType("timm")
-        package.__path__ = list(spec.submodule_search_locations or ())
-        package.__spec__ = importlib.machinery.ModuleSpec("timm", None, is_package=True)
-        sys.modules["timm"] = package
-    return importlib.import_module("timm.optim")
+def _timm(module: str) -> Any:
+    """A module of ``timm.optim`` alone: the packages above it import torchvision, which no optimizer needs."""
+    for name in ("timm", "timm.optim"):
+        if name not in sys.modules:
+            above = sys.modules.get(name.rpartition(".")[0])
+            spec = importlib.machinery.PathFinder.find_spec(name, above.__path__ if above else None)
+            assert spec is not None
+            package = ModuleType(name)
+            package.__path__ = list(spec.submodule_search_locations or ())
+            sys.modules[name] = package
+    return importlib.import_module(f"timm.optim.{module}")
 
 
 def timm_lion(params: Any, lr: float = 1e-4, betas: Any = (0.9, 0.99), weight_decay: float = 0.0) -> Any:
-    return _timm().Lion(params, lr=lr, betas=betas, weight_decay=weight_decay)
+    return _timm("lion").Lion(params, lr=lr, betas=betas, weight_decay=weight_decay)
 
 
 def timm_nadam(
     params: Any, lr: float = 2e-3, betas: Any = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0, psi: float = 4e-3
 ) -> Any:
-    made = importlib.import_module("timm.optim.nadam") if _timm() else None
-    return made.NAdamLegacy(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, schedule_decay=psi)  # type: ignore[union-attr]
+    return _timm("nadam").NAdamLegacy(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, schedule_decay=psi)
 
 
 def timm_nadamw(params: Any, lr: float = 1e-3, betas: Any = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 1e-2) -> Any:
-    return _timm().NAdamW(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+    return _timm("nadamw").NAdamW(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
 
 def timm_sgdw(params: Any, lr: float = 1e-3, momentum: float = 0.0, weight_decay: float = 0.0) -> Any:
-    return _timm().SGDW(params, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    return _timm("sgdw").SGDW(params, lr=lr, momentum=momentum, weight_decay=weight_decay)
 
 
 def timm_adamw(params: Any, lr: float = 1e-3, betas: Any = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 1e-2) -> Any:
-    return _timm().AdamWLegacy(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+    return _timm("adamw").AdamWLegacy(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
 
 def heavyball_sgd(params: Any, lr: float = 0.0025, beta: float = 0.9, weight_decay: float = 0.0) -> Any:

@@ -1,5 +1,7 @@
 """What other packages' optimizers compute, and what was found in them: from the survey's file alone."""
 
+import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -47,7 +49,8 @@ def _row(one: Record) -> tuple[str, ...]:
     by_dtype = {formula["dtype"]: formula for formula in one["formulas"]}
     ratios = [_ratio(by_dtype.get(dtype)) for dtype in ("float32", "float64")]
     name = f"`{one['name']}`"
-    return name, f"[`{one['rule']}`](rules/{one['rule']}.md)", computes(one), *ratios, _defaults(one), _behaviour(one)
+    given = "".join(f", {key} = {value:g}" for key, value in one.get("given", {}).items())
+    return name, f"[`{one['rule']}`](rules/{one['rule']}.md){given}", computes(one), *ratios, _defaults(one), _behaviour(one)
 
 
 def computes(one: Record) -> str:
@@ -59,13 +62,26 @@ def computes(one: Record) -> str:
 
 
 def _formula(rule: str, formula: Record) -> str:
-    if not formula["fits"]:
-        if formula["factor"]:
-            return f"`{rule}` with {formula['factor'][0]} x {formula['factor'][1]:.6g}"
-        nearest = (
-            f"; nearest is {escape(formula['next'])}, {formula['next_ratio']:.2g} bounds away" if formula["next_ratio"] else ""
-        )
-        return f"**no formula that has a name here**{nearest}"
+    if formula["fits"]:
+        return _fitting(rule, formula)
+    if formula["factor"]:
+        return f"`{rule}` with {formula['factor'][0]} x {formula['factor'][1]:.6g}"
+    if formula.get("partly"):
+        names = " and ".join(_linked(rule, name) for name in formula["partly"])
+        return f"with {names} on the designed numbers, and off it by more than the bound on drawn ones"
+    nearest, away = formula["next"], formula["next_ratio"]
+    if not nearest or away is None:
+        return "no formula that has a name here"
+    if formula["dtype"] == "float64" and away < ROUNDED:
+        return f"{escape(nearest)}, as far off as numbers of float32 are ({away:.1g} bounds)"
+    return f"no formula that has a name here; nearest is {escape(nearest)}, {away:.2g} bounds away"
+
+
+ROUNDED = 2.0**30
+"""Bounds in float64 that a number which was kept in float32 may be off by: 2^29 units in the last place, and a little."""
+
+
+def _fitting(rule: str, formula: Record) -> str:
     others = [_linked(rule, row["name"]) for row in formula["conventions"] if row["status"] not in ("same", "rounding")]
     rounded = [_linked(rule, row["name"]) for row in formula["conventions"] if row["status"] in ("same", "rounding")]
     words = "with " + " and ".join(others) if others else "the rule"
@@ -91,13 +107,22 @@ def _defaults(one: Record) -> str:
 
 def _behaviour(one: Record) -> str:
     behaviour = one["behaviour"]
-    failed = [f"**not so: {name}.** {_code(words)}" for name, words in behaviour["failed"].items()]
+    failed = [f"{_how(words)}: {name}. {_code(words)}" for name, words in behaviour["failed"].items()]
     held, left = len(behaviour["held"]), len(behaviour["not tried"])
     return "<br>".join([*failed, f"{held} held" + (f", {left} not tried" if left else "")])
 
 
+def _how(words: str) -> str:
+    """Whether what failed did so by more than the last bits of float32."""
+    seen = re.search(r"is (?:np\.float64\()?(-?[\d.e+-]+)\)?, and (?:np\.float64\()?(-?[\d.e+-]+)\)? ", words)
+    if seen and math.isclose(float(seen[1]), float(seen[2]), rel_tol=1e-6):
+        return "not to the last bit"
+    return "**not so**"
+
+
 def _code(words: str) -> str:
-    return "`" + words.replace("`", "'").replace("|", "/") + "`"
+    plain = re.sub(r"np\.float64\(([^)]*)\)", r"\1", words)
+    return "`" + plain.replace("`", "'").replace("|", "/") + "`"
 
 
 def _not_run(found: Record) -> Iterator[tuple[str, str, str]]:
