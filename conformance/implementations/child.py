@@ -14,8 +14,8 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
     target = f"py:{WRAPPERS}:{asked['make']}" if "make" in asked else f"{asked['kind']}:{asked['name']}"
     dtypes = asked.get("dtypes", DTYPES)
     checked = check(target, asked["rule"], given=asked.get("given"), dtypes=dtypes, limit=30, seconds=100)
-    wrapped = OF_THE_WRAPPER if asked.get("wrapped") else ()
-    own = [one for one in checked.findings if not one.check.startswith("the formula") and one.check not in wrapped]
+    left = (*(OF_THE_WRAPPER if asked.get("wrapped") else ()), *(("the defaults",) if asked.get("switched") else ()))
+    own = [one for one in checked.findings if not one.check.startswith("the formula") and one.check not in left]
     found: dict[str, Any] = {
         "verdict": checked.verdict,
         "formulas": [
@@ -37,7 +37,7 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
         "behaviour": {
             "held": sorted(one.check for one in own if one.outcome == "held" and one.check != "the defaults"),
             "failed": {one.check: one.words for one in own if one.outcome == "failed"},
-            "not tried": sorted([one.check for one in own if one.outcome == "not tried"] + list(wrapped)),
+            "not tried": sorted([one.check for one in own if one.outcome == "not tried"] + list(left)),
         },
         "defaults": next((one.words for one in own if one.check == "the defaults" and one.outcome == "held"), ""),
         "seconds": round(checked.seconds, 1),

@@ -116,24 +116,27 @@ def thinc_adamw(
 
 
 class TorchOpt:
-    """Its state is a tree; what is made is kept while nothing changes."""
+    """The transformation goes with its state, as it remembers that it has begun; its learning rate is a schedule that reads a number."""
 
     def __init__(self, name: str, lr: float, **given: Any) -> None:
-        import torchopt
-
-        self.transformation = getattr(torchopt, name)(lr=lr, **given)
+        self.name, self.lr, self.given = name, lr, given
 
     def init(self, params: Any) -> Any:
         import torch
+        import torchopt
 
-        return self.transformation.init((torch.tensor(params),))
+        now = {"lr": self.lr}
+        transformation = getattr(torchopt, self.name)(lr=lambda count: now["lr"], **self.given)
+        return transformation, now, transformation.init((torch.tensor(params),))
 
     def step(self, params: Any, grad: Any, state: Any) -> tuple[Any, Any]:
         import torch
 
+        transformation, now, memory = state
+        now["lr"] = self.lr
         where = (torch.tensor(params),)
-        updates, state = self.transformation.update((torch.tensor(grad),), state, params=where, inplace=False)
-        return (where[0] + updates[0]).detach().numpy(), state
+        updates, memory = transformation.update((torch.tensor(grad),), memory, params=where, inplace=False)
+        return (where[0] + updates[0]).detach().numpy(), (transformation, now, memory)
 
 
 def torchopt_sgd(lr: float, weight_decay: float = 0.0) -> TorchOpt:
@@ -144,7 +147,7 @@ def torchopt_momentum(lr: float, momentum: float = 0.0, weight_decay: float = 0.
     return TorchOpt("sgd", lr, momentum=momentum, weight_decay=weight_decay)
 
 
-def torchopt_nesterov(lr: float, momentum: float = 0.0, weight_decay: float = 0.0) -> TorchOpt:
+def torchopt_nesterov(lr: float, momentum: float = 0.9, weight_decay: float = 0.0) -> TorchOpt:
     return TorchOpt("sgd", lr, momentum=momentum, nesterov=True, weight_decay=weight_decay)
 
 

@@ -49,8 +49,12 @@ def _row(one: Record) -> tuple[str, ...]:
     by_dtype = {formula["dtype"]: formula for formula in one["formulas"]}
     ratios = [_ratio(by_dtype.get(dtype)) for dtype in ("float32", "float64")]
     name = f"`{one['name']}`"
-    given = "".join(f", {key} = {value:g}" for key, value in one.get("given", {}).items())
+    given = "".join(f", {key} = {_value(value)}" for key, value in one.get("given", {}).items())
     return name, f"[`{one['rule']}`](rules/{one['rule']}.md){given}", computes(one), *ratios, _defaults(one), _behaviour(one)
+
+
+def _value(x: Any) -> str:
+    return ", ".join(f"{item:g}" for item in x) if isinstance(x, list) else f"{x:g}"
 
 
 def computes(one: Record) -> str:
@@ -66,8 +70,9 @@ def _formula(rule: str, formula: Record) -> str:
         return _fitting(rule, formula)
     if formula["factor"]:
         return f"`{rule}` with {formula['factor'][0]} x {formula['factor'][1]:.6g}"
-    if formula.get("partly"):
-        names = " and ".join(_linked(rule, name) for name in formula["partly"])
+    if formula.get("partly") is not None or (formula["next_ratio"] or 2) <= 1:
+        partly = formula.get("partly") or formula["next"].split(" and ")[1:]
+        names = " and ".join(_linked(rule, name) for name in partly)
         return f"with {names} on the designed numbers, and off it by more than the bound on drawn ones"
     nearest, away = formula["next"], formula["next_ratio"]
     if not nearest or away is None:
