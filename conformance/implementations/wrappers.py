@@ -116,7 +116,7 @@ def thinc_adamw(
 
 
 class TorchOpt:
-    """The transformation goes with its state, as it remembers that it has begun; its learning rate is a schedule that reads a number."""
+    """The transformation goes with its state, as it remembers that it has begun. Its rate is a schedule, which may change."""
 
     def __init__(self, name: str, lr: float, **given: Any) -> None:
         self.name, self.lr, self.given = name, lr, given
@@ -126,7 +126,7 @@ class TorchOpt:
         import torchopt
 
         now = {"lr": self.lr}
-        transformation = getattr(torchopt, self.name)(lr=lambda count: now["lr"], **self.given)
+        transformation = getattr(torchopt, self.name)(lr=lambda _: now["lr"], **self.given)
         return transformation, now, transformation.init((torch.tensor(params),))
 
     def step(self, params: Any, grad: Any, state: Any) -> tuple[Any, Any]:
