@@ -4,9 +4,9 @@
 ``<!-- api: module -->`` the reference of a public module. ``<!-- rules -->``, ``<!-- scale -->``, ``<!-- laws -->``,
 ``<!-- laws left out -->``, ``<!-- conventions -->``, ``<!-- catalogue -->``, ``<!-- checks -->``, ``<!-- ledger -->`` and
 ``<!-- reproductions -->`` become tables, ``<!-- agreement -->`` the picture of the front page,
-``<!-- reproduction: rosenbrock -->`` what an experiment found, ``<!-- implementations -->`` and ``<!-- findings -->`` what the survey
-of other packages found. ``<!-- long memory: name -->`` becomes a figure or a table of the page on long-term gradients, with `` ja`` in
-Japanese.
+``<!-- reproduction: rosenbrock -->`` what an experiment found, ``<!-- implementations -->`` and ``<!-- findings -->`` what the
+survey of other packages found. ``<!-- long memory: name -->`` becomes a figure or a table of the page on long-term gradients, with
+`` ja`` in Japanese.
 """
 
 import re
