@@ -95,8 +95,8 @@ def _fitting(rule: str, formula: Record) -> str:
 
 
 def _linked(rule: str, name: str) -> str:
-    if name.startswith("coefficients:"):
-        return "coefficients in float32"
+    if name.startswith(("coefficients:", "precision:")):
+        return name.replace(": in ", " in ")
     return f"[{escape(name)}](conventions.md#{rule})"
 
 
