@@ -46,7 +46,10 @@ def test_what_it_names_exists():
         assert one["rule"] in RULES
         for formula in one.get("formulas", ()):
             for row in formula["conventions"]:
-                assert row["name"].startswith(("coefficients: ", "precision: ")) or (one["rule"], row["name"]) in known, (one["name"], row["name"])
+                assert row["name"].startswith(("coefficients: ", "precision: ")) or (one["rule"], row["name"]) in known, (
+                    one["name"],
+                    row["name"],
+                )
             assert not formula["fits"] or formula["ratio"] <= 1
         behaviour = one.get("behaviour", {})
         tried = [*behaviour.get("held", ()), *behaviour.get("failed", ()), *behaviour.get("not tried", ())]
