@@ -4,9 +4,11 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
+from types import FrameType
 from typing import Any
 
 from xopt import backends
@@ -59,6 +61,29 @@ def uninterrupted() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C ends a block also where an error takes its place: Hypothesis has assertions that fail when it is interrupted."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal heard
+        heard = True
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if heard:
+            raise KeyboardInterrupt
+
+
 def pool_of(jobs: int, libraries: Sequence[str]) -> ProcessPoolExecutor:
     """New processes, which all import array libraries at once as they start."""
     return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start, initargs=(libraries,))
@@ -87,7 +112,9 @@ class _Lazy(Future):  # type: ignore[type-arg]
     def result(self, timeout: float | None = None) -> Any:
         if not self.done():
             function, args = self._call
-            self.set_result(function(*args))
+            with interruptible():
+                found = function(*args)
+            self.set_result(found)
         return super().result(timeout)
 
 

@@ -1,5 +1,6 @@
 """The command line: what is refused before a run, where it writes to, and what is left of a run that was interrupted."""
 
+import contextlib
 import json
 import os
 import re
@@ -24,6 +25,7 @@ from xopt.conformance.cli.app import app
 from xopt.conformance.cli.options import Outputs, names_of
 from xopt.conformance.report.text import TABLE, mark
 from xopt.conformance.results import DTYPES, Cell
+from xopt.conformance.workers import workers
 from xopt.rules import RULES
 
 MARKED = f"{mark(TABLE)}\nold\n{mark(TABLE, 'end')}\n"
@@ -223,6 +225,21 @@ def interrupted(*arguments: str) -> tuple[int, str]:
     os.killpg(process.pid, signal.SIGINT)
     rest, _ = process.communicate(timeout=120)
     return process.returncode, said + rest
+
+
+def test_an_interrupt_that_is_swallowed_ends_a_task_nonetheless() -> None:
+    def swallows() -> str:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return "a result"
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with workers(1, ()) as submit, pytest.raises(KeyboardInterrupt):
+            submit(swallows).result()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="there are no process groups")
