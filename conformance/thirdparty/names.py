@@ -47,21 +47,6 @@ SWITCHES: Mapping[tuple[str, str], Mapping[str, Any]] = {
 }
 """By target and rule: arguments that make it that rule."""
 
-SLOTS: Mapping[str, tuple[str, ...]] = {
-    "exp_avg": ("m", "m1"),
-    "exp_avg_sq": ("v",),
-    "exp_avg_slow": ("m2",),
-    "momentum_buffer": ("v", "m"),
-    "mu": ("m",),
-    "nu": ("v",),
-    "m1": ("m1",),
-    "m2": ("m2",),
-    "m": ("m",),
-    "v": ("v",),
-    "trace": ("v",),
-}
-"""By the name of a part of a target's state: the slots of a rule that it may be."""
-
 
 def holds(argument: str, rule: Iterable[str]) -> tuple[str, ...]:
     """The hyperparameters of a rule that an argument of this name holds; none where the name says nothing."""
