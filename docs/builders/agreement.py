@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _README = Path(__file__).parents[2] / "README.md"
-_TABLE = re.compile(r"<!-- conformance table: begin -->\n\n(.*?)\n\n(.*?)\n\n<!-- conformance table: end -->", re.DOTALL)
+_TABLE = re.compile(r"<!-- conformance table: begin -->\n\n[^|]*(\|.*?)\n\n(.*?)\n\n<!-- conformance table: end -->", re.DOTALL)
 _LIBRARIES = {
     "numpy": "NumPy",
     "array_api_strict": "array-api-strict",
