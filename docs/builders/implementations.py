@@ -150,6 +150,6 @@ def findings_told() -> str:
             " ".join(finding["text"].split()),
             f'```python title="Run on {ran["date"]} with {ran["version"]}"\n{finding["program"].strip()}\n```',
             f"```text\n{ran['printed'].rstrip()}\n```",
-            f"Looked for and not found: {finding['looked']}.",
+            f"Looked for in a stored index of public issues, which may lag behind, and not found: {finding['looked']}.",
         ]
     return "\n\n".join(parts)
