@@ -59,6 +59,8 @@ def test_all_is_exact():
         "conversions",
         "counts",
         "documentation",
+        "export",
+        "memory",
         "nonfinite",
         "operations",
         "program",

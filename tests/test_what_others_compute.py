@@ -266,6 +266,9 @@ NOT_RUN = {
     "ademamix, alpha: default 5": "of a file that is not installed; the same in optax, of which a test below asks",
     "ademamix, warm-up of alpha: from t - 1": "of a file that is not installed",
     "ademamix, warm-up of beta3: from t - 1": "of a file that is not installed",
+} | {
+    f"{rule}, weight decay: before the step": "the same but for rounding, which xopt check tells, and these rows do not"
+    for rule in ("momentum", "nesterov", "qhm", "aggmo", "nadam", "qhadam", "ademamix")
 }
 """Conventions that name one of these libraries, and why no row runs them."""
 

@@ -1,7 +1,6 @@
 """Installs packages, each in an environment of its own, and checks their optimizers there."""
 
 import datetime
-import importlib.util
 import json
 import os
 import shutil
@@ -11,6 +10,7 @@ import sysconfig
 import tomllib
 import venv
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib import metadata
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ def environment(package: Mapping[str, Any], folder: Path) -> Path:
         return python
     venv.create(where, with_pip=False, clear=True)
     if package["install"]:
-        own = [sys.executable, "-m", "pip"] if importlib.util.find_spec("pip") else [shutil.which("pip") or "pip"]
+        own = [sys.executable, "-m", "pip"] if any(metadata.distributions(name="pip")) else [shutil.which("pip") or "pip"]
         pip = [*own, "--python", str(python), "install", "--quiet", "--no-deps", *package["install"]]
         ran = subprocess.run(pip, capture_output=True, text=True)
         if ran.returncode:
