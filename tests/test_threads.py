@@ -251,8 +251,9 @@ def test_an_interrupt_comes_after_the_team(torch: Any) -> None:
                 signal.setitimer(signal.ITIMER_REAL, 0)
             except KeyboardInterrupt:
                 came += 1
-            except TypeError as error:  # NumPy takes an interrupt in its comparison of structures for this
-                assert "Cannot compare structured arrays" in str(error)
+            except TypeError as error:
+                if "Cannot compare structured arrays" not in str(error):  # which NumPy makes of an interrupt in its comparison
+                    raise
                 came += 1
             assert len(params.unique()) == 1
     finally:
