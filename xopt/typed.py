@@ -216,7 +216,7 @@ class TypedRule:
             return False
         if self.one_device:
             return bool(x.shape == params.shape)
-        return is_dense(x) and (x.shape == params.shape or same_shape(x, params)) and self._same_devices(x, params)
+        return is_dense(x) and same_shape(x, params) and self._same_devices(x, params)
 
     def _same_devices(self, x: Array, y: Array) -> bool:
         """A traced array may have no device yet."""

@@ -173,8 +173,8 @@ FAULTS = [
         "a gradient on another device is taken",
         "another_device and adamw",
         "typed.py",
-        "same_shape(x, params)) and self._same_devices(x, params)",
-        "same_shape(x, params))",
+        "same_shape(x, params) and self._same_devices(x, params)",
+        "same_shape(x, params)",
     ),
     in_xopt("Lion's sign waits for the device", "waits and lion", "operations.py", '"array_api_compat.cupy"', '"cupy"'),
 ]
