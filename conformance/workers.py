@@ -62,7 +62,7 @@ def uninterrupted() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
+def heeding_interrupts() -> Iterator[None]:
     """Ctrl-C ends a block also where an error takes its place: Hypothesis has assertions that fail when it is interrupted."""
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
@@ -112,7 +112,7 @@ class _Lazy(Future):  # type: ignore[type-arg]
     def result(self, timeout: float | None = None) -> Any:
         if not self.done():
             function, args = self._call
-            with interruptible():
+            with heeding_interrupts():
                 found = function(*args)
             self.set_result(found)
         return super().result(timeout)
