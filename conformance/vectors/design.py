@@ -7,11 +7,10 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from xopt.conformance.arithmetic.formats import FLOAT_FORMATS, arithmetic_of
-from xopt.conformance.digests.runs import far_setting, mixed, other_setting
+from xopt.conformance.digests.runs import far_setting, other_setting
 from xopt.conformance.inputs.hyperparameters import PRECISIONS
+from xopt.conformance.vectors.stepping import mix
 from xopt.rule import Rule
 
 DTYPES = ("float64", "float32", "float16", "bfloat16")
@@ -71,8 +70,7 @@ class Draw:
 
     def word(self) -> int:
         self.at += 1
-        with np.errstate(over="ignore"):
-            return int(mixed(np.asarray([self.at], np.uint64))[0])
+        return mix(self.at)
 
     def __call__(self, low: int, high: int) -> float:
         """Of a size from 2**low to 2**(high + 1), of either sign."""

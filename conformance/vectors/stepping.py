@@ -1,6 +1,5 @@
 """Steps of one number on NumPy, from and to columns of numbers: params, slots and what the state carries, by name."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -90,12 +89,12 @@ def gradient(params_bits: int, digits: int) -> float:
     return ((mix(params_bits) >> (64 - digits)) - half) / half
 
 
-def chain(stepper: Stepper, start: Columns, steps: int, digits: int) -> Iterator[tuple[Columns, int]]:
-    """The columns and the digest after each step. The digest mixes in all columns of each step, in their order."""
+def chain(stepper: Stepper, start: Columns, steps: int, digits: int) -> tuple[Columns, int]:
+    """The columns and the digest after so many steps. The digest mixes in all columns of each step, in their order."""
     columns, digest = start, 0
     for t in range(1, steps + 1):
         grad = gradient(bits(columns["params"], stepper.dtype), digits)
         columns = stepper.step(columns, grad, t)
         for name in stepper.columns:
             digest = mix(digest ^ bits(columns[name], stepper.dtype_of(name)))
-        yield columns, digest
+    return columns, digest

@@ -38,7 +38,6 @@ def verify_golden(folder: Path, rules: Mapping[str, Rule[Any, Any]] = RULES) -> 
 
 def hyper_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """Hyperparameters as a step takes them, from their bits."""
-
     return {name: tuple(map(number, x)) if isinstance(x, list) else None if x is None else number(x) for name, x in given.items()}
 
 
@@ -85,7 +84,7 @@ def _differences(want: Mapping[str, str], found: Mapping[str, str]) -> Iterator[
 
 def _by_rule(stepper: Stepper, one: dict[str, Any]) -> Iterator[str]:
     if "steps" in one:
-        *_, (columns, digest) = chain(stepper, _columns(one["in"]), one["steps"], one["digits"])
+        columns, digest = chain(stepper, _columns(one["in"]), one["steps"], one["digits"])
         if f"{digest:016x}" != one["digest"]:
             yield f"the digest is {digest:016x}, not {one['digest']}"
         yield from _differences(one["out"], shown_columns(stepper, columns))

@@ -179,7 +179,7 @@ def _constant(x: Any, _: Any) -> Any:
 def _refusal(stepper: Stepper, flags: tuple[str, ...], changed: dict[str, Any], comment: str) -> dict[str, Any]:
     columns = stepper.start(1.0)
     try:
-        Stepper(stepper.rule, stepper.dtype, {}).rule.step(stepper.fresh, stepper.fresh.params, **changed)
+        stepper.rule.step(stepper.fresh, stepper.fresh.params, **changed)
     except (TypeError, ValueError) as error:
         kind = type(error).__name__
     else:
@@ -200,9 +200,7 @@ def _chain(rule: Rule[Any, Any], dtype: str, about: str, hyper: dict[str, Any]) 
     stepper = Stepper(rule, dtype, hyper)
     digits = FLOAT_FORMATS[dtype].digits
     start = stepper.start(1.0)
-    columns, digest = start, 0
-    for columns, digest in chain(stepper, start, STEPS, digits):  # noqa: B007 - the last one
-        pass
+    columns, digest = chain(stepper, start, STEPS, digits)
     return {
         **_head(stepper, about),
         "flags": ["Chain"],

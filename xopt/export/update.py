@@ -1,7 +1,7 @@
 """A recorded program as expressions: one for each array that is written, with names for what more than one of them uses."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from xopt.export.expressions import Expression, parts
@@ -27,33 +27,21 @@ class Update(NamedTuple):
 
     @property
     def operations(self) -> set[str]:
-        found: set[str] = set()
-
-        def visit(x: Expression) -> None:
-            if isinstance(x, tuple):
-                found.add(x[0])
-                for part in parts(x):
-                    visit(part)
-
-        for x in self.named.values():
-            visit(x)
-        return found
+        return {x[0] for one in self.named.values() for x in _walked(one)}
 
     @property
     def ones(self) -> list[str]:
         """The coefficients of which it is asked whether they are 1."""
-        found: list[str] = []
+        found = [x[1] for one in self.named.values() for x in _walked(one) if x[0] == "is_one"]
+        return list(dict.fromkeys(found))
 
-        def visit(x: Expression) -> None:
-            if isinstance(x, tuple):
-                if x[0] == "is_one" and x[1] not in found:
-                    found.append(x[1])
-                for part in parts(x):
-                    visit(part)
 
-        for x in self.named.values():
-            visit(x)
-        return found
+def _walked(x: Expression) -> Iterator[tuple[Any, ...]]:
+    """An expression and all that it is made of, but for names and numbers, from the outside."""
+    if isinstance(x, tuple):
+        yield x
+        for part in parts(x):
+            yield from _walked(part)
 
 
 def update_of(rule: Rule[Any, Any], slots: Sequence[Any], c: Any) -> Update:
