@@ -5,11 +5,10 @@ from functools import cache
 from typing import Any
 
 from xopt.backends.names import unknown
-from xopt.conformance.thirdparty.behaviour import CHECKS, FAILED, NOT_TRIED, Finding
-from xopt.conformance.thirdparty.check import DTYPES, check, must_be_known
+from xopt.conformance.thirdparty.behaviour import CHECKS, FAILED, HELD, NOT_TRIED, Finding
+from xopt.conformance.thirdparty.check import DEFAULTS, DTYPES, check, must_be_known
 from xopt.conformance.thirdparty.verdict import NO_TARGET, Checked
 
-DEFAULTS = "the defaults"
 CLAIMS = "conventions that are claimed are seen"
 
 Test = Callable[..., Any]
@@ -135,7 +134,7 @@ def _claims(checked: Checked) -> Finding:
     if not all(one.fits for one in checked.formulas) or not checked.formulas:
         return Finding(CLAIMS, NOT_TRIED, f"what it computes has no name: {checked.words}")
     idle = [name for name in checked.accepted if name not in checked.conventions]
-    return Finding(CLAIMS, FAILED, f"it is claimed, and not seen: {'; '.join(idle)}") if idle else Finding(CLAIMS, "held", "")
+    return Finding(CLAIMS, FAILED, f"it is claimed, and not seen: {'; '.join(idle)}") if idle else Finding(CLAIMS, HELD, "")
 
 
 def _program(checked: Checked, found: Finding) -> str:

@@ -122,7 +122,7 @@ def run_order(name: str, order: str, settings: int, size: int, seed: int) -> Ala
     alarms = vacuous = 0
     worst = 0.0
     for _ in range(settings):
-        hyper = _hyper(draw, name)
+        hyper = drawn_hyper(draw, name)
         p = (draw.standard_normal(size) * 10.0 ** draw.uniform(-3, 1, size)).astype(f32)
         m1, v = np.zeros(size, f32), np.zeros(size, f32)
         m2 = np.zeros(size, f32) if name == "ademamix" else None
@@ -141,7 +141,7 @@ def run_order(name: str, order: str, settings: int, size: int, seed: int) -> Ala
     return Alarms(alarms, vacuous, settings * size, settings * size * STEPS, worst)
 
 
-def _hyper(draw: np.random.Generator, name: str) -> dict[str, float]:
+def drawn_hyper(draw: np.random.Generator, name: str) -> dict[str, float]:
     hyper = {
         "lr": 10 ** draw.uniform(-4, 0),
         "beta1": 1 - 10 ** draw.uniform(-3, -0.3),

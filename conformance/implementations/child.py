@@ -6,7 +6,8 @@ from typing import Any
 
 from xopt.conformance import check
 from xopt.conformance.implementations.survey import OF_THE_WRAPPER, WRAPPERS
-from xopt.conformance.thirdparty.check import DTYPES
+from xopt.conformance.thirdparty.behaviour import FAILED, HELD, NOT_TRIED
+from xopt.conformance.thirdparty.check import DEFAULTS, DTYPES
 
 
 def answer(asked: dict[str, Any]) -> dict[str, Any]:
@@ -15,7 +16,7 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
     dtypes = asked.get("dtypes", DTYPES)
     given = {name: tuple(x) if isinstance(x, list) else x for name, x in asked.get("given", {}).items()}
     checked = check(target, asked["rule"], given=given, dtypes=dtypes, limit=30, seconds=100)
-    left = (*(OF_THE_WRAPPER if asked.get("wrapped") else ()), *(("the defaults",) if asked.get("switched") else ()))
+    left = (*(OF_THE_WRAPPER if asked.get("wrapped") else ()), *((DEFAULTS,) if asked.get("switched") else ()))
     own = [one for one in checked.findings if not one.check.startswith("the formula") and one.check not in left]
     found: dict[str, Any] = {
         "verdict": checked.verdict,
@@ -36,11 +37,11 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
             for one in checked.formulas
         ],
         "behaviour": {
-            "held": sorted(one.check for one in own if one.outcome == "held" and one.check != "the defaults"),
-            "failed": {one.check: one.words for one in own if one.outcome == "failed"},
-            "not tried": sorted([one.check for one in own if one.outcome == "not tried"] + list(left)),
+            "held": sorted(one.check for one in own if one.outcome == HELD and one.check != DEFAULTS),
+            "failed": {one.check: one.words for one in own if one.outcome == FAILED},
+            "not tried": sorted([one.check for one in own if one.outcome == NOT_TRIED] + list(left)),
         },
-        "defaults": next((one.words for one in own if one.check == "the defaults" and one.outcome == "held"), ""),
+        "defaults": next((one.words for one in own if one.check == DEFAULTS and one.outcome == HELD), ""),
         "seconds": round(checked.seconds, 1),
     }
     if not checked.formulas:

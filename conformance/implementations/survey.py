@@ -10,8 +10,7 @@ import sysconfig
 import tomllib
 import venv
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib import metadata
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +71,7 @@ def environment(package: Mapping[str, Any], folder: Path) -> Path:
         return python
     venv.create(where, with_pip=False, clear=True)
     if package["install"]:
-        own = [sys.executable, "-m", "pip"] if any(metadata.distributions(name="pip")) else [shutil.which("pip") or "pip"]
+        own = [sys.executable, "-m", "pip"] if any(distributions(name="pip")) else [shutil.which("pip") or "pip"]
         pip = [*own, "--python", str(python), "install", "--quiet", "--no-deps", *package["install"]]
         ran = subprocess.run(pip, capture_output=True, text=True)
         if ran.returncode:

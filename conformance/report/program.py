@@ -16,7 +16,7 @@ def script(cell: dict[str, Any], which: str = "wrong") -> str:
     leaves = {found["leaf"]: found, **found.get("beside", {})}
     several = len(leaves) > 1
     if several:  # as they were in one tree
-        params = _dict({leaf: f"backend.asarray([{x['params']!r}], {dtype})" for leaf, x in leaves.items()})
+        params = dict_text({leaf: f"backend.asarray([{x['params']!r}], {dtype})" for leaf, x in leaves.items()})
         grads = [dict(zip(leaves, g, strict=True)) for g in zip(*(x["grads"] for x in leaves.values()), strict=True)]
         grad = f"{{name: backend.asarray([x], {dtype}) for name, x in grad.items()}}"
     else:
@@ -35,9 +35,9 @@ def script(cell: dict[str, Any], which: str = "wrong") -> str:
         "",
         f"backend = backends.get({cell['backend']!r}, {cell['device']!r})",
         f"step = {step}",
-        f"hyper = {_dict({name: repr(value) for name, value in hyper.items()})}",
+        f"hyper = {dict_text({name: repr(value) for name, value in hyper.items()})}",
         f"params = {params}",
-        f"grads = {_list(grads)}",
+        f"grads = {list_text(grads)}",
         "with backend.session():",
         f"    state = xopt.{rule}.bind(**hyper).init(params){f'._replace({changes})' if changes else ''}",
         "    for grad in grads:",
@@ -106,14 +106,14 @@ SHORT = 60
 """Columns that one line of a program may have before it is taken apart."""
 
 
-def _dict(items: dict[str, str]) -> str:
+def dict_text(items: dict[str, str]) -> str:
     line = "{" + ", ".join(f"{name!r}: {text}" for name, text in items.items()) + "}"
     if len(line) <= SHORT:
         return line
     return "\n".join(["{", *(f"    {name!r}: {text}," for name, text in items.items()), "}"])
 
 
-def _list(items: list[Any]) -> str:
+def list_text(items: list[Any]) -> str:
     line = repr(items)
     return line if len(line) <= SHORT else "\n".join(["[", *(f"    {item!r}," for item in items), "]"])
 

@@ -9,15 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from xopt.conformance.arithmetic.formats import FLOAT_FORMATS
-from xopt.conformance.thirdparty.check import COARSE, formulas_of
-from xopt.conformance.thirdparty.measure import Seen
+from xopt.conformance.thirdparty.check import formulas_of
+from xopt.conformance.thirdparty.measure import Seen, in_ulps
 from xopt.conformance.thirdparty.probe import USUAL, Run, runs
 from xopt.conformance.thirdparty.sandbox import RaisedError, TargetFailedError
 from xopt.conformance.thirdparty.subject import Subject
-from xopt.conformance.thirdparty.targets import TargetError
-from xopt.conformance.thirdparty.variants import BY_NAME, Variant
-from xopt.conformance.thirdparty.verdict import Checked
+from xopt.conformance.thirdparty.targets import TargetError, name_of
+from xopt.conformance.thirdparty.variants import Variant
 from xopt.rules import RULES
 
 TRAINING = 100
@@ -86,8 +84,7 @@ def agree(
         For a rule that there is not, or a file that holds no gradients.
     """
     began = time.monotonic()
-    name = [x if isinstance(x, str) else getattr(x, "__qualname__", repr(x)) for x in (one, other)]
-    found = Agreed((name[0], name[1]), dtype)
+    found = Agreed((name_of(one), name_of(other)), dtype)
     own = read_gradients(gradients) if gradients is not None else None
     try:
         with Subject(one, given or {}, limit) as a, Subject(other, given or {}, limit) as b:
@@ -145,18 +142,11 @@ def _compare(found: Agreed, a: Subject, b: Subject, rule: str | None, own: Any, 
             pairs.append((a.see(rule, run, found.dtype), b.see(rule, run, found.dtype)))
         except RaisedError:
             continue  # one of them refuses these hyperparameters
-    _part(found, pairs, [_variant(rule, one) for one in checks])
+    _part(found, pairs, [Variant.of(rule, one.conventions) for one in checks])
     if training:
         found.growth, found.moved = _train(found.dtype, rule, a, b, takes, training)
     found.status = 0 if found.same_bits or (found.ratio is not None and found.ratio <= 1) else 1
     found.words = _words(found)
-
-
-def _variant(rule: str, one: Checked) -> Variant:
-    names = [f"{rule}, {name}" for name in one.conventions]
-    return Variant(
-        rule, [BY_NAME[name] for name in names if name in BY_NAME], next((name for name in one.conventions if name in COARSE), "")
-    )
 
 
 def _part(found: Agreed, pairs: Sequence[tuple[Seen, Seen]], variants: list[Variant]) -> None:
@@ -181,14 +171,13 @@ def _part(found: Agreed, pairs: Sequence[tuple[Seen, Seen]], variants: list[Vari
 
 def _place(x: Seen, y: Seen, over: Any, step: Any, element: Any) -> dict[str, Any]:
     one, other = float(x.params[step, element]), float(y.params[step, element])
-    unit = 2 * FLOAT_FORMATS[x.dtype].unit * 2.0 ** (math.frexp(max(abs(one), abs(other)))[1] - 1)
     return {
         "run": x.run.name,
         "step": int(step) + 1,
         "element": int(element),
         "one": one,
         "other": other,
-        "ulps": abs(one - other) / unit,
+        "ulps": float(in_ulps(abs(one - other), one, other, x.dtype)),
         "ratio": float(over[step, element]),
         "hyper": dict(x.run.hyper),
     }

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 
-from xopt.conformance.faults.orders import NAMES, ORDERS, SIZE, STEPS, _hyper, f32
+from xopt.conformance.faults.orders import NAMES, ORDERS, SIZE, STEPS, drawn_hyper, f32
 from xopt.conformance.thirdparty.measure import Judge, Seen
 from xopt.conformance.thirdparty.probe import Run
 from xopt.conformance.thirdparty.variants import BY_NAME, Variant
@@ -28,7 +28,7 @@ def alarms(trajectories: int, seed: int = 0) -> tuple[int, int, int, float]:
         for rule in NAMES:
             for order in orders:
                 for first in (False, True):
-                    hyper = _hyper(draw, rule)
+                    hyper = drawn_hyper(draw, rule)
                     p = (draw.standard_normal(SIZE) * 10.0 ** draw.uniform(-3, 1, SIZE)).astype(f32)
                     grads = (draw.standard_normal((STEPS, SIZE)) * 10.0 ** draw.uniform(-6, 6, (STEPS, SIZE))).astype(f32)
                     run = Run(order, hyper, p.astype(float), grads.astype(float))

@@ -15,15 +15,18 @@ from xopt.conformance.thirdparty.probe import Run, designed_numbers, runs
 from xopt.conformance.thirdparty.report import program
 from xopt.conformance.thirdparty.sandbox import TargetFailedError
 from xopt.conformance.thirdparty.subject import Subject
-from xopt.conformance.thirdparty.targets import TargetError
-from xopt.conformance.thirdparty.variants import ALL, COEFFICIENTS, Variant, is_default, is_rounding, rows_of
+from xopt.conformance.thirdparty.targets import TargetError, name_of
+from xopt.conformance.thirdparty.variants import ALL, COARSE, COEFFICIENTS, Variant, is_default, is_rounding, rows_of
 from xopt.conformance.thirdparty.verdict import Checked, Formula, Named
 from xopt.rules import RULES
 
 DTYPES = ("float32", "float64")
 """In which formulas are compared."""
 
-COARSE = {
+DEFAULTS = "the defaults"
+"""What the check of them is called."""
+
+_COARSE = {
     COEFFICIENTS: Named(COEFFICIENTS, "The coefficients have float32's digits.", "rounding", "", ""),
     ALL: Named(ALL, "It has float32's digits, whatever the dtype.", "rounding", "", ""),
 }
@@ -78,8 +81,7 @@ def check(
         For a rule, a convention or a dtype that there is not.
     """
     must_be_known(rule, conventions, dtypes)
-    name = target if isinstance(target, str) else getattr(target, "__qualname__", repr(target))
-    checked = Checked(name, rule, asked=rule is not None, accepted=list(conventions))
+    checked = Checked(name_of(target), rule, asked=rule is not None, accepted=list(conventions))
     began = time.monotonic()
     try:
         with Subject(target, given or {}, limit) as subject:
@@ -230,21 +232,20 @@ class _Inquiry:
         except TargetFailedError as error:
             if error.what != "raised":
                 raise
-            return Finding("the defaults", NOT_TRIED, f"without arguments it raises {error}")
+            return Finding(DEFAULTS, NOT_TRIED, f"without arguments it raises {error}")
         own = RULES[rule].defaults
         fitting = next((one for one in self.checked.formulas if one.fits), None)
-        rows = [row for row in rows_of(rule) if fitting and row.what in [named.name for named in fitting.conventions]]
-        coarse = next((one.name for one in fitting.conventions if one.name in COARSE), "") if fitting else ""
         if fitting is None:
-            return Finding("the defaults", NOT_TRIED, "what it computes has no name")
+            return Finding(DEFAULTS, NOT_TRIED, "what it computes has no name")
+        variant = Variant.of(rule, [named.name for named in fitting.conventions])
         differ = {name: x for name, x in seen.run.hyper.items() if x != own[name] and name not in self.subject.fixed(rule)}
-        if Judge(Variant(rule, rows, coarse)).measure([seen]).fits:
+        if Judge(variant).measure([seen]).fits:
             said = "; ".join(f"{name} is {x!r}, and {own[name]!r} in {rule}" for name, x in differ.items())
-            return Finding("the defaults", HELD, said or f"those of {rule}")
+            return Finding(DEFAULTS, HELD, said or f"those of {rule}")
         for row in rows_of(rule):
-            if is_default(row) and Judge(Variant(rule, [*rows, row], coarse)).measure([seen]).fits:
-                return Finding("the defaults", FAILED, f"it computes with another default than it says: {row.what}")
-        return Finding("the defaults", FAILED, "with nothing given it does not compute with the defaults that its signature says")
+            if is_default(row) and Judge(Variant(rule, [*variant.conventions, row], variant.coarse)).measure([seen]).fits:
+                return Finding(DEFAULTS, FAILED, f"it computes with another default than it says: {row.what}")
+        return Finding(DEFAULTS, FAILED, "with nothing given it does not compute with the defaults that its signature says")
 
 
 def _formula(found: Diagnosis, seen: Sequence[Seen]) -> Formula:
@@ -276,7 +277,7 @@ def _named(variant: Variant) -> list[Named]:
     rows = [
         Named(row.what, row.sentence, "same" if row.same else row.status, row.documented, row.seen) for row in variant.conventions
     ]
-    return rows + ([COARSE[variant.coarse]] if variant.coarse else [])
+    return rows + ([_COARSE[variant.coarse]] if variant.coarse else [])
 
 
 def _where(place: Place) -> dict[str, Any]:

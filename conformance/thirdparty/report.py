@@ -6,7 +6,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from xopt.conformance.report.junit import Case, add_suite
-from xopt.conformance.report.program import _dict, _list
+from xopt.conformance.report.program import dict_text, list_text
 from xopt.conformance.report.templates import template
 from xopt.conformance.thirdparty.behaviour import FAILED, NOT_TRIED
 from xopt.conformance.thirdparty.verdict import MEANINGS, Checked
@@ -14,7 +14,7 @@ from xopt.conformance.thirdparty.verdict import MEANINGS, Checked
 
 def program(checked: Checked, where: dict[str, Any]) -> str:
     """A program that steps one number of a target and fails, where that is off the rule itself."""
-    hyper = _dict({name: repr(value) for name, value in where["hyper"].items()})
+    hyper = dict_text({name: repr(value) for name, value in where["hyper"].items()})
     rates = [{"lr": lr} for lr in where["lrs"][: where["step"]]]
     changed = f"[subject.arguments({checked.rule!r}, lr) for lr in {rates}]" if rates else "[]"
     target = repr(checked.target) if ":" in checked.target else f"...  # {checked.target}"
@@ -23,7 +23,7 @@ def program(checked: Checked, where: dict[str, Any]) -> str:
         "from xopt.conformance.thirdparty.subject import Subject",
         "",
         f"hyper = {hyper}",
-        f"grads = {_list(where['grads'])}",
+        f"grads = {list_text(where['grads'])}",
         f"target = {target}",
         "with Subject(target) as subject:",
         f"    given = subject.arguments({checked.rule!r}, hyper)",

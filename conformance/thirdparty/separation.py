@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xopt.conformance.golden import lift, start
 from xopt.conformance.thirdparty.diagnosis import diagnose
 from xopt.conformance.thirdparty.measure import Seen
 from xopt.conformance.thirdparty.probe import Run, runs
-from xopt.conformance.thirdparty.variants import Variant, fits, is_default, is_rounding, residual, rows_of
+from xopt.conformance.thirdparty.variants import Variant, fits, is_default, is_rounding, residual, rows_of, trajectory
 from xopt.rules import RULES
 
 
@@ -50,18 +49,11 @@ class _Narrow:
 
 def stepped(variant: Variant, run: Run, dtype: str) -> Seen | None:
     """What a library computes that evaluates a variant's text in this dtype; None where it cannot, as it divides by 0."""
-    n = _Narrow()
-    hyper = lift(n, variant.golden.defaults | dict(run.hyper))
-    with np.errstate(all="ignore"):
-        try:
-            state = start(variant.golden, n, run.params.astype(dtype), hyper)
-            found = []
-            for t, grad in enumerate(run.grads.astype(dtype), start=1):
-                state = variant.golden.step(n, *state, grad, t, **(hyper | ({"lr": run.lrs[t - 1]} if run.lrs else {})))
-                found.append(np.asarray(state[0], np.float64))
-        except ZeroDivisionError:
-            return None
-    return Seen(run, dtype, np.array(found))
+    try:
+        found = trajectory(variant.golden, _Narrow(), run, variant.hyper(run), lambda x: x.astype(dtype))
+    except ZeroDivisionError:
+        return None
+    return Seen(run, dtype, found.astype(np.float64))
 
 
 def separation(rule: str, dtype: str, variants: Iterable[Variant], random: int = 1) -> Separation:

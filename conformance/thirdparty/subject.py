@@ -10,6 +10,7 @@ from xopt.conformance.thirdparty.measure import Seen
 from xopt.conformance.thirdparty.names import NEUTRAL, SWITCHES, holds, taken, told, translated
 from xopt.conformance.thirdparty.probe import Run
 from xopt.conformance.thirdparty.sandbox import GarbageError, asked
+from xopt.conformance.thirdparty.targets import name_of
 from xopt.rules import RULES
 
 Leaves = list[Any]
@@ -47,7 +48,7 @@ class Subject:
     def __init__(
         self, target: str | Callable[..., Any], given: Mapping[str, Any] = MappingProxyType({}), limit: float = 10.0
     ) -> None:
-        self.name = target if isinstance(target, str) else getattr(target, "__qualname__", repr(target))
+        self.name = name_of(target)
         self._target = target
         self.limit = limit
         self.given = dict(given)

@@ -2,6 +2,7 @@
 
 import importlib
 import shlex
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from xopt.backends.names import unknown
@@ -34,6 +35,11 @@ class Target(NamedTuple):
     def command(self) -> list[str]:
         """Of a program: the words of its command line."""
         return shlex.split(self.path)
+
+
+def name_of(target: str | Callable[..., Any]) -> str:
+    """What a target is called: its name, or that of a callable."""
+    return target if isinstance(target, str) else getattr(target, "__qualname__", repr(target))
 
 
 def parsed(text: str) -> Target:

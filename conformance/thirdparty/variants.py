@@ -22,7 +22,7 @@ _VALUES: dict[tuple[Any, ...], Any] = {}
 BY_NAME = {row.name: row for row in CONVENTIONS}
 
 
-COEFFICIENTS, ALL = "coefficients: in float32", "precision: float32"
+COARSE = COEFFICIENTS, ALL = "coefficients: in float32", "precision: float32"
 
 
 class Variant:
@@ -32,6 +32,12 @@ class Variant:
         self.rule = rule
         self.conventions = tuple(conventions)
         self.coarse = coarse  # what of it may be in float32 though the arrays are not: COEFFICIENTS or ALL of it
+
+    @classmethod
+    def of(cls, rule: str, names: Sequence[str]) -> "Variant":
+        """From what ``names`` has."""
+        rows = [BY_NAME[f"{rule}, {name}"] for name in names if name not in COARSE]
+        return cls(rule, rows, next((name for name in names if name in COARSE), ""))
 
     @cached_property
     def golden(self) -> Golden:
@@ -54,24 +60,25 @@ class Variant:
         """The parameters after each step, in float64; NaN where the golden has no number. What was computed once is kept."""
         key = self.rule, *(row.name for row in self.conventions), run.key
         if key not in _VALUES:
-            _VALUES[key] = _trajectory(self.golden, _Plain(), run, self._hyper(run))
+            _VALUES[key] = trajectory(self.golden, _Plain(), run, self.hyper(run))
         return _VALUES[key]
 
     def bounded(self, run: Run, dtype: str) -> tuple[Any, Any]:
         """The same, and how far from it a correct library may be that computes in ``dtype``."""
         compute = F32 if self.coarse == ALL else FLOAT_FORMATS[dtype]
         n = _Coarse() if self.coarse else BoundedArithmetic()
-        steps = _trajectory(self.golden, n, run, self._hyper(run), lambda x: exact(x, compute))
-        truth = _trajectory(self.golden, BoundedArithmetic(), run, self._hyper(run), lambda x: exact(x, HOST))
+        steps = trajectory(self.golden, n, run, self.hyper(run), lambda x: exact(x, compute))
+        truth = trajectory(self.golden, BoundedArithmetic(), run, self.hyper(run), lambda x: exact(x, HOST))
         own = np.array([x.error for x in truth])
         value = np.where(np.isnan(self.values(run)), np.nan, [x.value for x in truth])  # as a root of what is below 0 has a bound
         return value, inflate(np.array([x.error for x in steps]) + own)
 
-    def _hyper(self, run: Run) -> dict[str, Any]:
+    def hyper(self, run: Run) -> dict[str, Any]:
         return self.golden.defaults | dict(run.hyper)
 
 
-def _trajectory(golden: Golden, n: Any, run: Run, hyper: dict[str, Any], read: Any = np.asarray) -> Any:
+def trajectory(golden: Golden, n: Any, run: Run, hyper: dict[str, Any], read: Any = np.asarray) -> Any:
+    """The parameters after each step, in an arithmetic; ``read`` makes a vector one of its own."""
     lifted = lift(n, hyper)
     rates = [n.number(lr) for lr in run.lrs]
     found = []

@@ -3,12 +3,11 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from xopt.conformance.thirdparty.behaviour import FAILED, HELD, NOT_TRIED, Finding
+from xopt.conformance.thirdparty.behaviour import FAILED, Finding
 
 AGREES = "agrees"
 CONVENTION = "another convention"
 FORMULA = "another formula"
-DEFAULTS = "other defaults"
 UNKNOWN = "no known formula"
 UNNAMED = "not named"
 CRASHED = "crashed"
@@ -90,14 +89,6 @@ class Checked:
     @property
     def failed(self) -> list[Finding]:
         return [one for one in self.findings if one.outcome == FAILED]
-
-    @property
-    def held(self) -> list[Finding]:
-        return [one for one in self.findings if one.outcome == HELD]
-
-    @property
-    def not_tried(self) -> list[Finding]:
-        return [one for one in self.findings if one.outcome == NOT_TRIED]
 
     @property
     def conventions(self) -> list[str]:
