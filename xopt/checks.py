@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Annotated, Any
 
 from xopt.operations import has_dtype, is_array, is_subclass
+from xopt.untraced import untraced
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,7 @@ def is_no_number(value: Any) -> bool:
     return type(value).__name__ in ("bool", "timedelta64")
 
 
+@untraced
 def shown(value: Any) -> str:
     """A value as an error message shows it, in few words."""
     if is_array(value) and value.ndim:

@@ -8,7 +8,7 @@ from typing import Any
 import optree
 
 from xopt.checks import as_number, is_no_number, shown
-from xopt.operations import is_array, namespace
+from xopt.operations import namespace
 from xopt.trees import Tree, flatten, is_value, path_of, spread
 from xopt.typed import is_scalar, refuse_negative
 
@@ -80,5 +80,5 @@ def following(where: str, count: Any) -> Any:
         if as_number(count) is not None:
             return following(where, int(count))
     what = f"{where} must be an int or a 0-d array of integers of 32 bits or more, got {shown(count)}"
-    hint = "; a state that a vmapped init has made is for a vmapped step" if is_array(count) and count.ndim else ""
+    hint = "; a state that a vmapped init has made is for a vmapped step" if getattr(count, "ndim", 0) else ""
     raise TypeError(what + hint)
