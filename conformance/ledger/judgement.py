@@ -185,6 +185,11 @@ def _listed(combinations: Sequence[Combination]) -> str:
     """Combinations in few words: what they have in common is said once."""
     sides = [tuple(dict.fromkeys(side)) for side in zip(*combinations, strict=True)]
     if len(combinations) == math.prod(map(len, sides)):
-        rules, dtypes, modes, checks = map(", ".join, sides)
-        return f"{rules} in {dtypes}, {modes} ({checks})"
-    return "; ".join(map(str, combinations))
+        return "{} in {}, {} ({})".format(*map(", ".join, sides))
+    rules: dict[tuple[str, ...], list[str]] = {}
+    for combination in combinations:
+        rules.setdefault(combination[1:], []).append(combination.rule)
+    dtypes: dict[tuple[str, ...], list[str]] = {}
+    for (dtype, *rest), names in rules.items():
+        dtypes.setdefault((", ".join(names), *rest), []).append(dtype)
+    return "; ".join(f"{names} in {', '.join(found)}, {mode} ({check})" for (names, mode, check), found in dtypes.items())

@@ -1,12 +1,14 @@
 """The report as one HTML page, for a reader who wants to be convinced: no scripts, nothing from outside the file."""
 
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from xopt.backends import BACKENDS
 from xopt.conformance.report.program import amount, law_details, law_words, script, where
 from xopt.conformance.report.templates import template
 from xopt.conformance.report.vocabulary import VERDICTS, heading, order, ratio, symbol, weakest
@@ -24,12 +26,12 @@ def write_html(report: Json, path: Path) -> None:
 
 def page_of(report: Json) -> str:
     """``Report.to_dict()`` as a page that stands alone."""
-    words = (amount, brief, law_details, law_words, listed, ratio, web, where)
+    words = (amount, digits, law_details, law_words, listed, options_whole, ratio, web, where)
     filters = {"n": "{:,}".format, **{word.__name__: word for word in words}}
     return str(template("xopt.conformance.report", "report.html.jinja", filters).render(_page(report)))
 
 
-def brief(value: Any) -> str:
+def digits(value: Any) -> str:
     """A number in three digits, anything else as it is."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
@@ -37,6 +39,14 @@ def brief(value: Any) -> str:
 def listed(value: Any) -> str:
     """A list in one line; "any" where it names nothing."""
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) and value else str(value or "any")
+
+
+def options_whole(text: str) -> Any:
+    """A text whose options (--json) no line breaks at their hyphens."""
+    from markupsafe import Markup, escape
+
+    parts = re.split(r"(--[a-z][a-z-]*)", text)
+    return Markup("").join(Markup('<span class="option">{}</span>').format(p) if p.startswith("--") else escape(p) for p in parts)
 
 
 def web(link: Any) -> bool:
@@ -68,9 +78,11 @@ class Square(NamedTuple):
 def _page(report: Json) -> Json:
     """All that the template lays out."""
     cells, replays, results = report["cells"], report["replays"], report["laws"]
-    columns = _columns(report["backends"], [*cells, *results, *replays])
+    columns = _columns(report["backends"], [*cells, *replays])
+    law_columns = _columns(report["backends"], results)
+    every_rule = _unique(c["rule"] for c in cells)
     faults = _faults(report.get("faults"))
-    laws = _laws(report["law_texts"], results, columns)
+    laws = _laws(report["law_texts"], results, law_columns)
     findings = _findings(cells, replays, columns)
     return {
         "about": report["about"],
@@ -78,7 +90,7 @@ def _page(report: Json) -> Json:
         "verdict": _verdict(report, faults),
         "problems": report["problems"],
         "figures": _figures(report["counts"], cells, faults),
-        "words": [(word.symbol, word.kind, verdict, word.meaning) for verdict, word in VERDICTS.items()],
+        "words": [(VERDICTS[name].symbol, VERDICTS[name].kind, name, VERDICTS[name].meaning) for name in _verdicts(report)],
         "backends": report["backends"],
         "findings": findings,
         "columns": columns,
@@ -91,13 +103,15 @@ def _page(report: Json) -> Json:
         "training": _training(replays),
         "laws": laws,
         "families": _families(laws),
-        "law_columns": [column for column in columns if column.of(results)],
-        "broken": [r | {"where": _where(r, columns)} for r in results if r["verdict"] == BROKEN],
+        "law_columns": law_columns,
+        "broken": [r | {"where": _where(r, law_columns)} for r in results if r["verdict"] == BROKEN],
         "faults": faults,
-        "census": _grouped(report.get("census", []), lambda row: row["what"].partition(": ")[0]),
-        "ledger": report.get("ledger", []),
+        "census": _census(report.get("census", [])),
+        "ledger": [
+            row | {"rules": ["all"] if set(every_rule) <= set(row["rules"]) else row["rules"]} for row in report.get("ledger", [])
+        ],
         "evidence": report.get("evidence", []),
-        "not_run": _not_run(cells, results, report["backends"]),
+        "not_run": _not_run(cells, results),
         "scripts": _scripts(cells, replays, columns),
     }
 
@@ -130,16 +144,26 @@ def _most(results: Iterable[Json], measure: str = "ratio") -> float:
 
 
 def _columns(backends: list[Json], results: list[Json]) -> list[Column]:
-    """What ran or could have: a backend without a compiler has no compiled column, and one that nothing fuses no fused one."""
+    """Where any of these results is one of a run. All that did not run is listed by itself."""
     tracers = {(b["name"], b["device"]): b["tracer"] for b in backends}
-    can = {
-        "eager": dict.fromkeys(tracers, True),
-        "traced": tracers,
-        "fused": {(b["name"], b["device"]): b["compiler"] for b in backends},
-    }
-    found = sorted(((b["name"], b["device"], mode) for b in backends for mode in MODES), key=order)
-    known = {(r["backend"], r["device"], r["mode"]) for r in results}
-    return [Column(*key, heading(key, tracers[key[:2]])) for key in found if key in known and can[key[2]][key[:2]]]
+    ran = {(r["backend"], r["device"], r["mode"]) for r in _ran(results)}
+    return [Column(*key, heading(key, tracers[key[:2]])) for key in sorted(ran, key=order)]
+
+
+def _verdicts(report: Json) -> list[str]:
+    """Those that this report has, from the least to the most that there is to say."""
+    found = {r["verdict"] for r in (*report["cells"], *report["replays"], *report["laws"])}
+    return [verdict for verdict in VERDICTS if verdict in found]
+
+
+def _census(rows: list[Json]) -> dict[str, list[Json]]:
+    """By check; counts whose names differ in a number stand in its order."""
+    groups = _grouped([row | {"few": row["count"] < row["floor"]} for row in rows], lambda row: row["what"].partition(": ")[0])
+    return {check: sorted(found, key=lambda row: _natural(row["what"])) for check, found in groups.items()}
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    return [(int(part.replace(",", "")), "") if part[:1].isdigit() else (-1, part) for part in re.split(r"(\d[\d,]*)", text)]
 
 
 def _where(result: Json, columns: list[Column]) -> str:
@@ -289,21 +313,20 @@ def _scripts(cells: list[Json], replays: list[Json], columns: list[Column]) -> l
     ]
 
 
-def _not_run(cells: list[Json], laws: list[Json], backends: list[Json]) -> list[Json]:
-    """What did not run: one row for each backend, mode and reason."""
-    tracers = {(b["name"], b["device"]): b["tracer"] for b in backends}
+def _not_run(cells: list[Json], laws: list[Json]) -> list[Json]:
+    """What did not run: one row for each device and reason."""
     skipped = [r for r in [*cells, *laws] if r["verdict"] == NOT_RUN]
-    groups = _grouped(skipped, lambda r: (r["backend"], r["device"], r["mode"], r["reason"] or "no input reached it"))
+    groups = _grouped(skipped, lambda r: (r["backend"], r["device"], r["reason"] or "no input reached it"))
     return [
         {
-            "where": heading((backend, device, mode), tracers[backend, device]),
-            "mode": WORDS[mode],
+            "where": f"{backend} {device}".strip(),
+            "modes": [WORDS[mode] for mode in MODES if any(r["mode"] == mode for r in group)],
             "dtypes": sorted({r["dtype"] for r in group}, key=DTYPES.index),
             "reason": reason,
             "cells": sum("law" not in r for r in group),
             "laws": sum("law" in r for r in group),
         }
-        for (backend, device, mode, reason), group in groups.items()
+        for (backend, device, reason), group in sorted(groups.items(), key=lambda item: list(BACKENDS).index(item[0][0]))
     ]
 
 
@@ -465,12 +488,11 @@ def _training(replays: list[Json]) -> Json:
 
 
 def _laws(texts: list[Json], results: list[Json], columns: list[Column]) -> list[Json]:
-    """Each law, with a square for each column that any law ran on."""
-    shown = [column for column in columns if column.of(results)]
+    """Each law, with a square for each column."""
     laws = []
     for text in texts:
         own = [r for r in results if r["law"] == text["name"]]
-        squares = [_law_square(text["name"], column, column.of(own)) for column in shown]
+        squares = [_law_square(text["name"], column, column.of(own)) for column in columns]
         laws.append(text | {"verdict": _weakest(own), "squares": squares, "numbers": sum(r["numbers"] for r in own)})
     return laws
 
