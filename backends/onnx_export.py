@@ -75,7 +75,7 @@ def to_onnx(rule: Any, dtype: str = "float32", **hyper: Any) -> Any:
         msg = f"to_onnx: dtype must be one of {', '.join(TYPES)}, got {dtype!r}"
         raise ValueError(msg)
     if importlib.util.find_spec("onnx") is None:
-        msg = "to_onnx needs the package onnx: pip install 'array-xopt[onnx]'"
+        msg = "to_onnx needs the package onnx, which is not installed: pip install onnx"
         raise ImportError(msg)
     program = _program(rule, getattr(given, "hyper", {}) | hyper, "float64" if dtype == "float64" else "float32")
     return _model(program, dtype)

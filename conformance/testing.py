@@ -6,7 +6,7 @@ from typing import Any
 
 from xopt.backends.names import unknown
 from xopt.conformance.thirdparty.behaviour import CHECKS, FAILED, HELD, NOT_TRIED, Finding
-from xopt.conformance.thirdparty.check import DEFAULTS, DTYPES, check, must_be_known
+from xopt.conformance.thirdparty.check import DEFAULTS, FORMULA_DTYPES, check, must_be_known
 from xopt.conformance.thirdparty.verdict import NO_TARGET, Checked
 
 CLAIMS = "conventions that are claimed are seen"
@@ -21,7 +21,7 @@ def parametrize(
     conventions: Sequence[str] = (),
     expected_failed_checks: Mapping[str, str] | None = None,
     given: Mapping[str, Any] | None = None,
-    dtypes: Sequence[str] = DTYPES,
+    dtypes: Sequence[str] = FORMULA_DTYPES,
 ) -> Callable[[Test], Test]:
     """Gives a test of pytest, whose argument is ``check``, one case for each check of an optimizer.
 
@@ -83,7 +83,7 @@ def parametrize(
     return pytest.mark.parametrize("check", [pytest.param(Case(name, checked, expected.get(name)), id=name) for name in names])
 
 
-def names_of_checks(dtypes: Sequence[str] = DTYPES) -> list[str]:
+def names_of_checks(dtypes: Sequence[str] = FORMULA_DTYPES) -> list[str]:
     """What is asked of every optimizer, by the words that say what holds."""
     return [*(f"the formula in {dtype}" for dtype in dtypes), DEFAULTS, CLAIMS, *CHECKS]
 

@@ -10,6 +10,11 @@ from array_api_compat import is_cupy_array, to_device
 from xopt.operations import NUMBERS, Array, namespace
 
 
+def type_of(x: object) -> str:
+    """The library and the type of an array, as a message says them: ``torch Tensor``."""
+    return f"{type(x).__module__.split('.')[0]} {type(x).__name__}"
+
+
 class Numbers(dict[Any, Any]):
     """Python numbers as 0-d arrays, made once: NumPy converts a number at each operation, at the price of the operation."""
 

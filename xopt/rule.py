@@ -193,9 +193,9 @@ class Rule(NoTransformation, Generic[S, P]):
         found = self._typed.get(key)
         if found is None:
             found = self._typed[key] = TypedRule(self, params, call.where("params", i))
-            if found.untraced and "_prepared" not in vars(self):  # of the step of a tree, too, the updates alone are traced
-                self._prepared = found.untraced(self._prepared)  # type: ignore[method-assign]
-                self._step_tree = found.untraced(self._step_tree, recursive=False)  # type: ignore[method-assign]
+            if found.disable and "_prepared" not in vars(self):  # of the step of a tree, too, the updates alone are traced
+                self._prepared = found.disable(self._prepared)  # type: ignore[method-assign]
+                self._step_tree = found.disable(self._step_tree, recursive=False)  # type: ignore[method-assign]
         return found
 
     def _step_tree(self, state: Any, grad: Tree, t: Any, hyper: dict[str, Any]) -> tuple[Sequence[Tree], Tree]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import optree
 from array_api_compat import is_cupy_array, is_numpy_array, is_torch_array
 
-from xopt.arrays import Numbers, devices, is_dense, is_shared, placed, same_shape
+from xopt.arrays import Numbers, devices, is_dense, is_shared, placed, same_shape, type_of
 from xopt.checks import DOUBLE, Interval, Precision, as_number, check_hyper, shown
 from xopt.operations import Array, has_dtype, is_array, is_subclass, namespace
 from xopt.slots import each
@@ -80,6 +80,8 @@ class TypedRule:
         self.untraced = getattr(compiler, "disable", None)
         self.is_traced: Callable[[], bool] | None = getattr(compiler, "is_compiling", None)  # being told takes a step of its own
         self.prepare = self.untraced(self.prepare_leaf) if self.untraced else self.prepare_leaf
+        self.disable = getattr(getattr(xp, "compiler", None), "disable", None)
+        self.prepare = self.disable(self.prepare_leaf) if self.disable else self.prepare_leaf
 
     # A step.
 
@@ -243,7 +245,7 @@ class TypedRule:
             msg = f"{one} must be an array like {other}, got {shown(x)}"
             raise TypeError(msg)
         if namespace(x) is not self.xp:
-            msg = f"{one} is a {_type(x)} but {other} is a {_type(params)}; convert one of them, libraries are not mixed"
+            msg = f"{one} is a {type_of(x)} but {other} is a {type_of(params)}; convert one of them, libraries are not mixed"
             raise TypeError(msg)
         if x.dtype != dtype:
             msg = f"{one} is {x.dtype} but must be {dtype}, as {other} is {params.dtype}; cast it yourself, nothing is promoted"
@@ -450,7 +452,3 @@ def refuse_negative(where: str, count: int) -> None:
 
 def _label(hyper: Mapping[str, Any], name: str) -> str:
     return hyper.label(name) if isinstance(hyper, Group) else name
-
-
-def _type(x: object) -> str:
-    return f"{type(x).__module__.split('.')[0]} {type(x).__name__}"

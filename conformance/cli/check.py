@@ -65,7 +65,7 @@ def check(
                 rule,
                 given=settings(given),
                 conventions=convention or (),
-                dtypes=dtype or checking.DTYPES,
+                dtypes=dtype or checking.FORMULA_DTYPES,
                 limit=limit,
                 seconds=seconds,
                 seed=seed,
@@ -100,7 +100,7 @@ def agree(
     """
     if rule is not None:
         refuse_unknown("rule", [rule], RULES, "--rule")
-    refuse_unknown("dtype", [dtype], checking.DTYPES, "--dtype")
+    refuse_unknown("dtype", [dtype], checking.FORMULA_DTYPES, "--dtype")
     with Outputs({"--json": json}) as files:
         try:
             found = agreement(

@@ -574,7 +574,7 @@ COUNTS = (
     ),
 )
 
-DTYPES = (
+ARRAY_TYPES = (
     _fault(
         "dtypes: by identity",
         "Equal dtypes that are other objects, as pickle makes them, do not go together.",
@@ -692,5 +692,5 @@ BORDERS = (
     ),
 )
 
-STRUCTURAL: tuple[Structural, ...] = (*TREES, *NUMBERS, *MEMORY, *GIVING, *ABSENT, *COUNTS, *DTYPES, *PLACES, *BORDERS)
+STRUCTURAL: tuple[Structural, ...] = (*TREES, *NUMBERS, *MEMORY, *GIVING, *ABSENT, *COUNTS, *ARRAY_TYPES, *PLACES, *BORDERS)
 """Faults of structure, by kind."""

@@ -7,13 +7,13 @@ from typing import Any
 from xopt.conformance import check
 from xopt.conformance.implementations.survey import OF_THE_WRAPPER, WRAPPERS
 from xopt.conformance.thirdparty.behaviour import FAILED, HELD, NOT_TRIED
-from xopt.conformance.thirdparty.check import DEFAULTS, DTYPES
+from xopt.conformance.thirdparty.check import DEFAULTS, FORMULA_DTYPES
 
 
 def answer(asked: dict[str, Any]) -> dict[str, Any]:
     """What the survey keeps of a check."""
     target = f"py:{WRAPPERS}:{asked['make']}" if "make" in asked else f"{asked['kind']}:{asked['name']}"
-    dtypes = asked.get("dtypes", DTYPES)
+    dtypes = asked.get("dtypes", FORMULA_DTYPES)
     given = {name: tuple(x) if isinstance(x, list) else x for name, x in asked.get("given", {}).items()}
     checked = check(target, asked["rule"], given=given, dtypes=dtypes, limit=30, seconds=100)
     left = (*(OF_THE_WRAPPER if asked.get("wrapped") else ()), *((DEFAULTS,) if asked.get("switched") else ()))

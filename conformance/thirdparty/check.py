@@ -20,7 +20,7 @@ from xopt.conformance.thirdparty.variants import ALL, COARSE, COEFFICIENTS, Vari
 from xopt.conformance.thirdparty.verdict import Checked, Formula, Named
 from xopt.rules import RULES
 
-DTYPES = ("float32", "float64")
+FORMULA_DTYPES = ("float32", "float64")
 """In which formulas are compared."""
 
 DEFAULTS = "the defaults"
@@ -38,7 +38,7 @@ def check(
     *,
     given: Mapping[str, Any] | None = None,
     conventions: Sequence[str] = (),
-    dtypes: Sequence[str] = DTYPES,
+    dtypes: Sequence[str] = FORMULA_DTYPES,
     limit: float = 10.0,
     seconds: float = 60.0,
     seed: int = 0,
@@ -118,8 +118,8 @@ def must_be_known(rule: str | None, conventions: Sequence[str], dtypes: Sequence
         if name not in known:
             raise ValueError(unknown(f"convention of {rule or 'any rule'}", name, known))
     for dtype in dtypes:
-        if dtype not in DTYPES:
-            raise ValueError(unknown("dtype", dtype, DTYPES))
+        if dtype not in FORMULA_DTYPES:
+            raise ValueError(unknown("dtype", dtype, FORMULA_DTYPES))
 
 
 class _Inquiry:
@@ -135,7 +135,7 @@ class _Inquiry:
         """The verdict."""
         if not dtypes:
             self.checked.words = (
-                f"Its dtypes are {', '.join(self.subject.about.dtypes)}: a formula is compared in {' or '.join(DTYPES)}."
+                f"Its dtypes are {', '.join(self.subject.about.dtypes)}: a formula is compared in {' or '.join(FORMULA_DTYPES)}."
             )
             return
         rule = self.checked.rule or self._identified(dtypes[0])

@@ -46,7 +46,7 @@ class Server:
             with np.errstate(all="ignore"):
                 return getattr(self, f"_{question['do']}")(question)  # type: ignore[no-any-return]
         except Exception as error:  # noqa: BLE001 - whatever a target raises
-            return {"error": brief(error)}
+            return {"error": one_line(error)}
 
     def _describe(self, _: Message) -> Message:
         adapter = self._adapter()
@@ -145,7 +145,7 @@ def _version(make: Any) -> str:
     return ""
 
 
-def brief(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """An exception in one line of at most 300 columns."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return text if len(text) <= 300 else f"{text[:297]}..."
@@ -163,10 +163,10 @@ def server_of(target: Target | Callable[..., Any]) -> Server:
     try:
         return Server(make, _adapter(target.kind if isinstance(target, Target) else "py", make))
     except ImportError as error:
-        msg = f"{brief(error)}: install what the target needs beside xopt"
+        msg = f"{one_line(error)}: install what the target needs beside xopt"
         raise TargetError(msg) from error
     except Exception as error:
-        msg = f"this is no optimizer that can be stepped: {brief(error)}"
+        msg = f"this is no optimizer that can be stepped: {one_line(error)}"
         raise TargetError(msg) from error
 
 
@@ -199,7 +199,7 @@ def main(name: str) -> None:
     except TargetError as error:
         server, first = None, {"error": str(error), "target": True}
     except BaseException as error:  # noqa: BLE001 - even a target that exits while it is imported
-        server, first = None, {"error": f"its import ends with {brief(error)}"}
+        server, first = None, {"error": f"its import ends with {one_line(error)}"}
     for line in sys.stdin:
         answer = server.answer(json.loads(line)) if server else first
         answers.write(json.dumps(answer) + "\n")

@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from xopt.arrays import beside, moved
+from xopt.arrays import beside, moved, type_of
 from xopt.operations import Array, sqrt
 from xopt.tree.walk import Flat, Leaf
 from xopt.trees import Tree
@@ -76,8 +76,8 @@ def norm_of(leaves: Sequence[Leaf]) -> Norm:
     xp = first.xp
     for leaf in leaves:
         if leaf.xp is not xp:
-            kinds = [f"{type(x.x).__module__.split('.')[0]} {type(x.x).__name__}" for x in (leaf, first)]
-            msg = f"{leaf.where} is a {kinds[0]} but the first leaf is a {kinds[1]}; a norm is of arrays of one library"
+            types = type_of(leaf.x), type_of(first.x)
+            msg = f"{leaf.where} is a {types[0]} but the first leaf is a {types[1]}; a norm is of arrays of one library"
             raise TypeError(msg)
     with first.beside():
         dtype = widest(leaves).compute

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
-from xopt.arrays import beside, is_dense, same_shape
+from xopt.arrays import beside, is_dense, same_shape, type_of
 from xopt.checks import Interval, check_hyper
 from xopt.operations import Array, is_array, is_subclass, namespace
 from xopt.trees import Tree, flatten, flatten_like, is_value, path_of, spread
@@ -119,8 +119,7 @@ class Flat:
 
 def _refuse_unlike(one: Leaf, two: Leaf, other: str) -> None:
     if one.xp is not two.xp:
-        kinds = [f"{type(leaf.x).__module__.split('.')[0]} {type(leaf.x).__name__}" for leaf in (two, one)]
-        msg = f"{two.where} is a {kinds[0]} but {other} is a {kinds[1]}; convert one of them, libraries are not mixed"
+        msg = f"{two.where} is a {type_of(two.x)} but {other} is a {type_of(one.x)}; convert one of them, libraries are not mixed"
         raise TypeError(msg)
     if not same_shape(one.x, two.x):
         msg = f"{two.where} has shape {tuple(two.x.shape)} but {other} has {tuple(one.x.shape)}; nothing is broadcast"
