@@ -90,7 +90,7 @@ def test_a_rule_of_ones_own_is_asked_by_its_name(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     (tmp_path / "of_mine.py").write_text(OWN.replace("GAIN", "1 - beta"))
     (tmp_path / "never_settles.py").write_text(OWN.replace("GAIN", "8 / (8 + t)"))
-    done = run(*short("of_mine.own:beta=0.5", "never_settles.own", "--json", "-"))
+    done = run(*short("of_mine:own:beta=0.5", "never_settles.own", "--json", "-"))
     assert done.exit_code == 0, done.output
     settled, growing = json.loads(done.stdout)["rules"]
     assert settled["numbers"]["mean_age"] == 1.0
@@ -105,16 +105,18 @@ def test_a_rule_of_ones_own_is_asked_by_its_name(tmp_path: Path, monkeypatch: py
         (("lion:beta9=0.9",), "lion:beta9=0.9: memory.of: unknown hyperparameter 'beta9'"),
         (("lion:beta2=1.5",), r"beta2 must be in \[0, 1\), got 1.5"),
         (("lion:beta2",), r"settings are name=number with commas between, .* got 'beta2'"),
+        (("lion:beta2=0.5/0.6",), r"memory.of: beta2 must be .* got \(0.5, 0.6\)"),
         (("lion:",), "settings are name=number"),
         (("lion:beta2=x",), "got 'beta2=x'"),
         (("lion:beta2=0.5,beta2=0.6",), "beta2 is given twice"),
-        (("nowhere.lion",), "No module named 'nowhere'; a rule of your own is named by its module"),
-        (("xopt.lion_step",), "lion_step of xopt is no rule; it is a function"),
+        (("nowhere:lion",), "No module named 'nowhere'; a rule of your own is package.module:name"),
+        (("json:loads",), "json:loads: rule must be a rule or its step, .* got <function loads"),
         (("lion", "--like", "sgd"), "sgd has no hyperparameter that changes what it remembers"),
         (("lion", "--like", "nag"), "unknown rule 'nag'; .* did you mean nesterov"),
         (("qhm", "--png", "nowhere/m.png"), "nowhere/m.png cannot be written: No such file or directory"),
+        (("qhm", "--png", "/dev/full"), "/dev/full cannot be written: No space left on device"),
         (("qhm", "--html", "nowhere/m.html"), "nowhere/m.html cannot be written"),
-        ((), "Missing argument 'RULE...'"),
+        ((), "Missing argument 'RULE'"),
     ],
 )
 def test_wrong_usage_is_refused(arguments: tuple[str, ...], said: str) -> None:

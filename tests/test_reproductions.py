@@ -29,6 +29,7 @@ from xopt.conformance.reproductions.outcome import VERDICTS, Curve, Panel, bande
 from xopt.conformance.reproductions.search import search
 from xopt.conformance.reproductions.settings import Setting
 from xopt.conformance.reproductions.show import json_of, page_of, ran
+from xopt.conformance.settings import words_of
 from xopt.rules import RULES
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -285,12 +286,14 @@ def test_a_rule_is_measured_and_its_file_joined(training: Any, tmp_path: Path) -
 
 
 def test_settings_are_read_and_refused() -> None:
-    assert Setting.of("ademamix:beta3=0.9999:alpha=5") == Setting("ademamix", (("beta3", 0.9999), ("alpha", 5.0)))
+    both = Setting("ademamix", (("beta3", 0.9999), ("alpha", 5.0)))
+    assert Setting.of("ademamix:beta3=0.9999:alpha=5") == Setting.of(both.name) == both
+    assert words_of(["lion, ademamix:beta3=0.9999,alpha=5", "qhm"]) == ["lion", both.name, "qhm"]
     assert Setting.of("lion:beta2=0.999").name == "lion:beta2=0.999"
     for text, said in (
         ("lionn", "did you mean lion?"),
         ("lion:beta3=0.9", "write lion:NAME=NUMBER, with one of beta1, beta2, weight_decay"),
-        ("lion:beta1=x", "'x' is no number; write lion:beta1=0.99"),
+        ("lion:beta1=x", "settings are name=number with commas between"),
     ):
         with pytest.raises(ValueError, match=re.escape(said)):
             Setting.of(text)

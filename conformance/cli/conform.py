@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
+from xopt.backends import BACKENDS
 from xopt.conformance import suite
 from xopt.conformance.cli.faults import plant
 from xopt.conformance.cli.options import (
@@ -27,6 +28,7 @@ from xopt.conformance.cli.options import (
     names_of,
     processes,
     progress_bar,
+    refuse_unknown,
     rules_of,
 )
 from xopt.conformance.evidence.examination import current_cells
@@ -39,7 +41,7 @@ from xopt.conformance.report.html import page_of
 from xopt.conformance.report.junit import junit_of
 from xopt.conformance.report.report import BackendReport
 from xopt.conformance.report.summary import Scope, command_line
-from xopt.conformance.results import BROKEN, WRONG
+from xopt.conformance.results import BROKEN, DTYPES, WRONG
 
 
 def conform(
@@ -80,6 +82,9 @@ def conform(
     outputs = {"json": json, "html": html, "junit": junit, "table": table, "beside": beside, "evidence": evidence}
     how = {"faults": faults, "jobs": jobs or None, "verbose": verbose}
     rules, backends, dtypes = rules_of(rule), names_of(backend), names_of(dtype)
+    refuse_unknown("backend", [name.partition(":")[0] for name in backends or ()], BACKENDS, "--backend")
+    refuse_unknown("dtype", dtypes or (), DTYPES, "--dtype")
+    refuse_unknown("profile", [profile], PROFILES, "--profile")
     must_have_markers(table, [views.mark(views.TABLE)], "--table")
     asked = {what: names for what, names in (("rule", rules), ("backend", backends), ("dtype", dtypes)) if names}
     scope = Scope.of({"asked": asked, "profile": profile, "seed": seed})
@@ -104,7 +109,7 @@ def conform(
                 shown = ShownRun(progress, verbose)
                 report = suite.conform(backends, rules, dtypes, profile, seed, processes(jobs), shown)
         except suite.UnknownNameError as error:
-            raise typer.BadParameter(str(error)) from None
+            raise typer.BadParameter(str(error), param_hint="--backend") from None
         except suite.InterruptedRun as stopped:
             report = stopped.report
         interrupted = report.scope.interrupted is not None

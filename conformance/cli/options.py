@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Annotated, Any, NamedTuple
+from typing import IO, Annotated, Any, NamedTuple, TypeVar
 
 import typer
 from rich.console import Console
@@ -17,6 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from xopt.backends.names import unknown
 from xopt.conformance.workers import cores
 from xopt.rules import RULES
+
+T = TypeVar("T")
 
 SEVERAL = "May be repeated, or take several with commas."
 
@@ -57,6 +59,14 @@ def refuse_unknown(what: str, names: Sequence[str], known: Collection[str], opti
     for name in names:
         if name not in known:
             raise typer.BadParameter(unknown(what, name, known), param_hint=option)
+
+
+def understood(read: Callable[..., T], *given: Any, option: str) -> T:
+    """What a reader of words makes of them; what it refuses is bad usage of an option."""
+    try:
+        return read(*given)
+    except (TypeError, ValueError) as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
 
 
 def processes(jobs: int) -> int:
@@ -122,7 +132,7 @@ class Outputs:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._close()
 
-    def fill(self, option: str, text: Callable[[], str]) -> None:
+    def fill(self, option: str, content: Callable[[], str | bytes]) -> None:
         """Writes a file, where it was asked for. What goes wrong is said, and keeps no other file from being written."""
         one = self._open.pop(option, None)
         if one is None:
@@ -130,7 +140,9 @@ class Outputs:
         try:
             if one.path != STANDARD_OUTPUT and one.file.seekable():
                 one.file.truncate(0)
-            one.file.write(text())
+            found = content()
+            one.file.flush()
+            one.file.write(found) if isinstance(found, str) else one.file.buffer.write(found)  # type: ignore[attr-defined]
             one.file.flush()
         except OSError as error:
             self.failed = True

@@ -8,12 +8,13 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from xopt.conformance.cli.options import SEVERAL, Html, Json, Outputs, refuse_unknown
+from xopt.conformance.cli.options import SEVERAL, Html, Json, Outputs, refuse_unknown, understood
 from xopt.conformance.report.summary import command_line
 from xopt.conformance.reproductions import EXPERIMENTS, Experiment, Outcome
 from xopt.conformance.reproductions import reproduce as run_experiment
 from xopt.conformance.reproductions import show as views
 from xopt.conformance.reproductions.settings import Setting
+from xopt.conformance.settings import words_of
 from xopt.rules import RULES
 
 LANGUAGE = EXPERIMENTS["language"]
@@ -78,12 +79,8 @@ def _rules(experiment: Experiment, rule: list[str] | None, join: list[Path] | No
     if not rule and not join:
         msg = f"each rule takes {LANGUAGE.seconds} s: name some, or all; --join shows those of other runs beside them"
         raise typer.BadParameter(msg, param_hint="--rule")
-    texts = [text.strip() for given in rule or () for text in given.split(",")]
-    texts = [one for text in texts for one in (list(RULES) if text == "all" else [text])]
-    try:
-        return list(dict.fromkeys(Setting.of(text).name for text in texts))
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--rule") from None
+    texts = [one for text in words_of(rule or ()) for one in (list(RULES) if text == "all" else [text])]
+    return list(dict.fromkeys(understood(Setting.of, text, option="--rule").name for text in texts))
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:

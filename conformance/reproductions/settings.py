@@ -1,9 +1,10 @@
-"""Rules with hyperparameters, as they are written on a command line: ``ademamix:beta3=0.9999``."""
+"""Rules of xopt with hyperparameters, by names that stand in files too: ``ademamix:beta3=0.9999``."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from xopt.backends.names import unknown
+from xopt.conformance.settings import setting_of
 from xopt.rules import RULES
 
 
@@ -14,27 +15,21 @@ class Setting:
 
     @property
     def name(self) -> str:
-        return ":".join([self.rule, *(f"{name}={value:g}" for name, value in self.hyper)])
+        return ":".join(filter(None, (self.rule, ",".join(f"{name}={value:g}" for name, value in self.hyper))))
 
     @classmethod
     def of(cls, text: str) -> "Setting":
-        """Raises ValueError, with a way out, for what names no rule, no hyperparameter of it, or no number."""
-        rule, *parts = text.split(":")
+        """Raises ValueError, with a way out, for what names no rule of xopt's, no hyperparameter of it, or no number."""
+        rule = text.partition(":")[0]
         if rule not in RULES:
             raise ValueError(unknown("rule", rule, RULES))
         own = [name for name, value in RULES[rule].defaults.items() if name != "lr" and not isinstance(value, tuple)]
-        hyper = []
-        for part in parts:
-            name, _, value = part.partition("=")
-            if name not in own:
-                msg = f"{text!r}: {name!r} cannot be set for {rule}; write {rule}:NAME=NUMBER, with one of {', '.join(own)}"
+        hyper = setting_of(text).hyper
+        for name, value in hyper.items():
+            if name not in own or not isinstance(value, float):
+                msg = f"{text!r}: {name}={value} cannot be set for {rule}; write {rule}:NAME=NUMBER, with one of {', '.join(own)}"
                 raise ValueError(msg)
-            try:
-                hyper.append((name, float(value)))
-            except ValueError:
-                msg = f"{text!r}: {value!r} is no number; write {rule}:{name}=0.99"
-                raise ValueError(msg) from None
-        return cls(rule, tuple(hyper))
+        return cls(rule, tuple(hyper.items()))
 
     def made(self, **more: Any) -> dict[str, Any]:
         """The hyperparameters, with others where they are not set."""
