@@ -1,5 +1,6 @@
 """MkDocs hook: what stands in ``builders/`` makes the pages, with addresses from where packaging has them."""
 
+import re
 import tempfile
 import tomllib
 from pathlib import Path
@@ -34,3 +35,13 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called by MkDocs for every page."""
     return pages.expanded(markdown)
+
+
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+_DATE = re.compile(r"\b20\d\d-\d\d-\d\d\b")
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Called by MkDocs for every page: an option in code, and a date in a table, are not broken at their hyphens."""
+    html = re.sub(r"<code>[^<]*</code>", lambda code: _OPTION.sub(r'<span class="whole">\g<0></span>', code[0]), html)
+    return re.sub(r"<td>[^<]*</td>", lambda cell: _DATE.sub(r'<span class="whole">\g<0></span>', cell[0]), html)

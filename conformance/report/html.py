@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from xopt.backends import BACKENDS
 from xopt.conformance.report.program import amount, law_details, law_words, script, where
+from xopt.conformance.report.report import INTERRUPTED
 from xopt.conformance.report.templates import template
 from xopt.conformance.report.vocabulary import VERDICTS, heading, order, ratio, symbol, weakest
 from xopt.conformance.results import BINS, BROKEN, DTYPES, MODES, NOT_RUN, SUBNORMALS, WITHIN, WORDS, WRONG
@@ -83,16 +84,17 @@ def _page(report: Json) -> Json:
     every_rule = _unique(c["rule"] for c in cells)
     faults = _faults(report.get("faults"))
     laws = _laws(report["law_texts"], results, law_columns)
+    broken = [r | {"where": _where(r, law_columns)} for r in results if r["verdict"] == BROKEN]
     findings = _findings(cells, replays, columns)
     return {
         "about": report["about"],
         "scope": report["scope"],
         "verdict": _verdict(report, faults),
-        "problems": report["problems"],
+        "wrong": _wrong(findings, broken),
+        "problems": _other_problems(report),
         "figures": _figures(report["counts"], cells, faults),
         "words": [(VERDICTS[name].symbol, VERDICTS[name].kind, name, VERDICTS[name].meaning) for name in _verdicts(report)],
         "backends": report["backends"],
-        "findings": findings,
         "columns": columns,
         "panels": _panels(cells, replays, columns, findings),
         "differences": _differences(cells, replays, columns),
@@ -104,7 +106,6 @@ def _page(report: Json) -> Json:
         "laws": laws,
         "families": _families(laws),
         "law_columns": law_columns,
-        "broken": [r | {"where": _where(r, law_columns)} for r in results if r["verdict"] == BROKEN],
         "faults": faults,
         "census": _census(report.get("census", [])),
         "ledger": [
@@ -174,7 +175,7 @@ def _verdict(report: Json, faults: Json | None) -> Square:
     """The verdict of everything in a sentence, which speaks only of what ran."""
     alive = faults["alive"] if faults else 0
     uncaught = f"; {alive:,} planted fault{'' if alive == 1 else 's'} went uncaught" if alive else ""
-    bad = report["problems"] or report["counts"]["wrong"] or alive
+    bad = _other_problems(report) or report["counts"]["wrong"] or alive
     return Square("wrong" if bad else "same", f"{report['verdict']}{uncaught}.", "")
 
 
@@ -291,6 +292,29 @@ def _findings(cells: list[Json], replays: list[Json], columns: list[Column]) -> 
             }
         )
     return findings
+
+
+def _wrong(findings: list[Json], broken: list[Json]) -> list[Json]:
+    """What is wrong, by rule and by what is wrong of it: where one thing is, it is so on every backend."""
+    groups = {("", rule): own for rule, own in _grouped(findings, lambda f: f["rule"]).items()}
+    groups |= _grouped(broken, lambda r: (r["law"], r["rule"]))
+    return [
+        {
+            "law": law,
+            "rule": rule,
+            "places": ", ".join(_unique(f["where"] for f in own)),
+            "dtypes": ", ".join(_unique(f["dtype"] for f in own)),
+            "all": own,
+        }
+        for (law, rule), own in groups.items()
+    ]
+
+
+def _other_problems(report: Json) -> list[str]:
+    """Why the run fails, but for the results that are wrong, and that it was interrupted, which the title says."""
+    every = (*report["cells"], *report["replays"], *report["laws"])
+    wrong = tuple("{rule} on {backend} {device}, {dtype}, {mode}: ".format(**r) for r in every if r["verdict"] in (WRONG, BROKEN))
+    return [problem for problem in report["problems"] if not problem.startswith((*wrong, INTERRUPTED))]
 
 
 def _scripts(cells: list[Json], replays: list[Json], columns: list[Column]) -> list[tuple[str, list[Json]]]:

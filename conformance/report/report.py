@@ -16,6 +16,8 @@ from xopt.conformance.results import BROKEN, NOT_RUN, WRONG, Cell, LawResult
 from xopt.conformance.target import Target
 from xopt.conformance.training import Replay
 
+INTERRUPTED = "The run was interrupted after"
+
 Reported = Cell | LawResult | Replay
 
 SCHEMA = "xopt-conformance-4"
@@ -101,7 +103,7 @@ class Report:
         ]
         scarce = [row.problem for row in self.census if row.problem] + self._short
         if self.scope.interrupted is not None:  # of what had not ended nothing is known
-            return [*wrong, *self.failures, f"The run was interrupted after {self.scope.interrupted}."]
+            return [*wrong, *self.failures, f"{INTERRUPTED} {self.scope.interrupted}."]
         if wrong or self.failures:
             scarce = []  # what was found wrong ends its check early
         return wrong + self.failures + self._unchecked + silent + scarce + self.ledger.problems

@@ -93,28 +93,48 @@ def _say(console: Console, text: str, style: str = "") -> None:
 
 
 def _show_wrong(console: Console, report: Report, verbose: bool) -> None:
-    """Each wrong comparison with its program, each broken law with its numbers; those that raise the same share one paragraph."""
+    """What is wrong of each rule, once in full, and where else; laws that raise the same share one paragraph."""
     raised: dict[str, list[LawResult]] = {}
+    groups: dict[tuple[str, str], list[Reported]] = {}
     for result in report.wrong:
-        where = f"{result.rule} on {result.backend} {result.device}, {result.dtype}, {result.mode}"
-        if not isinstance(result, LawResult):
-            cell = result.to_dict() if isinstance(result, Cell) else result.replayed
-            real = "" if isinstance(result, Cell) else ", real gradients"
-            console.print(Text(f"\nWRONG: {where}{real}", style="bold red"))
-            if cell["wrong"].get("traceback"):
-                console.print(cell["wrong"]["traceback"].rstrip(), highlight=False, markup=False, soft_wrap=True)
-            console.print(script(cell), highlight=False, markup=False, soft_wrap=True)
-        elif result.broken and "raised" in result.broken and not verbose:
-            raised.setdefault(result.broken["raised"], []).append(result)
+        law = result if isinstance(result, LawResult) else None
+        if law and law.broken and "raised" in law.broken and not verbose:
+            raised.setdefault(law.broken["raised"], []).append(law)
         else:
-            assert result.broken is not None
-            console.print(Text(f"\nBROKEN: {result.law}: {where}", style="bold red"))
-            _say(console, law_words(result.broken))
-            for name, value in law_details(result.broken).items():
-                console.print(f"{name}: {value}", style="dim", highlight=False, markup=False, soft_wrap=True)
+            groups.setdefault((result.rule, law.law if law else ""), []).append(result)
+    for (rule, name), results in groups.items():
+        for result in results if verbose else results[:1]:
+            _show_one(console, result)
+        rest = [] if verbose else results[1:]
+        if rest:
+            places, dtypes = (", ".join(dict.fromkeys(x)) for x in zip(*((_where(r), r.dtype) for r in rest), strict=True))
+            what = f"of law {name!r} of {rule}" if name else f"comparisons of {rule}"
+            _say(console, f"{len(rest)} more {what}, on {places}; {dtypes} (each of them: --verbose)", "bold red")
     for message, laws in raised.items():
         console.print(Text(f"\nBROKEN: {len(laws):,} {'law' if len(laws) == 1 else 'laws'} by {message}", style="bold red"))
         _say(console, "; ".join(dict.fromkeys(f"{law.law} ({law.rule} on {law.backend})" for law in laws)))
+
+
+def _where(result: Reported) -> str:
+    return heading((result.backend, result.device, result.mode))
+
+
+def _show_one(console: Console, result: Reported) -> None:
+    """A wrong comparison with its program, a broken law with its numbers."""
+    where = f"{result.rule} on {result.backend} {result.device}, {result.dtype}, {result.mode}"
+    if isinstance(result, LawResult):
+        assert result.broken is not None
+        console.print(Text(f"\nBROKEN: {result.law}: {where}", style="bold red"))
+        _say(console, law_words(result.broken))
+        for name, value in law_details(result.broken).items():
+            console.print(f"{name}: {value}", style="dim", highlight=False, markup=False, soft_wrap=True)
+        return
+    cell = result.to_dict() if isinstance(result, Cell) else result.replayed
+    real = "" if isinstance(result, Cell) else ", real gradients"
+    console.print(Text(f"\nWRONG: {where}{real}", style="bold red"))
+    if cell["wrong"].get("traceback"):
+        console.print(cell["wrong"]["traceback"].rstrip(), highlight=False, markup=False, soft_wrap=True)
+    console.print(script(cell), highlight=False, markup=False, soft_wrap=True)
 
 
 def show_faults(console: Console, report: "FaultReport") -> None:

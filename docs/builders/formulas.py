@@ -308,7 +308,7 @@ def _typeset(run: list[_Token], text: str) -> str:
     return escaped("".join(token.text for token in run))
 
 
-_SIDE = re.compile(r"(?<=\S) {3,}(?=\S)")  # what stands far to the right of a formula explains it
+_SIDE = re.compile(r"(?<=[^\s,]) {2,}(?=\S)")  # what stands far to the right of a formula explains it
 
 
 def block(text: str) -> str:
