@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from xopt.conformance.cli.options import Html, Json, Outputs, refuse_unknown
+from xopt.conformance.report.summary import command_line
 from xopt.conformance.thirdparty import check as checking
 from xopt.conformance.thirdparty.agree import TRAINING
 from xopt.conformance.thirdparty.agree import agree as agreement
@@ -75,7 +76,9 @@ def check(
             raise typer.BadParameter(str(error)) from None
         show(console, found)
         files.fill("--json", lambda: json_.dumps(found.to_dict(), indent=1) + "\n")
-        files.fill("--html", lambda: page_of(found))
+        asked = {"rule": rule, "set": given, "convention": convention, "dtype": dtype}
+        shown = asked | {"limit": limit, "seconds": seconds, "seed": seed}
+        files.fill("--html", lambda: page_of(found, command_line("check", shown, target)))
         files.fill("--junit", lambda: junit_of(found))
     raise typer.Exit(2 if files.failed else found.status)
 

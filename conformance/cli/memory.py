@@ -57,7 +57,7 @@ def memory(
         options = {"like": like_rule, "steps": steps, "before": before, "json": json, "html": html, "png": png}
         report = {
             "about": {
-                "command": " ".join([*command_line("memory", {}).split(), *rule, *command_line("", options).split()[2:]]),
+                "command": command_line("memory", options, *rule),
                 "xopt": version("array-xopt"),
                 "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             },

@@ -60,7 +60,7 @@ def reproduce(
         except (ModuleNotFoundError, ValueError) as error:
             raise typer.BadParameter(_way_out(experiment, error), param_hint="NAME") from None
         options: dict[str, Any] = {"seeds": seeds, "steps": steps, "rule": rule, "join": join}
-        outcome.about["command"] = command_line("reproduce", options).replace("reproduce", f"reproduce {name}", 1)
+        outcome.about["command"] = command_line("reproduce", options, name)
         views.tell(outcome, console)
         files.fill("--json", lambda: views.json_of(outcome))
         files.fill("--html", lambda: views.page_of(outcome))

@@ -27,7 +27,7 @@ def write_html(report: Json, path: Path) -> None:
 
 def page_of(report: Json) -> str:
     """``Report.to_dict()`` as a page that stands alone."""
-    words = (amount, digits, law_details, law_words, listed, options_whole, ratio, web, where)
+    words = (amount, digits, law_details, law_words, listed, ratio, web, where)
     filters = {"n": "{:,}".format, **{word.__name__: word for word in words}}
     return str(template("xopt.conformance.report", "report.html.jinja", filters).render(_page(report)))
 
@@ -40,14 +40,6 @@ def digits(value: Any) -> str:
 def listed(value: Any) -> str:
     """A list in one line; "any" where it names nothing."""
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) and value else str(value or "any")
-
-
-def options_whole(text: str) -> Any:
-    """A text whose options (--json) no line breaks at their hyphens."""
-    from markupsafe import Markup, escape
-
-    parts = re.split(r"(--[a-z][a-z-]*)", text)
-    return Markup("").join(Markup('<span class="option">{}</span>').format(p) if p.startswith("--") else escape(p) for p in parts)
 
 
 def web(link: Any) -> bool:

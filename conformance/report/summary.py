@@ -63,9 +63,9 @@ def _some(what: str, names: Sequence[str], known: int) -> str:
     return f"{' and '.join(names) if len(names) <= 3 else len(names)} ({len(names)} of {known} {what}s)"
 
 
-def command_line(name: str, options: Mapping[str, Any]) -> str:
+def command_line(name: str, options: Mapping[str, Any], *arguments: str) -> str:
     """The command that does the same: an option that is None or False is left out, one that is True has no value."""
-    words = ["xopt", name]
+    words = ["xopt", name, *arguments]
     for option, value in options.items():
         for one in value if isinstance(value, list | tuple) else [value]:
             if one is not None and one is not False:

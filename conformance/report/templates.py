@@ -1,5 +1,6 @@
 """Pages are made of templates, each beside the module that fills it in."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,5 +16,13 @@ def template(package: str, name: str, filters: Mapping[str, Callable[..., Any]])
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= filters
+    environment.filters |= {"options_whole": options_whole} | dict(filters)
     return environment.get_template(name)
+
+
+def options_whole(text: str) -> Any:
+    """A text whose options (--json) no line breaks at their hyphens, by the class ``option`` of a page."""
+    from markupsafe import Markup, escape
+
+    parts = re.split(r"(--[a-z][a-z-]*)", text)
+    return Markup("").join(Markup('<span class="option">{}</span>').format(p) if p.startswith("--") else escape(p) for p in parts)

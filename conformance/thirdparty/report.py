@@ -69,10 +69,10 @@ def junit_of(checked: Checked) -> str:
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def page_of(checked: Checked) -> str:
-    """A page that stands alone: no scripts, nothing from outside the file."""
+def page_of(checked: Checked, command: str | None = None) -> str:
+    """A page that stands alone: no scripts, nothing from outside the file. ``command`` is what made it."""
     page = template("xopt.conformance.thirdparty", "check.html.jinja", {"amount": amount, "width": width})
-    return str(page.render(checked=checked, meaning=MEANINGS[checked.verdict]))
+    return str(page.render(checked=checked, command=command, meaning=MEANINGS[checked.verdict]))
 
 
 def amount(x: float | None) -> str:
