@@ -9,6 +9,7 @@ from test_cli import complaint, run
 
 import xopt
 from xopt import RULES, memory
+from xopt.conformance.memory.figures import lines
 
 OWN = """
 from typing import Any, NamedTuple
@@ -67,6 +68,7 @@ def test_json_says_what_the_functions_say(tmp_path: Path) -> None:
         assert len(curves["t"]) == len(curves["effective_lr"])
     assert report["rules"][0]["numbers"]["worst"] == slow.worst_step()
     assert "takes a sign" in report["rules"][2]["numbers"]["limit"]
+    assert report["rules"][1]["numbers"]["limit"] == mean.stability_limit()
     by_qhm = report["like"][2]
     assert by_qhm["hyper"] == pytest.approx({"beta": 0.99, "nu": 0.9 / 0.99})
     said = " ".join(done.output.split())
@@ -79,11 +81,28 @@ def test_all_rules_have_a_column_and_a_page(tmp_path: Path) -> None:
     done = run(*short(*RULES, "--html", str(page), "--png", str(picture)))
     assert done.exit_code == 0, done.output
     text = page.read_text()
-    assert text.count("<svg") == 4
+    assert text.count("<figure") == 4
+    assert text.count("<li><svg") == len(RULES)
     assert all(f'<th scope="col" class="num">{name}</th>' in text for name in RULES)
     assert "no bound" in text  # of AdEMAMix's longest step
     assert not re.search(r'(?:src|href)="(?!#)', re.sub(r'xlink:href="#', 'xlink="#', text))
     assert picture.read_bytes().startswith(b"\x89PNG")
+    entries = [{"rule": name, "hyper": {}} for name in RULES]
+    assert len({*lines(entries)}) == len(RULES)  # no two with the same colour and dash
+
+
+def test_a_narrow_terminal_has_whole_words_and_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list in the place of the table, where that has no room."""
+    wide, narrow = [], []
+    long = ("qhadam:beta1=0.99,nu1=0.123456", "qhadam:beta1=0.9,nu1=0.123456", "lion")
+    for columns, found in ((100, wide), (36, narrow)):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        done = run(*short(*long))
+        assert done.exit_code == 0, done.output
+        assert all(len(line) <= columns for line in done.stdout.splitlines())
+        assert "…" not in done.stdout
+        found += re.findall(r"\S+", done.stdout)
+    assert {*wide} - {"nu1=0.123456"} <= {*narrow} | {word for word in wide if set(word) == {"─"}}
 
 
 def test_a_rule_of_ones_own_is_asked_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

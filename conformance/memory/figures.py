@@ -51,28 +51,36 @@ def _when(one: Memory, length: Length) -> int | None:
     return None if settles(one) else length.steps
 
 
+def _limit(one: Memory) -> float:
+    """Without weight decay, as all the other numbers are."""
+    divides = any(operation.name == "divide" for operation in one.rest.program.operations)
+    still = {"weight_decay": 0.0} if "weight_decay" in one.hyper else {}
+    return memory.of(one.rule, **one.hyper | still).stability_limit(precondition=divides)
+
+
+CONSTANT = "step under a constant gradient of 1, over lr: "
 ROWS = (
     Row("arrays", "arrays kept for each parameter", lambda m, _: m.cost().arrays),
     Row("passes", "arrays read or written by a step", lambda m, _: m.cost().passes),
-    Row("mass", "a step under a constant gradient of 1, over lr", lambda m, n: m.mass(step=_when(m, n))),
+    Row("first", CONSTANT + "the first", lambda m, n: m.effective_lr(n.steps)[0]),
+    Row("tenth", CONSTANT + "after {tenth:,}", lambda m, n: m.effective_lr(n.steps)[max(n.steps // 10, 1) - 1]),
+    Row("last", CONSTANT + "after {steps:,}", lambda m, n: m.effective_lr(n.steps)[-1]),
+    Row("mass", CONSTANT + "in the end", lambda m, n: m.mass(step=_when(m, n))),
     Row("mean_age", "mean age of a gradient, in steps", lambda m, n: m.mean_age(step=_when(m, n))),
-    Row("spread", "its standard deviation", lambda m, n: m.spread(step=_when(m, n))),
+    Row("spread", "standard deviation of its age", lambda m, n: m.spread(step=_when(m, n))),
     Row("half_mass_age", "half of the weight is not older than", lambda m, n: m.half_mass_age(step=_when(m, n))),
-    Row("half_life", "old weights halve each ... steps", lambda m, _: m.half_life()),
+    Row("half_life", "half-life of old weights, in steps", lambda m, _: m.half_life()),
     Row("older", "share of the weight older than 1,000 steps", lambda m, n: m.share_older(1000, step=_when(m, n))),
     Row("noise", "variance of a step over that of the gradient", lambda m, n: m.noise(step=_when(m, n))),
-    Row("first", "such a step at the start", lambda m, n: m.effective_lr(n.steps)[0]),
-    Row("tenth", "such a step after {tenth:,}", lambda m, n: m.effective_lr(n.steps)[max(n.steps // 10, 1) - 1]),
-    Row("last", "such a step after {steps:,}", lambda m, n: m.effective_lr(n.steps)[-1]),
     Row("turn", "after {before:,} steps of 1, gradients of -1 turn it in", lambda m, n: m.reversal(n.before, n.after).turn),
-    Row("coast", "until then it goes on for, in lr", lambda m, n: m.reversal(n.before, n.after).coast),
+    Row("coast", "how far it goes on until then, in lr", lambda m, n: m.reversal(n.before, n.after).coast),
     Row(
         "awakened",
         "longest step on gradients of 1 after {before:,} of 0, over lr",
         lambda m, n: m.step_response(2 * n.before, before=n.before).steps.max(),
     ),
     Row("worst", "longest step for gradients in [-1, 1], over lr", lambda m, n: m.worst_step(step=_when(m, n))),
-    Row("limit", "lr times curvature up to which quadratics converge", lambda m, _: m.stability_limit()),
+    Row("limit", "lr times curvature, over what divides, up to which quadratics converge", lambda m, _: _limit(m)),
 )
 
 
@@ -161,20 +169,25 @@ def like(one: Memory, rule: Any) -> Json:
     }
 
 
-def coloured(entries: Sequence[Json]) -> list[int]:
-    """A colour for each: the rule's own, where it is free."""
-    free, chosen = list(range(8)), []
-    for one in entries:
+def lines(entries: Sequence[Json]) -> list[tuple[int, str]]:
+    """A colour and a dash for each, by which curves that coincide are seen: the rule's own colour, where it is free."""
+    free: list[int] = []
+    chosen: list[tuple[int, str]] = []
+    for i, one in enumerate(entries):
+        free = free or list(range(8))
         own = COLOURS.get(one["rule"], 7)
-        colour = own if own in free else (free[0] if free else 7)
-        if colour in free:
-            free.remove(colour)
-        chosen.append(colour)
+        colour = own if own in free else free[0]
+        free.remove(colour)
+        dashes = [DASHES[(i + k) % len(DASHES)] for k in range(len(DASHES))]
+        chosen.append(next(((colour, dash) for dash in dashes if (colour, dash) not in chosen), (colour, "-")))
     return chosen
 
 
+DASHES = ("-", "--", ":", "-.")
+
+
 def short_names(entries: Sequence[Json]) -> list[str]:
-    """The rules, and below the settings that tell entries of one rule apart, as few as are needed."""
+    """The rules, with the settings that tell entries of one rule apart, as few as are needed."""
 
     def own(one: Json) -> list[str]:
         alike = [other["hyper"] for other in entries if other["rule"] == one["rule"] and other["hyper"] != one["hyper"]]
@@ -186,37 +199,31 @@ def short_names(entries: Sequence[Json]) -> list[str]:
             alike = left
         return found
 
-    return ["\n".join([one["rule"], *own(one)]) for one in entries]
+    return [f"{one['rule']} {', '.join(own(one))}".strip() for one in entries]
 
 
 def _any(value: Any) -> str:
     return value if isinstance(value, str) else "off" if value is None else _short(value)
 
 
-def names_width(entries: Sequence[Json]) -> float:
-    """Inches that the longest line of their names takes."""
-    return 0.35 + 0.078 * max(len(line) for name in short_names(entries) for line in name.split("\n"))
-
-
 def panels(entries: Sequence[Json], length: Length) -> list[Panel]:
-    """Four diagrams of all rules."""
-    colours = list(zip(short_names(entries), entries, coloured(entries), strict=True))
+    """Four diagrams of all rules, to stand below a key."""
+    known = list(zip(short_names(entries), entries, lines(entries), strict=True))
 
     def drawn(x: str, y: str, shift: float = 0.0) -> list[Curve]:
         return [
-            Curve(name, np.array(one["curves"][x]) + shift, one["curves"][y], colour)
-            for name, one, colour in colours
+            Curve(name, np.array(one["curves"][x]) + shift, one["curves"][y], colour, dash)
+            for name, one, (colour, dash) in known
             if x in one["curves"]
         ]
 
-    return [
+    found = [
         Panel(
             "share of a step, by the age of the gradient",
             drawn("age", "weight", 1.0),
             "age + 1, in steps",
             "xy",
             ylim=(1e-7, 1.5),
-            legend="lower left",
         ),
         Panel("step under a constant gradient, over lr", drawn("t", "effective_lr"), "step", "xy"),
         Panel(
@@ -226,7 +233,7 @@ def panels(entries: Sequence[Json], length: Length) -> list[Panel]:
             "x",
             ylim=(-1.15, 1.15),
             levels=[0.0],
-            legend="lower left",
         ),
         Panel("what is left of a wave of the gradient", drawn("frequency", "gain"), "waves a step", "xy", ylim=(1e-3, 2.0)),
     ]
+    return [panel._replace(legend=None) for panel in found]

@@ -1,13 +1,13 @@
 """Diagrams of curves whose names stand at their ends."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from xopt.conformance.report import drawing
-from xopt.conformance.report.drawing import Draw, Palette
+from xopt.conformance.report.drawing import Palette
 
 WIDTH, HEIGHT = 4.9, 3.0
 """Of a panel, in inches, with the room for names."""
@@ -39,7 +39,8 @@ class Panel(NamedTuple):
     ylim: tuple[float, float] | None = None
     levels: Sequence[float] = ()  # horizontal lines
     starts: Sequence[float] = ()  # vertical lines
-    legend: str | tuple[float, float] = ""  # where the names stand, as matplotlib has it; else at the ends of the curves
+    legend: str | tuple[float, float] | None = ""
+    """Where the names stand, as matplotlib has it; "" is at the ends of the curves, None nowhere: a key has them."""
 
 
 def svg(name: str, panels: Sequence[Panel], columns: int = 2, names: float = NAMES) -> str:
@@ -47,22 +48,47 @@ def svg(name: str, panels: Sequence[Panel], columns: int = 2, names: float = NAM
     return drawing.svg(name, _draw(panels, columns, names, drawing.PAGE), _size(panels, columns))
 
 
-def png(name: str, panels: Sequence[Panel], columns: int = 2, names: float = NAMES) -> bytes:
-    """The same as a file."""
-    return drawing.png(name, _draw(panels, columns, names, drawing.PAPER), _size(panels, columns))
+def png(name: str, panels: Sequence[Panel], columns: int = 2, names: float = NAMES, key: bool = False) -> bytes:
+    """The same as a file, where ``key`` is True below a key of the first panel's curves, in columns as wide as the longest name."""
+    draw, (width, height) = _draw(panels, columns, names, drawing.PAPER), _size(panels, columns)
+    if not key:
+        return drawing.png(name, draw, (width, height))
+    curves = panels[0].curves
+    across = max(1, min(len(curves), int((width - 0.8) / (0.75 + 0.082 * max(len(curve.name) for curve in curves)))))
+    above = 0.25 + 0.215 * math.ceil(len(curves) / across)
+
+    def with_key(figure: Any) -> None:
+        from matplotlib.lines import Line2D
+
+        draw(figure, height + above)
+        styles: list[Any] = [
+            {"color": drawing.PAPER.series[x.colour], "linestyle": x.line, "linewidth": x.width, "label": x.name} for x in curves
+        ]
+        place = {"loc": "upper left", "bbox_to_anchor": (0.4 / width, 1.0), "ncols": across, "frameon": False}
+        figure.legend(
+            handles=[Line2D([], [], **style) for style in styles],
+            handlelength=2.6,
+            labelspacing=0.35,
+            labelcolor="linecolor",
+            **place,
+        )
+
+    return drawing.png(name, with_key, (width, height + above))
 
 
 def _size(panels: Sequence[Panel], columns: int) -> tuple[float, float]:
     return WIDTH * columns, HEIGHT * math.ceil(len(panels) / columns)
 
 
-def _draw(panels: Sequence[Panel], columns: int, names: float, palette: Palette) -> Draw:
-    def draw(figure: Any) -> None:
-        width, height = _size(panels, columns)
+def _draw(panels: Sequence[Panel], columns: int, names: float, palette: Palette) -> Callable[..., None]:
+    def draw(figure: Any, height: float = 0.0) -> None:
+        """At the foot of a figure of this height, which may be more than the panels need."""
+        width, tall = _size(panels, columns)
+        height = height or tall
         for i, panel in enumerate(panels):
             row, column = divmod(i, columns)
-            left, top = column * WIDTH + 0.55, height - row * HEIGHT - 0.32
-            beside = 0.2 if panel.legend else names
+            left, top = column * WIDTH + 0.55, tall - row * HEIGHT - 0.32
+            beside = names if panel.legend == "" else 0.2
             box = left / width, (top - HEIGHT + 0.85) / height, (WIDTH - 0.65 - beside) / width, (HEIGHT - 0.85) / height
             _panel(figure.add_axes(box), panel, palette)
 
@@ -77,7 +103,8 @@ def _panel(axes: Any, panel: Panel, palette: Palette) -> None:
     ends = []
     for curve in panel.curves:
         x, y = _thinned(np.asarray(curve.x, dtype=np.float64), np.asarray(curve.y, dtype=np.float64), panel)
-        axes.plot(x, y, curve.line, color=palette.series[curve.colour], linewidth=curve.width, label=curve.name or None)
+        style = {"color": palette.series[curve.colour], "linewidth": curve.width, "label": curve.name or None}
+        axes.plot(x, y, curve.line, zorder=2.0 if curve.line == "-" else 2.5, **style)  # dashes above lines that they coincide with
         if curve.name:
             ends.append((x, y, curve))
     axes.set_xscale("log" if "x" in panel.log else "linear")
@@ -94,7 +121,7 @@ def _panel(axes: Any, panel: Panel, palette: Palette) -> None:
     axes.grid(axis="y")
     if panel.legend:
         axes.legend(loc=panel.legend, frameon=False, labelcolor="linecolor", handlelength=1.4, labelspacing=0.3)
-    else:
+    elif panel.legend is not None:
         _names(axes, ends, palette)
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 
-from xopt.conformance.memory.figures import ROWS, Json, Length, says
+from xopt.conformance.memory.figures import ROWS, Json, Length, says, short_names
 
 
 def number(value: Any) -> str:
@@ -26,6 +27,11 @@ def rows(report: Json) -> list[list[str]]:
     """A line for each number, with a column for each rule."""
     length = Length(**report["length"])
     return [[says(row, length), *(number(one["numbers"][row.key]) for one in report["rules"])] for row in ROWS]
+
+
+def heads(report: Json) -> list[str]:
+    """Of the columns: a rule, and a line for each setting."""
+    return [one["name"].replace(", ", "\n").replace(" ", "\n", 1) for one in report["rules"]]
 
 
 def same(one: Json) -> str:
@@ -47,17 +53,41 @@ def _brief(hyper: Json) -> dict[str, str]:
 
 
 def show(console: Console, report: Json) -> None:
-    """A table, and what ``--like`` found."""
-    table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
-    table.add_column("", overflow="fold")
-    for one in report["rules"]:
-        table.add_column(one["name"].replace(" ", "\n").replace(",", ""), justify="right")
-    for row in rows(report):
-        table.add_row(*row)
-    console.print(table)
+    """A table with a column for each rule, or where there is no room for it a list; and what ``--like`` found."""
+    names, lines = heads(report), rows(report)
+    widths = [max(map(len, [*head.split("\n"), *(row[i] for row in lines)])) for i, head in enumerate(names, 1)]
+    if _WORDS + sum(width + 2 for width in widths) <= console.width:
+        _columns(console, names, lines)
+    else:
+        _list(console, short_names(report["rules"]), lines)
     reasons = dict.fromkeys(x for one in report["rules"] for x in one["numbers"].values() if isinstance(x, str))
     for text in [*(f"- {reason}." for reason in reasons), *map(same, report["like"])]:
         console.print(text, highlight=False, markup=False)
+
+
+_WORDS = 22
+"""Characters that what the lines say has at least, so that it can be read."""
+
+
+def _columns(console: Console, names: list[str], lines: list[list[str]]) -> None:
+    table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
+    table.add_column("", overflow="fold")
+    for head in names:
+        table.add_column(head, justify="right", no_wrap=True)
+    for line in lines:
+        table.add_row(*line)
+    console.print(table)
+
+
+def _list(console: Console, names: list[str], lines: list[list[str]]) -> None:
+    for what, *values in lines:
+        console.print(what, style="bold", highlight=False, markup=False)
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column("", overflow="fold")
+        table.add_column("", justify="right", no_wrap=True)
+        for name, value in zip(names, values, strict=True):
+            table.add_row(name, value)
+        console.print(Padding(table, (0, 0, 0, 2)))
 
 
 def json_of(report: Json) -> str:

@@ -27,7 +27,7 @@ def rates(memory: "Memory", curvatures: Any, lrs: Any, precondition: bool) -> An
 def _matrices(memory: "Memory", lr: float | None, curvatures: Any) -> Any:
     """Of a step that maps the distance from the minimum and the slots to new ones, for each curvature."""
     hyper = memory.hyper if lr is None else memory.hyper | {"lr": lr}
-    at = rest(memory.rule, hyper)
+    at = rest(memory.rule, hyper, carried=memory.rest.carried)
     if at is None:
         at = memory.rest  # raises
     values = at.sloped(1.0, held=True)

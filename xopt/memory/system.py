@@ -207,6 +207,7 @@ class Rest(NamedTuple):
     program: Program
     coefficients: dict[str, float]
     slots: Any
+    carried: dict[str, Any]
 
     def sloped(self, grad: float, held: bool) -> dict[str, Any]:
         return sloped(self.program, self.coefficients, self.slots[:, None], np.array([grad]), held)
@@ -215,15 +216,18 @@ class Rest(NamedTuple):
         return systems(self.program, self.sloped(grad, held), 1)
 
 
-def rest(rule: AnyRule, hyper: Hyper, grad: float = 1.0) -> Rest | None:
-    """Where a rule comes to rest under a constant gradient. None where its coefficients never settle."""
-    program = program_of(rule, hyper)
-    one, two = (numbers_of(_settled_coefficients(rule, program, hyper, t)) for t in (FOREVER, 2 * FOREVER))
-    if one != two:
+def rest(rule: AnyRule, hyper: Hyper, grad: float = 1.0, carried: Hyper | None = None) -> Rest | None:
+    """Where a rule comes to rest under a constant gradient. None where its coefficients never settle.
+
+    ``carried`` has the numbers that a state carries where it is near: where it rests with another lr.
+    """
+    program, start = program_of(rule, hyper), carried or rule.carried
+    (one, last), (two, _) = (_settled(rule, program, hyper, t, start) for t in (FOREVER, 2 * FOREVER))
+    if numbers_of(one) != numbers_of(two):
         return None
-    coefficients = dict(zip(program.coefficients, map(float, one), strict=True))
+    coefficients = dict(zip(program.coefficients, map(float, numbers_of(one)), strict=True))
     names = slots_of(program)
-    found = Rest(program, coefficients, np.zeros(len(names)))
+    found = Rest(program, coefficients, np.zeros(len(names)), last)
     for _ in range(_NEWTON):  # averages are found at once
         values = found.sloped(grad, held=False)
         after = [values[program.writes[name]] for name in names]
@@ -238,16 +242,16 @@ def rest(rule: AnyRule, hyper: Hyper, grad: float = 1.0) -> Rest | None:
 _NEWTON = 8
 
 
-def _settled_coefficients(rule: AnyRule, program: Program, hyper: Hyper, t: int) -> Any:
-    """With the number that a state carries where it no longer changes."""
-    carried = dict(rule.carried)
+def _settled(rule: AnyRule, program: Program, hyper: Hyper, t: int, carried: Hyper) -> tuple[Any, dict[str, Any]]:
+    """The coefficients with the numbers that a state carries where they no longer change, and these numbers."""
+    now = dict(carried)
     for _ in range(100_000):
-        c = coefficients_at(rule, hyper, t, carried)
+        c = coefficients_at(rule, hyper, t, now)
         after = _carried_on(program, names_of(c), numbers_of(c))
-        if after == carried:
+        if after == now:
             break
-        carried = after
-    return c
+        now = after
+    return c, now
 
 
 # Weights, of systems.
