@@ -2,11 +2,11 @@
 
 import json
 import re
-import shutil
 import subprocess
 
 import numpy as np
 import pytest
+from browser import browser, opened
 from builders import playground
 from builders.picture import BROWSERS
 
@@ -124,46 +124,113 @@ def test_the_page_needs_nothing_from_elsewhere():
     assert len(PAGE) < 100_000
 
 
-def test_controls_work_in_a_browser(tmp_path):
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
+@pytest.fixture(scope="module")
+def in_browser(tmp_path_factory):
+    """The page in a browser, 500 pixels wide."""
+    if browser() is None:
         pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
-    probe = """<script>
-    addEventListener("error", (event) => document.body.setAttribute("data-error", event.message));
-    setTimeout(() => {
-        const said = {};
-        const rows = () => document.querySelectorAll("#numbers tbody tr").length;
-        said.first = rows();
-        for (const chip of document.querySelectorAll("#chips button")) {
-            chip.focus();
-            if (document.activeElement === chip) chip.click();
-        }
-        setTimeout(() => {
-            said.second = rows();
-            const input = document.querySelector("#cards input");
-            const looks = () => [document.querySelector("#weights").innerHTML, input.previousElementSibling.textContent];
-            const before = looks();
-            document.querySelectorAll("#cards details").forEach((one) => { one.open = true; });
-            for (const one of document.querySelectorAll("#cards input")) {
-                one.stepUp(60);
-                one.dispatchEvent(new Event("input"));
-            }
-            setTimeout(() => {
-                said.changed = looks().every((text, i) => text !== before[i]);
-                said.wide = document.documentElement.scrollWidth > innerWidth;
-                const controls = [...document.querySelectorAll("input, button")];
-                said.names = controls.every((one) => one.textContent || one.labels?.length);
-                document.body.setAttribute("data-said", JSON.stringify(said));
-            }, 300);
-        }, 300);
-    }, 300);
-    </script></body>"""
-    frames = "<head><script>requestAnimationFrame = (draw) => setTimeout(draw, 0);</script>"  # frames keep to real time, timers not
-    (tmp_path / "page.html").write_text(PAGE.replace("<head>", frames).replace("</body>", probe))
-    profile = f"--user-data-dir={tmp_path}"
-    options = ["--headless", "--no-sandbox", "--disable-gpu", profile, "--virtual-time-budget=5000", "--dump-dom"]
-    command = [browser, *options, "--window-size=500,900", (tmp_path / "page.html").as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert "data-error" not in done.stdout.partition("<script")[0].partition("<body")[2].partition(">")[0]
-    said = json.loads(re.search(r'data-said="([^"]*)"', done.stdout)[1].replace("&quot;", '"'))
-    assert said == {"first": 5, "second": 6, "changed": True, "wide": False, "names": True}
+    folder = tmp_path_factory.mktemp("browser")
+    (folder / "page.html").write_text(PAGE)
+    with opened(folder / "page.html", folder / "profile", 500, 900) as page:
+        page.ask("addEventListener('error', (event) => document.body.setAttribute('data-error', event.message))")
+        page.drawn()
+        yield page
+        assert not page.ask("document.body.dataset.error")
+
+
+FOCUSED = """(() => {
+    const one = document.activeElement, box = one.getBoundingClientRect(), style = getComputedStyle(one);
+    return {
+        name: one.tagName === "BODY" ? "" : one.id || one.value || one.getAttribute("aria-label") || one.textContent,
+        outlined: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 1,
+        inside: box.top >= 0 && box.bottom <= innerHeight + 1 && box.left >= 0 && box.right <= innerWidth,
+    };
+})()"""
+
+
+def go(page, name):
+    """Presses Tab until what has this name has the focus."""
+    for _ in range(80):
+        if page.ask(FOCUSED)["name"] == name:
+            return
+        page.press("Tab")
+    pytest.fail(f"Tab does not come to {name}")
+
+
+def test_tab_comes_to_everything_and_it_is_seen_where_it_is(in_browser):
+    page, order = in_browser, []
+    page.press("Tab")
+    while (here := page.ask(FOCUSED))["name"]:
+        assert here["outlined"], here
+        assert here["inside"], here
+        order.append(here["name"])
+        page.press("Tab")
+    wanted = page.ask(
+        """[...document.querySelectorAll("button, input, summary, [tabindex='0']")]
+        .filter((one) => one.checkVisibility() && !(one.type === "radio" && !one.checked))
+        .map((one) => one.id || one.value || one.getAttribute("aria-label") || one.textContent)"""
+    )
+    assert order == wanted
+    page.press("Tab", shift=True)
+    assert page.ask(FOCUSED)["name"] == order[-1]
+
+
+def test_rules_cards_sliders_and_the_walk_are_worked_by_keys(in_browser):
+    page = in_browser
+
+    def rows():
+        return page.ask("[...document.querySelectorAll('#numbers tbody th')].map((one) => one.textContent)")
+
+    def figures():
+        canvas = "document.querySelector('#path').toDataURL()"
+        return page.ask(f"[...['weights', 'rate', 'turn'].map((id) => document.getElementById(id).innerHTML), {canvas}]")
+
+    before = rows()
+    page.ask("document.activeElement.blur()")
+    go(page, "Momentum")
+    page.press("Space")
+    assert {*rows()} == {*before, "Momentum"}
+    page.press("Enter")
+    assert rows() == before
+    go(page, "AdEMAMix")  # the rule, and then its card
+    page.press("Tab")
+    page.press("Enter")
+    page.press("Tab")
+    assert page.ask(FOCUSED)["name"] == "ademamix-lr"
+    drawn = figures()
+    value = "parseFloat(document.activeElement.getAttribute('aria-valuetext'))"
+    before = page.ask(value)
+    page.press("ArrowRight")
+    assert page.ask(value) > before
+    page.press("Home")
+    assert page.ask(value) == 1e-5
+    go(page, "ademamix-alpha")
+    page.press("End")
+    assert all(one != other for one, other in zip(drawn, figures(), strict=True))
+    go(page, "Defaults")
+    page.press("Space")
+    assert figures() == drawn
+    assert page.ask(FOCUSED)["name"] == "Defaults"  # the focus is where it was, and the card is open
+    assert page.ask("document.activeElement.closest('details').open")
+    go(page, "rosenbrock")
+    page.press("ArrowDown")
+    assert page.ask("document.querySelector('#path').getAttribute('aria-label')").startswith("A noisy valley")
+    page.press("Tab")
+    page.press("End")
+    assert page.ask("document.querySelector('#steps-said').textContent") == "3000"
+    page.press("Tab")
+    assert page.ask(FOCUSED)["name"] == "Table of numbers"
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [400, 860, 1100, 1400])
+def test_the_page_has_room_in_light_and_in_dark(in_browser, width, dark):
+    page = in_browser
+    page.size(width, 900)
+    page.colours(dark)
+    page.drawn()
+    assert page.ask("document.documentElement.scrollWidth <= innerWidth")
+    assert page.ask("document.querySelector('.scroll').scrollWidth <= document.querySelector('.scroll').clientWidth")
+    assert page.ask("[...document.querySelectorAll('input, button')].every((one) => one.textContent || one.labels?.length)")
+    paper, ink = page.ask("[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]")
+    assert (sum(map(int, re.findall(r"\d+", paper))) < sum(map(int, re.findall(r"\d+", ink)))) is dark

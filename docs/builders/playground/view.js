@@ -18,6 +18,7 @@ const draw = (tag, attributes, text) => {
 };
 
 const shown = new Set(SHOWN);
+const unfolded = new Set(innerWidth > 1000 ? [SHOWN[0]] : []); // cards, which stay so when another rule comes
 const settings = {}; // rule -> its hyperparameters
 const begin = (name) => {
     settings[name] = Object.fromEntries(RULES[name].hyper.map((one) => [one.name, structuredClone(one.value)]));
@@ -66,14 +67,14 @@ function slider(name, one, index) {
 function card(name) {
     const rule = RULES[name];
     const box = make("details", { style: `--own: var(--${name}, var(--ink))` });
-    box.open = name === [...shown][0] && innerWidth > 760;
+    box.open = unfolded.has(name);
+    box.addEventListener("toggle", () => { if (box.open) unfolded.add(name); else unfolded.delete(name); });
     const rows = rule.hyper.flatMap((one) =>
         Array.isArray(settings[name][one.name]) ? settings[name][one.name].map((_, i) => slider(name, one, i)) : [slider(name, one, null)]);
     const reset = make("button", { type: "button", class: "reset" }, "Defaults");
     reset.addEventListener("click", () => {
         begin(name);
         const next = card(name);
-        next.open = true;
         box.replaceWith(next);
         next.querySelector(".reset").focus();
         refresh();
