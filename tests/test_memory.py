@@ -9,6 +9,8 @@ import pytest
 import xopt
 from xopt import RULES, Rule, memory
 from xopt.checks import Beta, Rate
+from xopt.conformance.inputs.hyperparameters import settings
+from xopt.conformance.laws import responses as laws
 from xopt.operations import average, sqrt
 
 UNIT = 2.0**-53
@@ -169,6 +171,29 @@ def test_a_step_that_forgets_scale_has_derivatives_that_sum_up_to_nothing(name: 
         memory.of(xopt.lion, held=False).mean_age()
 
 
+@pytest.mark.parametrize("name", RULES)
+def test_weights_from_the_start_are_those_that_the_laws_state(name: str) -> None:
+    """With hyperparameters drawn over their whole ranges, beside weights in 50 digits, without any recursion over steps."""
+    for given in settings(RULES[name], 0, 12, "float64", borders=False):
+        found, h = memory.of(RULES[name], **given), RULES[name].defaults | given
+        lr = given.get("lr", 1.0)
+        decays = [b for key, x in h.items() if key.startswith("beta") and x for b in (x if isinstance(x, tuple) else (x,)) if b < 1]
+        rounded = 1e3 * UNIT / (1 - max(decays, default=0.0))  # a correction 1 - beta^t is off by that
+        for step in (1, 2, 12):
+            if name == "lion":  # the sign of a QHM average: its weights over their sum, as the step is 1 long
+                one = [1 - h["beta1"], h["beta1"], *[0.0] * step][:step]  # without memory the gradient before
+                if h["beta2"]:
+                    one = laws.weights("qhm", {"beta": h["beta2"], "nu": h["beta1"] / h["beta2"]}, step)
+                exact = [lr * w / sum(one) for w in one]
+            else:
+                exact = [lr * w for w in laws.weights(name, h, step)]
+                if name in ADAPTIVE:
+                    root = math.sqrt(sum(laws.square_weights(name, h, step)) + h["eps_root"]) + h["eps"]
+                    exact = [w / root for w in exact]
+            sizes = np.array(exact, dtype=float)
+            np.testing.assert_allclose(found.weights(step=step), sizes, rtol=rounded, atol=UNIT * np.abs(sizes).sum())
+
+
 def test_effective_lr_of_ademamix_with_warmups() -> None:
     """1 + alpha(t) * (1 - product of beta3), under a constant gradient."""
     warm, steps = 256_000, 100_000
@@ -295,23 +320,28 @@ def test_costs() -> None:
 # Quadratics
 
 
-def simulated(name: str, hyper: dict[str, Any], curvatures: Any, steps: int = 1200) -> Any:
-    """The factor by which the distance shrinks at each of the last steps, on average, in a run of the rule's own step."""
+def simulated(name: str, hyper: dict[str, Any], curvatures: Any, held: bool = False) -> Any:
+    """The factor by which the distance shrinks at each of the last steps, on average, in a run of the rule's own step.
+
+    ``held`` is for a run in which nothing but eps divides: late, without the second moment.
+    """
     h = np.asarray(curvatures, dtype=np.float64)
-    rule = RULES[name].bind(**hyper)
+    rule, steps = RULES[name].bind(**hyper), 1200
     state = rule.init(np.ones_like(h))
+    fixed = {"v": np.zeros_like(h), "step": 2**40, **dict.fromkeys(RULES[name].carried, 0.0)} if held else {}
+    fields = [field for field in state._fields if field not in {"step", *fixed}]
     logs, scale = [], np.zeros_like(h)
     for _ in range(steps):
-        state = rule.step(state, h * state.params)
-        size = np.sqrt(np.sum([np.square(x) for x in _arrays(state)], axis=0))
+        state = rule.step(state._replace(**fixed), h * state.params)
+        size = np.sqrt(np.sum([np.square(x) for field in fields for x in _arrays(getattr(state, field))], axis=0))
         scale = scale + np.log(size)
-        state = state._replace(**{f: _scaled(getattr(state, f), 1 / size) for f in state._fields[:-1]})
+        state = state._replace(**{field: _scaled(getattr(state, field), 1 / size) for field in fields})
         logs.append(scale)
     return np.exp((logs[-1] - logs[steps // 2]) / (steps - 1 - steps // 2))
 
 
-def _arrays(state: Any) -> list[Any]:
-    return [x for field in state[:-1] for x in (field if isinstance(field, tuple) else (field,)) if x is not None]
+def _arrays(field: Any) -> list[Any]:
+    return [x for x in (field if isinstance(field, tuple) else (field,)) if x is not None]
 
 
 def _scaled(field: Any, factor: Any) -> Any:
@@ -327,6 +357,17 @@ def test_rates_are_those_of_runs(name: str) -> None:
     rates = memory.of(RULES[name], **hyper).rates(curvatures)
     # of turning pairs of eigenvalues the size of the state swings; over half of the run that is a few parts in a thousand
     np.testing.assert_allclose(np.log(simulated(name, hyper, curvatures)), np.log(rates), rtol=0, atol=6e-3)
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_rates_of_rules_that_divide_are_those_of_runs_in_which_it_is_held(name: str) -> None:
+    """An eps so large that nothing else divides, and lr times it; late, so that no correction is left."""
+    curvatures, huge = np.array([0.03, 0.4, 1.7]), 2.0**100
+    more = {"beta3": 0.99, "alpha": 2.0} if name == "ademamix" else {}
+    more |= {"weight_decay": 0.0} if "weight_decay" in RULES[name].defaults else {}
+    rates = memory.of(RULES[name], lr=0.3, eps=0.0, **more).rates(curvatures, precondition=True)
+    found = simulated(name, {"lr": 0.3 * huge, "eps": huge} | more, curvatures, held=True)
+    np.testing.assert_allclose(np.log(found), np.log(rates), rtol=0, atol=6e-3)
 
 
 @pytest.mark.parametrize("kappa", [10.0, 100.0, 1000.0])

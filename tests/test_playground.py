@@ -9,6 +9,7 @@ import pytest
 from browser import browser, opened
 from builders import playground
 from builders.picture import BROWSERS
+from test_memory import closed_form
 
 from xopt.conformance.vectors import programs
 
@@ -96,26 +97,9 @@ def test_the_effective_rate_and_the_reversal_have_the_bits_of_numpy(rule, found)
     assert moved(rule, settings(own), [1.0] * 200 + [-1.0] * 100)[199:] == own["turn"]
 
 
-CLOSED = {
-    "sgd": lambda k, h: 1.0 * (k == 0),
-    "momentum": lambda k, h: h["beta"] ** k,
-    "nesterov": lambda k, h: (1 + h["beta"]) * (k == 0) + h["beta"] ** (k + 1) * (k > 0),
-    "qhm": lambda k, h: (1 - h["nu"]) * (k == 0) + h["nu"] * (1 - h["beta"]) * h["beta"] ** k,
-    "aggmo": lambda k, h: sum(beta**k for beta in h["betas"]) / len(h["betas"]),
-    "adam": lambda k, h: (1 - h["beta1"]) * h["beta1"] ** k,
-    "qhadam": lambda k, h: (1 - h["nu1"]) * (k == 0) + h["nu1"] * (1 - h["beta1"]) * h["beta1"] ** k,
-    "lion": lambda k, h: (1 - h["beta1"]) if k == 0 else h["beta1"] * (1 - h["beta2"]) * h["beta2"] ** (k - 1),
-    "ademamix": lambda k, h: (1 - h["beta1"]) * h["beta1"] ** k + h["alpha"] * (1 - h["beta3"]) * h["beta3"] ** k,
-    # the schedule of mu has come to its end: mu = beta1
-    "nadam": lambda k, h: (1 - h["beta1"]) * (k == 0) + h["beta1"] * (1 - h["beta1"]) * h["beta1"] ** k,
-}
-CLOSED["adamw"] = CLOSED["adam"]
-
-
-@pytest.mark.parametrize("name", CLOSED)
-def test_weights_by_age_are_those_of_the_closed_form(name, found):
-    own = found[name]
-    want = [CLOSED[name](k, settings(own)) for k in range(2000)]
+def test_weights_by_age_are_those_of_the_closed_form(rule, found):
+    own = found[rule.name]
+    want = closed_form(rule.name, settings(own), np.arange(2000))
     np.testing.assert_allclose(own["weights"], want, rtol=1e-10, atol=1e-14)
 
 
