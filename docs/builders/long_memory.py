@@ -368,8 +368,8 @@ def _noisy_valley(say: Say) -> Panel:
         (say("corrected, warm-ups", "補正、ウォームアップあり"), corrected, WARM_VALLEY, 2, "-"),
         (say("published, warm-ups", "論文のまま、ウォームアップあり"), xopt.ademamix, WARM_VALLEY, 4, "--"),
     ):
-        t, loss = valley(rule, tuple(given.items()))
-        curves.append(Curve(name, t, loss, colour, line, 3.2 if rule is corrected and given else 1.7))
+        loss = valley(rule, tuple(given.items()))[:, LRS.index(0.01)].mean(axis=-1)
+        curves.append(Curve(name, LOOKED, loss[: len(LOOKED)], colour, line, 3.2 if rule is corrected and given else 1.7))
     return Panel(
         say("loss of a noisy quadratic, lr = 0.01", "雑音のある 2 次関数の損失、lr = 0.01"),
         curves,
@@ -379,22 +379,33 @@ def _noisy_valley(say: Say) -> Panel:
     )
 
 
-WARM_VALLEY = {"alpha_warmup": 5_000, "beta3_warmup": 5_000}
-VALLEY = 5_000
+VALLEY, SEEDS = 5_000, 5
+LRS = (0.001, 0.003, 0.01, 0.03, 0.1)
+WARM_VALLEY = {"alpha_warmup": VALLEY, "beta3_warmup": VALLEY}
+LOOKED = ages(VALLEY - 1) + 1
+AT_THE_END = 500
+"""Steps whose mean loss is that at the end."""
 
 
 @lru_cache(maxsize=8)
-def valley(rule: Rule[Any, Any], given: tuple[tuple[str, float], ...]) -> tuple[Any, Any]:
-    """Losses of AdEMAMix on a quadratic with curvatures from 0.001 to 1, 64 of each, whose gradients have noise of size 1."""
+def valley(rule: Rule[Any, Any], given: tuple[tuple[str, float], ...]) -> Any:
+    """Losses on a quadratic with curvatures from 0.001 to 1, 32 of each, whose gradients have noise of size 1.
+
+    By step, lr and seed: at the steps ``LOOKED``, and then at each of the last ones. All lr have the same noise.
+    """
     random = np.random.default_rng(0)
-    h = np.repeat(np.geomspace(1e-3, 1.0, 4), 64)
-    hyper = {"lr": 0.01, **dict(given)}
-    state = rule.init(np.full_like(h, 3.0))
-    kept, losses = ages(VALLEY - 1) + 1, []
-    for _ in range(VALLEY):
-        state = rule.step(state, h * state.params + random.standard_normal(h.size), **hyper)
-        losses.append(float(np.mean(0.5 * h * np.square(state.params))))
-    return kept, np.array(losses)[kept - 1]
+    h = np.repeat(np.geomspace(1e-3, 1.0, 4), 32)
+    lr = np.array(LRS)[:, None, None]
+    params = np.full((len(LRS), SEEDS, h.size), 3.0)
+    slots = [rule.carried.get(name, np.zeros_like(params)) for name in rule.slots]
+    looks, losses, last = {*LOOKED.tolist()}, [], []
+    for t in range(1, VALLEY + 1):
+        carried = (x for name, x in zip(rule.slots, slots, strict=True) if name in rule.carried)
+        c = rule.coefficients(t, *carried, **dict(given))._replace(lr=lr)
+        params, *slots = rule.elementwise(params, *slots, h * params + random.standard_normal((SEEDS, h.size)), c)
+        for found in [losses] * (t in looks) + [last] * (t > VALLEY - AT_THE_END):
+            found.append(np.mean(0.5 * h * np.square(params), axis=-1))
+    return np.array(losses + last)
 
 
 # The second doubt
@@ -563,20 +574,42 @@ def terms(language: str = "en") -> str:
 
 
 def kept(language: str = "en") -> str:
-    """What each rule keeps and moves, and how it remembers, in numbers."""
-    rows = []
-    for name, m in _five().items():
-        cost = m.cost()
-        answers = m.mass(), m.mean_age(), m.half_mass_age(), 100 * m.share_older(1000), math.sqrt(m.noise())
-        turned = m.reversal(BEFORE, 10_000).turn
-        rows.append((RULES[name], str(cost.arrays), str(cost.passes), *map(_number, answers), _number(turned)))
-    heads = {
-        "en": "rule | arrays kept | arrays moved by a step | step under a constant gradient, over lr | mean age | "
-        "half of the weight within | older than 1,000 steps, % | noise that is left | turns after",
-        "ja": "規則 | 保持する配列 | 1 ステップで読み書きする配列 | 一定の勾配でのステップ幅 ÷ lr | 平均の古さ | "
-        "重みの半分が入る古さ | 1,000 ステップより古い重み (%) | 残る雑音 | 反転までのステップ",
+    """What each rule keeps and moves, and how it remembers, in numbers: a line for each, narrow enough for a phone."""
+    says: dict[Text, Callable[[memory.Memory], str]] = {
+        ("arrays kept", "保持する配列"): lambda m: str(m.cost().arrays),
+        ("arrays moved by a step", "1 ステップで読み書きする配列"): lambda m: str(m.cost().passes),
+        ("step under a constant gradient, over lr", "一定の勾配でのステップ幅 ÷ lr"): lambda m: _number(m.mass()),
+        ("mean age of a gradient", "勾配の平均の古さ"): lambda m: _number(m.mean_age()),
+        ("half of the weight is within", "重みの半分が入る古さ"): lambda m: _number(m.half_mass_age()),
+        ("weight older than 1,000 steps, %", "1,000 ステップより古い重み (%)"): lambda m: _number(100 * m.share_older(1000)),
+        ("noise that is left", "残る雑音"): lambda m: _number(math.sqrt(m.noise())),
+        ("turns after", "反転までのステップ"): lambda m: _number(m.reversal(BEFORE, 10_000).turn),
     }
-    return table(heads[language], rows)
+    at = LANGUAGES.index(language)
+    return table(" | ".join(["", *RULES.values()]), [(text[at], *map(of, _five().values())) for text, of in says.items()])
+
+
+def tuned(language: str = "en") -> str:
+    """What the correction does to the loss of the noisy quadratic at the end, by lr."""
+    names = {
+        "en": ("as published", "m2 corrected", "published, warm-ups", "corrected, warm-ups"),
+        "ja": ("論文のまま", "m2 を補正", "論文のまま、ウォームアップあり", "補正、ウォームアップあり"),
+    }[language]
+    heads = {"en": "loss at the end, by lr", "ja": "最後の損失（lr ごと）"}
+    settings = [(rule, given) for given in ({}, WARM_VALLEY) for rule in (xopt.ademamix, corrected)]
+    rows = []
+    for name, (rule, given) in zip(names, settings, strict=True):
+        means, spreads = at_the_end(rule, given)
+        best = int(np.argmin(means))
+        cells = [f"{mean:.4f} ± {spread:.4f}" for mean, spread in zip(means, spreads, strict=True)]
+        rows.append((name, *(f"**{cell}**" if i == best else cell for i, cell in enumerate(cells))))
+    return table(" | ".join([heads[language], *map("{:g}".format, LRS)]), rows)
+
+
+def at_the_end(rule: Rule[Any, Any], given: Mapping[str, float]) -> tuple[Any, Any]:
+    """Means and standard deviations of the loss over the seeds, by lr."""
+    ends = valley(rule, tuple(given.items()))[-AT_THE_END:].mean(axis=0)
+    return ends.mean(axis=-1), ends.std(axis=-1, ddof=1)
 
 
 def compensation(language: str = "en") -> str:
@@ -707,7 +740,7 @@ def checked(language: str = "en") -> str:
     return table(heads[at], [(one.source, one.what[at], one.printed, one.found, one.note[at] or "-") for one in _checked()])
 
 
-TABLES = {"terms": terms, "kept": kept, "compensation": compensation, "limits": limits, "checked": checked}
+TABLES = {"terms": terms, "kept": kept, "tuned": tuned, "compensation": compensation, "limits": limits, "checked": checked}
 
 
 @lru_cache(maxsize=64)
