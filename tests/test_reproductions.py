@@ -19,8 +19,10 @@ from xopt.conformance.reproductions import (
     damping,
     forgetting,
     language,
+    logistic,
     quasi_hyperbolic,
     rosenbrock,
+    theory,
     toys,
 )
 from xopt.conformance.reproductions import text as texts
@@ -51,21 +53,9 @@ def test_under_damped_momentum_shrinks_at_the_root_of_beta(beta: float) -> None:
     np.testing.assert_allclose(damping.rates("momentum", {"beta": beta}, s), sqrt(beta), rtol=1e-12)
 
 
-def test_the_matrix_of_a_step_takes_the_steps() -> None:
-    hyper: dict[str, Any] = {"betas": (0.0, 0.9, 0.99)}
-    path = damping.simulated("aggmo", hyper, 60)
-    for i, curvature in enumerate(damping.CURVATURES):
-        (matrix,) = damping.matrices("aggmo", hyper, np.asarray([damping.LR * curvature]))
-        state = np.eye(len(matrix))[0]
-        for x in path[1:, i]:
-            state = matrix @ state
-            assert state[0] == pytest.approx(x, rel=1e-12, abs=1e-14)
-
-
 @pytest.mark.parametrize(("betas", "limit"), [((0.0, 0.9, 0.99), 2.957371920219007), ((0.0, 0.9, 0.99, 0.999), 3.163207496977949)])
 def test_aggmo_is_stable_below_the_published_form_and_diverges_above(betas: tuple[float, ...], limit: float) -> None:
     assert damping.threshold(betas) == pytest.approx(limit, rel=1e-14)
-    assert damping.eigenvalue_at(betas) == pytest.approx(-1.0, rel=1e-12)
     below, above = damping.rates("aggmo", {"betas": betas}, [0.999 * limit, 1.001 * limit])
     assert below < 1 < above
 
@@ -138,12 +128,31 @@ def test_the_autoencoders_gradient() -> None:
         assert found[name][1, 0, 1] == pytest.approx((sides[0] - sides[1]) / (2 * d), rel=1e-5, abs=1e-8), name
 
 
+def test_the_logistic_regressions_gradient() -> None:
+    x, which, *_ = logistic.digits()
+    w, d = np.random.default_rng(0).standard_normal((2, 1, 65, 10)), 1e-6
+    found = logistic.gradient(w, x[:7], which[:7])
+    for at in ((0, 0, 20, 3), (1, 0, 64, 5)):
+        step = np.zeros_like(w)
+        step[at] = d
+        sides = [logistic.loss(w + sign * step, x[:7], which[:7])[at[:2]] for sign in (1, -1)]
+        assert found[at] == pytest.approx((sides[0] - sides[1]) / (2 * d), rel=1e-6, abs=1e-8)
+
+
+def test_signs_alone_end_between_two_points() -> None:
+    path = theory.cycle(0.25, 3.1, 40)
+    assert path[-1] - path[-3] == pytest.approx(0.0, abs=1e-12)
+    assert abs(path[-1] - path[-2]) == pytest.approx(0.25, rel=1e-12)
+
+
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plain steps of the autoencoder, as compiling takes longer than a few of them, and one damping a family."""
+    """Plain steps of the autoencoder, as compiling takes longer than a few of them; few dampings, and few steps an epoch."""
     monkeypatch.setattr(autoencoder, "fuse", lambda bound, donate: bound.step)
     some = [one for one in autoencoder.METHODS if one.said in ("beta = 0.999", "beta1 = 0.9", "K = 4") or one.family == "QHM"]
     monkeypatch.setattr(autoencoder, "METHODS", some)
+    monkeypatch.setattr(logistic, "NUS", (0.0, 0.7, 1.0))
+    monkeypatch.setattr(logistic, "BATCHES", (200, 400))
 
 
 @pytest.mark.usefixtures("plain")
@@ -328,10 +337,21 @@ def test_wrong_usage_is_refused_before_the_run(arguments: list[str], said: str, 
     assert said in complaint(run("reproduce", *arguments))
 
 
+SHORT = {
+    "quasi-hyperbolic": 8000,
+    "damping": 400,
+    "autoencoder": 5,
+    "rosenbrock": 40,
+    "ademamix-toys": 40,
+    "theory": 40,
+    "logistic": 5,
+}
+"""Steps of an experiment that is run for its form alone."""
+
+
 @pytest.mark.usefixtures("plain")
-@pytest.mark.parametrize("name", ["damping", "quasi-hyperbolic", "ademamix-toys", "rosenbrock", "autoencoder"])
-def test_an_experiment_runs_and_is_shown(name: str, tmp_path: Path) -> None:
-    steps = {"quasi-hyperbolic": 8000, "damping": 400, "autoencoder": 5, "rosenbrock": 40, "ademamix-toys": 40}[name]
+@pytest.mark.parametrize(("name", "steps"), SHORT.items())
+def test_an_experiment_runs_and_is_shown(name: str, steps: int, tmp_path: Path) -> None:
     file, page = tmp_path / "found.json", tmp_path / "page.html"
     seeds = "2" if name == "rosenbrock" else "1"
     done = run("reproduce", name, "--seeds", seeds, "--steps", str(steps), "--json", str(file), "--html", str(page))
@@ -343,7 +363,7 @@ def test_an_experiment_runs_and_is_shown(name: str, tmp_path: Path) -> None:
     html = page.read_text()
     assert html.count("<svg") == len(outcome.panels) > 0
     assert "http" not in html.replace("http://www.w3.org", "")
-    if name == "quasi-hyperbolic":
+    if name in ("quasi-hyperbolic", "theory"):
         assert {finding.verdict for finding in outcome.findings} == {"agrees"}
 
 

@@ -1,7 +1,7 @@
 """AggMo's passive damping on quadratics: its Figures 1 and 3, from the rule's own step and from simulated runs.
 
-On a quadratic of curvature c a step at lr is linear in parameter and buffers, and depends on ``s = lr * c`` alone. Its matrix is
-found by taking a step from each unit vector; the largest modulus of its eigenvalues is the rate at which the run shrinks.
+On a quadratic of curvature c a step at lr is linear in parameter and buffers, and depends on ``s = lr * c`` alone: the rate at
+which a run shrinks is what ``xopt.memory`` says of a curvature of s with an lr of 1.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from xopt import memory
 from xopt.conformance.reproductions.outcome import Curve, Finding, Outcome, Panel, number, verdict
 from xopt.rules import RULES
 
@@ -21,51 +22,24 @@ FINE = 400
 """Values of lr * curvature in a decade."""
 
 Hyper = Mapping[str, Any]
+BETAS = ((0.0, 0.9, 0.99), (0.0, 0.9, 0.99, 0.999))
+"""Of AggMo."""
 METHODS: dict[str, tuple[str, Hyper]] = {
     "momentum 0.9": ("momentum", {"beta": 0.9}),
     "momentum 0.99": ("momentum", {"beta": 0.99}),
     "momentum 0.999": ("momentum", {"beta": 0.999}),
     "Nesterov 0.99": ("nesterov", {"beta": 0.99}),
     "Nesterov 0.999": ("nesterov", {"beta": 0.999}),
-    "AggMo, K = 3": ("aggmo", {"betas": (0.0, 0.9, 0.99)}),
-    "AggMo, K = 4": ("aggmo", {"betas": (0.0, 0.9, 0.99, 0.999)}),
+    "AggMo, K = 3": ("aggmo", {"betas": BETAS[0]}),
+    "AggMo, K = 4": ("aggmo", {"betas": BETAS[1]}),
 }
 PICTURED = ("momentum 0.9", "momentum 0.999", "Nesterov 0.999", "AggMo, K = 4")
 """The four of Figure 1."""
 
 
-def matrices(rule: str, hyper: Hyper, s: Any) -> Any:
-    """Of a step at each value of ``s``: how parameter and buffers after it follow from those before. Shape (len(s), n, n)."""
-    bound: Any = RULES[rule].bind(lr=1.0, **hyper)
-    width = len(_numbers(bound.init(np.zeros_like(s))))
-    columns = []
-    for i in range(width):
-        state = _state(bound.init(np.zeros_like(s)), [np.full_like(s, float(i == k)) for k in range(width)])
-        # lr = 1 and curvature s: of parameters in units of lr, the step of any lr with the same product
-        columns.append(np.stack(_numbers(bound.step(state, s * state.params)), axis=-1))
-    return np.stack(columns, axis=-1)
-
-
-def _numbers(state: Any) -> list[Any]:
-    """Parameter and buffers, those of AggMo one by one, without those that are not kept."""
-    found = []
-    for part in state[:-1]:
-        found += [one for one in (part if isinstance(part, tuple) else [part]) if one is not None]
-    return found
-
-
-def _state(like: Any, numbers: Sequence[Any]) -> Any:
-    left = iter(numbers)
-
-    def filled(part: Any) -> Any:
-        return tuple(map(filled, part)) if isinstance(part, tuple) else None if part is None else next(left)
-
-    return like._make([*map(filled, like[:-1]), like.step])
-
-
 def rates(rule: str, hyper: Hyper, s: Any) -> Any:
     """The share of the distance that a step leaves in the long run, at each value of lr * curvature; more than 1 diverges."""
-    return np.max(np.abs(np.linalg.eigvals(matrices(rule, hyper, np.asarray(s, dtype=np.float64)))), axis=-1)
+    return memory.of(RULES[rule], lr=1.0, **hyper).rates(s)
 
 
 def best_rates(rule: str, hyper: Hyper, conditions: Sequence[float]) -> list[float]:
@@ -168,7 +142,7 @@ def _figure3(table: Mapping[str, Sequence[float]]) -> list[Finding]:
     faster = aggmo / nesterov
     flat = [abs(rate - sqrt(beta)) for beta, k in ((0.9, 3), (0.99, 5)) for rate in table[f"momentum {beta:g}"][:k]]
     inside = {beta: float(rates("momentum", {"beta": beta}, [0.5])[0]) for beta in (0.9, 0.99, 0.999)}
-    stable = {k: (threshold(betas), eigenvalue_at(betas)) for k, betas in ((3, (0.0, 0.9, 0.99)), (4, (0.0, 0.9, 0.99, 0.999)))}
+    stable = {len(betas): (threshold(betas), memory.of(RULES["aggmo"], betas=betas).stability_limit()) for betas in BETAS}
     return [
         Finding(
             "AggMo, K = 3: 1 - rate at condition numbers 10 ... 10^7, lr at its best",
@@ -201,19 +175,13 @@ def _figure3(table: Mapping[str, Sequence[float]]) -> list[Finding]:
             verdict(all(isclose(rate, sqrt(beta), rel_tol=1e-12) for beta, rate in inside.items())),
         ),
         Finding(
-            "AggMo: lr times curvature at which an eigenvalue is -1",
+            "AggMo: lr times curvature up to which it converges",
             "derived here",
-            "2 K / sum of 1 / (1 + beta)",
-            "; ".join(f"K = {k}: {limit:.12f}, eigenvalue -1 {value + 1:+.0e}" for k, (limit, value) in stable.items()),
-            verdict(all(isclose(value, -1.0, rel_tol=1e-12) for _, value in stable.values())),
+            "; ".join(f"2 K / sum of 1 / (1 + beta) = {limit:.9f}" for limit, _ in stable.values()),
+            "; ".join(f"K = {k}: {found:.9f}" for k, (_, found) in stable.items()),
+            verdict(all(isclose(limit, found, rel_tol=1e-9) for limit, found in stable.values())),
         ),
     ]
-
-
-def eigenvalue_at(betas: Sequence[float]) -> float:
-    """The eigenvalue nearest to -1 at the threshold."""
-    values = np.linalg.eigvals(matrices("aggmo", {"betas": betas}, np.asarray([threshold(betas)])))[0]
-    return float(values[np.argmin(np.abs(values + 1.0))].real)
 
 
 def _panels(paths: Mapping[str, Any], table: Mapping[str, Sequence[float]]) -> list[Panel]:

@@ -14,6 +14,7 @@ from xopt.conformance.workers import cores
 ADEMAMIX = "Pagliardini, Ablin and Grangier 2024, arXiv:2409.03137"
 AGGMO = "Lucas, Sun, Zemel and Grosse 2018, arXiv:1804.00325"
 QHM = "Ma and Yarats 2018, arXiv:1810.06801"
+THEORY = "Polyak 1964; Lessard, Recht and Packard 2016, arXiv:1408.3595; Van Scoy, Freeman and Lynch 2018"
 PACKAGES = ("numpy", "torch", "scikit-learn", "mpmath")
 """Whose versions an outcome names, where the experiment uses them."""
 
@@ -83,6 +84,25 @@ EXPERIMENTS = {
             "section 4, appendices A, F and H",
             "28 for AggMo's effective step, 1/19 of the variance, and the tight bound of QHAdam's and Adam's steps",
             3,
+        ),
+        Experiment(
+            "logistic",
+            "logistic",
+            "QHM's sweep on a logistic regression",
+            QHM,
+            "section 5, parameter sweep of Logistic-EMNIST",
+            "nu = 0.7, beta = 0.999 is better than Nesterov's momentum with 0.9",
+            60,
+            ("numpy", "scikit-learn"),
+        ),
+        Experiment(
+            "theory",
+            "theory",
+            "Rates of convergence that theory states",
+            THEORY,
+            "Lessard's table 1",
+            "the rates of gradient descent, momentum, Nesterov's and triple momentum at their best settings",
+            2,
         ),
         Experiment(
             "forgetting",

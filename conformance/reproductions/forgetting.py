@@ -1,10 +1,8 @@
 """AdEMAMix, Figure 4: how fast a batch that was trained on once is forgotten, on the small language model."""
 
 from collections.abc import Sequence
-from copy import deepcopy
 from itertools import pairwise
 from statistics import mean
-from typing import Any
 
 from xopt.conformance.reproductions.language import hyper_of
 from xopt.conformance.reproductions.outcome import Finding, Outcome, Panel, banded, spread, verdict
@@ -30,7 +28,7 @@ def gains(rule: str, seed: int, steps: int) -> list[list[tuple[int, float]]]:
         runs = {0: (network, training.optimizer(rule, network.parameters(), hyper))}
         for t, drawn in zip(range(1, steps + 1), training.batches(seed), strict=False):
             if t in uses:  # from here on there is a run that had the batch
-                runs[t] = _copy(rule, hyper, *runs[0])
+                runs[t] = training.copied(rule, hyper, *runs[0])
             for use, (one, stepper) in runs.items():
                 training.step(one, stepper, batch if use == t else drawn, schedule(t))
             started = [use for use in uses if use <= t]
@@ -39,15 +37,6 @@ def gains(rule: str, seed: int, steps: int) -> list[list[tuple[int, float]]]:
                 for use in started:
                     uses[use].append((t - use, without - training.mean_loss(runs[use][0], batch)))
     return list(uses.values())
-
-
-def _copy(rule: str, hyper: dict[str, Any], network: Any, stepper: Any) -> tuple[Any, Any]:
-    from xopt.conformance.reproductions import training
-
-    copy = deepcopy(network)
-    own = training.optimizer(rule, copy.parameters(), hyper)
-    own.load_state_dict(stepper.state_dict())
-    return copy, own
 
 
 def left(gain: Sequence[tuple[int, float]], after: int) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from math import isfinite, log
 from typing import Any
@@ -75,6 +76,14 @@ def model(seed: int) -> Model:
 def optimizer(rule: str, params: Any, hyper: Mapping[str, Any]) -> Any:
     """A rule of xopt as an optimizer of PyTorch's, with fused steps."""
     return torch_optim.of(RULES[rule])(params, **hyper)
+
+
+def copied(rule: str, hyper: Mapping[str, Any], network: Any, stepper: Any) -> tuple[Any, Any]:
+    """A run that goes on from where another one is: its network, and its optimizer."""
+    copy = deepcopy(network)
+    own = optimizer(rule, copy.parameters(), hyper)
+    own.load_state_dict(stepper.state_dict())
+    return copy, own
 
 
 def rates(lr: float, steps: int, warmup: int = WARMUP) -> Callable[[int], float]:

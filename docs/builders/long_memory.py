@@ -475,16 +475,16 @@ FIGURES: dict[str, Callable[[Say], list[Panel]]] = {
 
 CAPTIONS: dict[str, Text] = {
     "weights": (
-        "The five rules with their defaults. Both scales on the left are logarithmic.",
-        "5 つの規則、いずれも既定値。左の図は両対数。",
+        "The five rules with their defaults. Both scales of the first figure are logarithmic.",
+        "5 つの規則、いずれも既定値。1 枚目は両対数。",
     ),
     "effective": (
-        "Left: defaults, both scales logarithmic. Right: AdEMAMix with α = 8 and β3 = 0.9999.",
-        "左：既定値、両対数。右：α = 8、β3 = 0.9999 の AdEMAMix。",
+        "First: defaults, both scales logarithmic. Second: AdEMAMix with α = 8 and β3 = 0.9999.",
+        "1 枚目：既定値、両対数。2 枚目：α = 8、β3 = 0.9999 の AdEMAMix。",
     ),
     "reversal": (
-        "Left: 20,000 gradients of 1, then of -1. Right: both scales logarithmic, eps as by default.",
-        "左：勾配 1 を 20,000 回、その後 −1。右：両対数、eps は既定値。",
+        "First: 20,000 gradients of 1, then of -1. Second: both scales logarithmic, eps as by default.",
+        "1 枚目：勾配 1 を 20,000 回、その後 −1。2 枚目：両対数、eps は既定値。",
     ),
     "scales": ("One average three times: ν = 0.9/0.99, β = 0.99.", "同じ平均（ν = 0.9/0.99、β = 0.99）を三通りに使う。"),
     "identities": (
@@ -586,7 +586,7 @@ def kept(language: str = "en") -> str:
         ("turns after", "反転までのステップ"): lambda m: _number(m.reversal(BEFORE, 10_000).turn),
     }
     at = LANGUAGES.index(language)
-    return table(" | ".join(["", *RULES.values()]), [(text[at], *map(of, _five().values())) for text, of in says.items()])
+    return table(" | ".join(["", *RULES.values()]), [(text[at], *map(of, _five().values())) for text, of in says.items()], True)
 
 
 def tuned(language: str = "en") -> str:
@@ -603,7 +603,7 @@ def tuned(language: str = "en") -> str:
         best = int(np.argmin(means))
         cells = [f"{mean:.4f} ± {spread:.4f}" for mean, spread in zip(means, spreads, strict=True)]
         rows.append((name, *(f"**{cell}**" if i == best else cell for i, cell in enumerate(cells))))
-    return table(" | ".join([heads[language], *map("{:g}".format, LRS)]), rows)
+    return table(" | ".join([heads[language], *map("{:g}".format, LRS)]), rows, True)
 
 
 def at_the_end(rule: Rule[Any, Any], given: Mapping[str, float]) -> tuple[Any, Any]:
@@ -618,14 +618,14 @@ def compensation(language: str = "en") -> str:
     at = [int(np.argmin(np.abs(PERSISTENCE - time))) for time in times]
     rows = [(f"alpha = {alpha:g}", *(f"{raised(alpha)[i]:.2f}" for i in at), f"{1 + alpha:g}") for alpha in ALPHAS]
     head = {"en": "gradients persist for", "ja": "勾配の持続（ステップ）"}[language]
-    return table(" | ".join([head, *(f"{time:,}" for time in times), {"en": "ever", "ja": "∞"}[language]]), rows)
+    return table(" | ".join([head, *(f"{time:,}" for time in times), {"en": "ever", "ja": "∞"}[language]]), rows, True)
 
 
 def limits(language: str = "en") -> str:
     """Up to which lr times curvature over the root of the second moment AdEMAMix converges, by alpha."""
     found = [memory.of(xopt.ademamix, alpha=alpha, eps=0.0).stability_limit(precondition=True) for alpha in (0.0, *ALPHAS)]
     head = {"en": "alpha", "ja": "α"}[language]
-    return table(f"{head} | 0 | 2 | 5 | 8", [({"en": "limit", "ja": "限界"}[language], *(f"{x:.2f}" for x in found))])
+    return table(f"{head} | 0 | 2 | 5 | 8", [({"en": "limit", "ja": "限界"}[language], *(f"{x:.2f}" for x in found))], True)
 
 
 class Checked(NamedTuple):

@@ -158,10 +158,10 @@ def _whose(rules: Sequence[str]) -> str:
     return "all" if set(rules) == set(RULES) else ", ".join(f"`{rule}`" for rule in rules)
 
 
-def table(head: str, rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown; ``head`` is its first line."""
-    columns = head.count("|") + 1
-    return "\n".join([f"| {head} |", "|---" * columns + "|", *(f"| {' | '.join(row)} |" for row in rows)])
+def table(head: str, rows: Iterable[Sequence[str]], numbers: bool = False) -> str:
+    """A table in Markdown; ``head`` is its first line. ``numbers``: those of all columns but the first stand to the right."""
+    rest = ("|---:" if numbers else "|---") * head.count("|")
+    return "\n".join([f"| {head} |", f"|---{rest}|", *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def escape(prose: str) -> str:
