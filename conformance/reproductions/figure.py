@@ -34,18 +34,24 @@ class Axis:
         return isfinite(value) and (value > 0 or not self.log)
 
     def ticks(self) -> list[float]:
-        if self.log:
-            first, last = ceil(self.low), floor(self.high)
-            every = max(1, ceil((last - first) / 6))
-            decades = [10.0**k for k in range(first, last + 1) if (k - first) % every == 0]
-            if len(decades) > 1:
-                return decades
-            finer = [t * 10.0**k for k in range(first - 1, last + 2) for t in (1, 2, 5)]
-            return [tick for tick in finer if self.low <= log10(tick) <= self.high]
-        rough = (self.high - self.low) / 5
-        size = 10 ** floor(log10(rough))
-        step = next(size * k for k in (1, 2, 5, 10) if size * k >= rough)
-        return [k * step for k in range(ceil(self.low / step), floor(self.high / step) + 1)]
+        if not self.log:
+            return _even(self.low, self.high)
+        first, last = ceil(self.low), floor(self.high)
+        every = max(1, ceil((last - first) / 6))
+        decades = [10.0**k for k in range(first, last + 1) if (k - first) % every == 0]
+        if len(decades) > 1:
+            return decades
+        finer = [t * 10.0**k for k in range(first - 1, last + 2) for t in (1, 2, 5)]
+        some = [tick for tick in finer if self.low <= log10(tick) <= self.high]
+        return some if len(some) > 1 else _even(10.0**self.low, 10.0**self.high)
+
+
+def _even(low: float, high: float) -> list[float]:
+    """About five round numbers, evenly apart."""
+    rough = (high - low) / 5
+    size = 10 ** floor(log10(rough))
+    step = next(size * k for k in (1, 2, 5, 10) if size * k >= rough)
+    return [k * step for k in range(ceil(low / step), floor(high / step) + 1)]
 
 
 def svg(panel: Panel) -> str:
