@@ -23,14 +23,20 @@ ADAM = [
         adam.uncorrected("v"),
         planted=("rule", "golden", "both"),
     ),
-    adam("bias correction", "t + 1", "The correction is that of the next step.", adam.corrected("t + 1"), planted=("rule", "both")),
+    adam(
+        "bias correction",
+        "t + 1",
+        "The correction is that of the next step.",
+        adam.corrected("t + 1"),
+        seen="explosion/thinc 9.1.1, optimizers.py: RAdam",
+        planted=("rule", "both"),
+    ),
     adam("bias correction", "t = 1 for ever", "The correction of the first step stays.", adam.corrected("1")),
     adam(
         "bias correction",
         "twice a step",
         "The count advances by two.",
         adam.corrected("2 * t"),
-        seen="explosion/thinc, optimizers.py: RAdam",
     ),
     adam(
         "bias correction",
@@ -169,7 +175,7 @@ ADAMW = [
         seen="huggingface/transformers#3407; bitsandbytes-foundation/bitsandbytes#2010",
         planted=("rule", "both"),
     ),
-    adamw.weight_decay("negative", seen="HomebrewML/HeavyBall, NAdam", planted=("rule", "both")),
+    adamw.weight_decay("negative", seen="HomebrewML/HeavyBall 3.2.1, NAdam", planted=("rule", "both")),
     adamw.weight_decay("ignored"),
     adamw.weight_decay("of the update's size"),
     adamw(

@@ -72,7 +72,7 @@ ADEMAMIX = [
         "The slow average is divided like the fast one.",
         ademamix.rule("c.alpha * m2", "c.debias1 * (c.alpha * m2)"),
         ademamix.golden(_MIX, "m1_hat + alpha_t * m2 / (1 - beta1**t)"),
-        seen="kozistr/pytorch_optimizer up to 3.10.1; nanowell/AdEMAMix-Optimizer-Pytorch",
+        seen="kozistr/pytorch_optimizer 3.1.2 to 3.10.1; nanowell/AdEMAMix-Optimizer-Pytorch",
         planted=("rule", "both"),
     ),
     ademamix(

@@ -130,7 +130,7 @@ NESTEROV = [
         "missing",
         "The step is that of the heavy ball.",
         nesterov.both("grad + beta * v +", "v +"),
-        seen="bitsandbytes-foundation/bitsandbytes, sgd.py: nesterov is accepted and ignored",
+        seen="bitsandbytes-foundation/bitsandbytes 0.50.2, sgd.py: nesterov is accepted and ignored",
         planted=("rule", "golden", "both"),
     ),
     nesterov(

@@ -106,7 +106,7 @@ NADAM = [
     ),
     nadam.weight_decay("L2", documented="torch.optim.NAdam, its default"),
     nadam.weight_decay("before the step", documented="torch.optim.NAdam, decoupled", same=DECAY_FIRST, planted=()),
-    nadam.weight_decay("negative", seen="HomebrewML/HeavyBall 3.2.1"),
+    nadam.weight_decay("negative", seen="HomebrewML/HeavyBall 3.2.1, NAdam"),
     nadam(
         "bias correction",
         "of v missing",

@@ -48,7 +48,6 @@ QHADAM = [
             "v = average(v, square, c.gain2)", "v = square if v is None else (1.0 - c.gain2) * v + (1.0 - c.gain2 * square)"
         ),
         qhadam.golden(V[1], "v = beta2 * v + (1 - (1 - beta2) * grad**2)"),
-        seen="kozistr/pytorch_optimizer 3.3.0 to 3.11.0",
         at={"beta2": 0.9999},
     ),
     qhadam(
@@ -65,7 +64,7 @@ QHADAM = [
         ),
         qhadam.golden(V[1], "decay = 1 - (1 - beta2) / (1 - beta2**t)\n    v = decay * v + (1 - decay * grad**2)"),
         qhadam.golden("v_hat = v / (1 - beta2**t)", "v_hat = v"),
-        seen="kozistr/pytorch_optimizer 3.3.0 to 3.11.0",
+        seen="kozistr/pytorch_optimizer 2.8.0 to 3.11.0",
         at={"beta2": 2.0**-10},
         planted=(),
     ),

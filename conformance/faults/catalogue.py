@@ -104,7 +104,6 @@ CORE = [
         "step count: twice a step",
         "Every second count is left out.",
         ("rule.py", "return state_type(*new, count)", "return state_type(*new, count + 1)"),
-        seen="explosion/thinc, optimizers.py: RAdam",
     ),
     _core(
         "qhadam",
@@ -151,7 +150,7 @@ CORE = [
         "step count: starts at 1",
         "The first step is the second.",
         ("rule.py", "*map(spec.unflatten, zip(*slots, strict=True)), 0]", "*map(spec.unflatten, zip(*slots, strict=True)), 1]"),
-        seen="google-deepmind/optax#1744",
+        seen="google-deepmind/optax#1744; explosion/thinc 9.1.1, optimizers.py: RAdam",
     ),
     _core(
         "sgd",
