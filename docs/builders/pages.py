@@ -4,9 +4,9 @@
 ``<!-- api: module -->`` the reference of a public module. ``<!-- rules -->``, ``<!-- scale -->``, ``<!-- laws -->``,
 ``<!-- laws left out -->``, ``<!-- conventions -->``, ``<!-- catalogue -->``, ``<!-- checks -->``, ``<!-- ledger -->`` and
 ``<!-- reproductions -->`` become tables, ``<!-- agreement -->`` the picture of the front page,
-``<!-- reproduction: rosenbrock -->`` what an experiment found, ``<!-- implementations -->`` and ``<!-- findings -->`` what the
-survey of other packages found. ``<!-- long memory: name -->`` becomes a figure or a table of the page on long-term gradients, with
-`` ja`` in Japanese.
+``<!-- reproduction: rosenbrock -->`` what an experiment found, ``<!-- arithmetic -->`` what operations gave on all operands,
+``<!-- implementations -->`` and ``<!-- findings -->`` what the survey of other packages found. ``<!-- long memory: name -->``
+becomes a figure or a table of the page on long-term gradients, with `` ja`` in Japanese.
 """
 
 import re
@@ -15,6 +15,8 @@ from pathlib import Path
 from builders import agreement, api, formulas, implementations, long_memory, reproductions, rule_pages, tables
 
 from xopt import RULES
+from xopt.conformance.exhaustive.store import RESULTS, Store
+from xopt.conformance.exhaustive.table import tables as tables_of_accuracy
 
 _ROOT = Path(__file__).parents[2]
 _QUOTED = re.compile(r"^(````.*?^````$)", re.MULTILINE | re.DOTALL)  # a page in a page
@@ -38,6 +40,7 @@ _TABLES = {
     "reproductions": reproductions.summary,
     "implementations": implementations.tables_of_packages,
     "findings": implementations.findings_told,
+    "arithmetic": lambda: tables_of_accuracy(Store.read(RESULTS)),
 }
 
 
