@@ -71,6 +71,22 @@ def test_the_page_says_what_the_file_says():
             assert one.get("failed", one.get("words", "")).replace("`", "'").replace("|", "/") in page
 
 
+def test_the_page_of_a_rule_has_its_rows(rule):
+    whole = pages.expanded((DOCS / "rules" / f"{rule.name}.md").read_text())
+    mine = whole.split("## Who else uses which convention")[1]
+    own = mine.split("\n## ")[0]
+    assert own != mine, "the section ends"
+    asked = [(package, one) for package, one in records() if one["rule"] == rule.name and one.get("formulas")]
+    assert asked or f"[those that were](../{implementations.PAGE})" in own
+    for package, one in asked:
+        assert f"`{one['name']}`" in own
+        assert package["version"] in own
+        if any(formula["fits"] for formula in one["formulas"]):
+            assert implementations.computes(one).replace("](conventions.md", "](../conventions.md") in own
+    others = {one["name"] for _, one in records() if one["rule"] != rule.name} - {one["name"] for _, one in asked}
+    assert not [name for name in others if f"| `{name}` |" in own]
+
+
 def test_each_finding_has_a_short_program_and_what_it_printed():
     page = pages.expanded((DOCS / "findings.md").read_text())
     shown = {one["title"]: one for one in FOUND["findings"]}

@@ -49,8 +49,44 @@ def _row(one: Record) -> tuple[str, ...]:
     by_dtype = {formula["dtype"]: formula for formula in one["formulas"]}
     ratios = [_ratio(by_dtype.get(dtype)) for dtype in ("float32", "float64")]
     name = f"`{one['name']}`"
-    given = "".join(f", {key} = {_value(value)}" for key, value in one.get("given", {}).items())
-    return name, f"[`{one['rule']}`](rules/{one['rule']}.md){given}", computes(one), *ratios, _defaults(one), _behaviour(one)
+    return name, f"[`{one['rule']}`](rules/{one['rule']}.md){_given(one)}", computes(one), *ratios, _defaults(one), _behaviour(one)
+
+
+def of_rule(rule: str) -> str:
+    """What was asked whether it is this rule: what each computes, and what has no name; for the rule's own page."""
+    asked = [(heading(p), p["date"], one) for p in survey.results()["packages"] for one in p["optimizers"] if one["rule"] == rule]
+    ran = [(name, date, one) for name, date, one in asked if "failed" not in one and one["formulas"]]
+    if not ran:
+        return f"No other package's was stepped; [those that were](../{PAGE})."
+    named = [(name, one) for name, _, one in ran if _fits(one)]
+    rows = [(f"{_row(one)[0]}{_given(one)}", name, _from_below(computes(one)), _defaults(one)) for name, one in named]
+    dates = sorted({date for _, date, _ in ran})
+    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    told = (
+        f"Each was installed from PyPI and stepped, {when}: [how, within which bound, and what else it does](../{PAGE}). "
+        f"**the rule** is what this page says; another [convention](../conventions.md#{rule}) is no mistake."
+    )
+    parts = [told, *([table("optimizer | package | what it computes | its own defaults", rows)] if rows else [])]
+    if unnamed := [f"`{one['name']}` of {name}" for name, _, one in ran if not _fits(one)]:
+        parts.append(f"Stepped too, and [no formula that has a name here](../{PAGE}) fits: {', '.join(unnamed)}.")
+    return "\n\n".join(parts)
+
+
+PAGE = "implementations.md"
+
+
+def _fits(one: Record) -> bool:
+    """Whether in one dtype at least something that has a name is what it computes."""
+    return any(formula["fits"] for formula in one["formulas"])
+
+
+def _from_below(markdown: str) -> str:
+    """With its links as a page in a folder needs them."""
+    return markdown.replace("](conventions.md", "](../conventions.md")
+
+
+def _given(one: Record) -> str:
+    return "".join(f", {key} = {_value(value)}" for key, value in one.get("given", {}).items())
 
 
 def _value(x: Any) -> str:

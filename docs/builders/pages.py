@@ -1,7 +1,8 @@
 """The markers of a page: each becomes what the code says, so that no page can say anything else.
 
-``<!-- rule: lion -->`` becomes the rule's own documentation, ``<!-- source: path -->`` a file of the project,
-``<!-- api: module -->`` the reference of a public module. ``<!-- rules -->``, ``<!-- scale -->``, ``<!-- laws -->``,
+``<!-- rule: lion -->`` becomes the rule's own documentation, ``<!-- others: lion -->`` what the survey of other
+packages found of it, ``<!-- source: path -->`` a file of the project, ``<!-- api: module -->`` the reference of a public module.
+``<!-- rules -->``, ``<!-- scale -->``, ``<!-- laws -->``,
 ``<!-- laws left out -->``, ``<!-- conventions -->``, ``<!-- catalogue -->``, ``<!-- checks -->``, ``<!-- ledger -->`` and
 ``<!-- reproductions -->`` become tables, ``<!-- agreement -->`` the picture of the front page,
 ``<!-- reproduction: rosenbrock -->`` what an experiment found, ``<!-- arithmetic -->`` what operations gave on all operands,
@@ -25,6 +26,7 @@ _API = re.compile(r"^<!-- api: ([\w.]+) -->$", re.MULTILINE)
 _TABLE = re.compile(r"^<!-- ([a-z ]+) -->$", re.MULTILINE)
 _LONG_MEMORY = re.compile(r"^<!-- long memory: (\w+)(?: (ja))? -->$", re.MULTILINE)
 _REPRODUCTION = re.compile(r"^<!-- reproduction: ([\w-]+) -->$", re.MULTILINE)
+_OTHERS = re.compile(r"^<!-- others: (\w+) -->$", re.MULTILINE)
 _SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
 _NOTE = re.compile(r"^```python (no-run|needs [^:\n]+): (.*)$", re.MULTILINE)
 _TABLES = {
@@ -71,4 +73,5 @@ def _rule(markdown: str, name: str) -> str:
     """The page of a rule: what its code says stands before and after what was written by hand."""
     rule = RULES[name]
     by_hand = formulas.code_spans(_RULE.sub("<!-- rule -->", markdown)).rstrip()
-    return f"{by_hand.replace('<!-- rule -->', rule_pages.opening(rule))}\n\n{rule_pages.closing(rule)}\n"
+    whole = _OTHERS.sub(lambda found: implementations.of_rule(found[1]), by_hand.replace("<!-- rule -->", rule_pages.opening(rule)))
+    return f"{whole}\n\n{rule_pages.closing(rule)}\n"
