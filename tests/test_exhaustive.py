@@ -108,7 +108,7 @@ def test_what_is_no_number_follows_the_standard(operation):
 # What is wrong is found.
 
 
-def judged(task, count=1 << 20, start=0):
+def judged(task, count=1 << 18, start=0):
     with np.errstate(all="ignore"):
         operands = task.operands(start, min(start + count, task.total))
         got = EAGER.runner(task.operation, task.dtype)(*operands)
@@ -134,7 +134,7 @@ def test_numpy_is_right(operation):
     start = 0 if operation in exact.UNARY else ROWS
     tally = judged(Task(operation, "float16"), start=start)
     assert (tally.wrong, tally.flushed) == (0, 0)
-    assert tally.tried == (1 << 16 if operation in exact.UNARY else 1 << 20)
+    assert tally.tried == (1 << 16 if operation in exact.UNARY else 1 << 18)
     assert unexplained(row(tally)) == []
 
 
@@ -172,7 +172,7 @@ def truncated(x, y):
 )
 def test_a_wrong_quotient_is_found(monkeypatch, wrong):
     spoiled(monkeypatch, "divide", lambda x, y: wrong(x, y).astype(np.float16))
-    assert judged(Task("divide", "float16"), start=ROWS).wrong >= 16
+    assert judged(Task("divide", "float16"), start=ROWS).wrong >= 4
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_flushed_numbers_count_by_themselves(monkeypatch):
     task = Task("multiply", "float16")
     tally = judged(task, start=ROWS)
     assert tally.wrong == 0
-    assert 32000 < tally.flushed < 33000, "2,046 subnormal numbers in each of 16 rows"
+    assert 8000 < tally.flushed < 8200, "2,046 subnormal numbers in each of 4 rows"
     assert "flushed to 0" in unexplained(row(tally, task=task))[0]
     spoiled(monkeypatch, "sqrt", lambda x: np.sqrt(np.where(np.abs(x) < 2.0**-10, x * 0, x)).astype(x.dtype))
     assert judged(Task("sqrt", "float16")).wrong > 0, "numbers that are not subnormal are not explained"
