@@ -24,7 +24,7 @@ from xopt.conformance.bench.measure import Spread, Turns, interleave, ratio, spr
 from xopt.conformance.bench.processes import first_call, memory
 from xopt.conformance.bench.shapes import LADDER, Size, one_leaf
 from xopt.conformance.report.summary import command_line
-from xopt.conformance.workers import cores
+from xopt.conformance.workers import cores, processor
 from xopt.rules import RULES
 
 Json = dict[str, Any]
@@ -373,7 +373,7 @@ def _about(seed: int, seconds: float) -> Json:
         "python": platform.python_version(),
         "versions": {name: found for name in LIBRARIES if (found := version_of(name))},
         "machine": f"{platform.machine()}, {cores()} cores, {platform.system()}",
-        "cpu": _cpu(),
+        "cpu": processor(),
         "variables": variables() | {name: os.environ[name] for name in THREADS if name in os.environ},
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -386,10 +386,3 @@ def _devices(here: Sequence[Contender]) -> Json:
     """What the devices are on which something is stepped, other than the CPU."""
     places = dict.fromkeys((one.library, one.device) for one in here if one.kind in (EAGER, FUSED) and one.device != "cpu")
     return {f"{library} {device}": backends.get(library, device).hardware()["name"] for library, device in places}
-
-
-def _cpu() -> str:
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return platform.processor() or platform.machine()

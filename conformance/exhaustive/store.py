@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import os
 import platform
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from xopt.conformance.exhaustive.sweep import Progress, Tally, Task
 from xopt.conformance.exhaustive.ways import Way
+from xopt.conformance.workers import cores, processor
 
 RESULTS = Path(__file__).parent / "accuracy.json"
 COMMAND = "python -m xopt.conformance.exhaustive"
@@ -120,4 +120,5 @@ def _row(task: Task, way: Way, tally: Tally) -> Row:
 
 
 def machine() -> str:
-    return f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
+    """Whose results they are: a library may choose its code by the processor."""
+    return f"{cores()} cores, {processor()}, {platform.machine()}, {platform.system()}"
