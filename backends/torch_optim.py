@@ -7,7 +7,7 @@ import inspect
 import sys
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from functools import cache, partial
+from functools import cache
 from itertools import chain
 from operator import itemgetter
 from typing import Any, ClassVar
@@ -191,9 +191,9 @@ class RuleOptimizer(torch.optim.Optimizer):
         TypeError, ValueError
             What the rule refuses: hyperparameters out of range, sparse gradients, parameters that share memory. Nothing is written.
         """
-        if torch.compiler.is_compiling():
+        if _is_compiling():
             return _untraced(self, closure)
-        if torch.autograd.profiler._is_profiler_enabled:
+        if _profiler._is_profiler_enabled:
             with torch.autograd.profiler.record_function(f"Optimizer.step#{type(self).__name__}.step"):
                 return self._hooked(closure)
         if (
@@ -236,7 +236,11 @@ class RuleOptimizer(torch.optim.Optimizer):
             for number, group in enumerate(self.param_groups):
                 parts += self._parts(number, group)
             for part, launch in [(part, self._prepared(part)) for part in parts]:
-                part.wrote(launch())
+                try:
+                    new = launch()
+                except UnfitError as error:  # what was to compile it does not, and nothing else does: nothing is written yet
+                    new = self._plainly(part, error)()
+                part.wrote(new)
         finally:
             _record(recorded)
         return loss
@@ -256,8 +260,11 @@ class RuleOptimizer(torch.optim.Optimizer):
             grads = [-grad for grad in grads]
         function = self._where(number) if number else self._function
         # those that are not the rule's own, as only they need be looked at
-        pairs = [(name, group[name], default) for name, default in self.rule.defaults.items()]
-        hyper = {name: x for name, x, default in pairs if x is not default and (type(x) is not float or x != default)}
+        hyper = {
+            name: x
+            for name, default in self.rule.defaults.items()
+            if (x := group[name]) is not default and (type(x) is not float or x != default)
+        }
         entries = [self.state[p] for p in params]
         if not all(entries):
             self._fill(Call(function, spec=_Places(group, indices)), params, entries, hyper)
@@ -296,15 +303,10 @@ class RuleOptimizer(torch.optim.Optimizer):
         work = part.work(self._kept[part.at])
         try:
             fuser: Any = fuser_of(work)
-            return partial(self._or_plainly, part, fuser.in_place(work))
+            launch: Callable[[], Sequence[Sequence[Any]]] = fuser.in_place(work)
         except UnfitError as error:
             return self._plainly(part, error)
-
-    def _or_plainly(self, part: "_Part", launch: Callable[[], Any]) -> Any:
-        try:
-            return launch()
-        except UnfitError as error:  # what was to compile it does not, and nothing else does: nothing is written yet
-            return self._plainly(part, error)()
+        return launch
 
     def _plainly(self, part: "_Part", error: UnfitError) -> Callable[[], Sequence[Sequence[Any]]]:
         if not self._said:
@@ -398,14 +400,15 @@ class _Part:
         self.entries = entries
         self.hyper = hyper
         self.fused = fused
-        slots: list[Any] = []
-        for slot in rule.schema:
-            if slot.several:
-                keys = keys_of(slot, rule.defaults | hyper)
-                slots.append([tuple([entry.get(key) for key in keys]) for entry in entries])
-            else:
-                name = slot.name
-                slots.append([entry.get(name) for entry in entries])
+        slots: list[Any]
+        if rule.schema.several:
+            slots = [
+                [tuple([entry.get(key) for key in keys]) if slot.several else entry.get(slot.name) for entry in entries]
+                for slot in rule.schema
+                for keys in [keys_of(slot, rule.defaults | hyper)]
+            ]
+        else:
+            slots = [[entry.get(name) for entry in entries] for name in rule.slots]
         if not dense and any(map(_is_distributed, (*params, *grads))):  # else all gradients are torch's plain tensors
             grads = [_placed_as(p, grad, self.call, i) for i, (p, grad) in enumerate(zip(params, grads, strict=True))]
             params = list(map(_local, params))
@@ -516,6 +519,8 @@ def _placed_as(p: Any, grad: Any, call: Call, i: int) -> Any:
 
 
 _record = torch._C._set_grad_enabled
+_is_compiling = torch.compiler.is_compiling
+_profiler = torch.autograd.profiler
 _ACCELERATED = torch.accelerator.is_available()
 
 
