@@ -1,11 +1,13 @@
 """Arrays of any library: where they are, and whether they are dense."""
 
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
-from array_api_compat import is_cupy_array, to_device
+import numpy as np
+from array_api_compat import is_cupy_array, is_numpy_array, is_torch_array, to_device
 
 from xopt.operations import NUMBERS, Array, namespace
 
@@ -101,7 +103,10 @@ def is_shared(x: Any) -> bool:
 
 def beside(x: Array) -> AbstractContextManager[Any]:
     """A block in which new arrays are on the device of ``x``: CuPy puts them on its current one."""
-    return x.device if is_cupy_array(x) else nullcontext()
+    return x.device if "cupy" in sys.modules and is_cupy_array(x) else _HERE
+
+
+_HERE = nullcontext()
 
 
 def moved(x: Array, like: Array) -> Array:
@@ -111,3 +116,24 @@ def moved(x: Array, like: Array) -> Array:
         return x
     # what comes from the host JAX puts where it is needed, on several devices too
     return namespace(x).asarray(x.__array__()) if _sharding(x) is not None else to_device(x, like.device)
+
+
+def array(x: Array) -> Array:
+    """The same, but an array where NumPy has made a scalar, as it does of what has no dimensions."""
+    return np.asarray(x) if isinstance(x, np.generic) else x
+
+
+def on_host(x: Array) -> Any:
+    """An array of NumPy's, or a plain torch tensor on the CPU as one, in the same memory.
+
+    None for others, and where something follows what is computed of the numbers: backward, forward, or with a tracer.
+    """
+    if is_numpy_array(x):
+        return x
+    if type(x).__name__ not in ("Tensor", "Parameter") or not is_torch_array(x) or x.device.type != "cpu":
+        return None
+    torch: Any = sys.modules["torch"]
+    followed = torch.autograd.forward_ad._current_level >= 0 or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack()
+    if followed or x.requires_grad or torch._C._functorch.is_functorch_wrapped_tensor(x) or x.is_neg():
+        return None
+    return x.numpy()

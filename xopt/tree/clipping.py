@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from xopt.arrays import moved
+from xopt.arrays import moved, on_host
 from xopt.checks import Interval
 from xopt.operations import Array
 from xopt.tree.norms import Norm, norm_of, widest
@@ -112,24 +112,38 @@ def clip_by_global_norm(tree: Tree, limit: Any) -> Clipped:
 
 
 class Factors(NamedTuple):
-    """What a leaf is multiplied by, one after the other, so that none of them overflows or is lost: all 0-d arrays."""
+    """What a leaf is multiplied by, one after the other, so that none of them overflows or is lost: 0-d arrays."""
 
-    long: Array  # whether the norm is above the limit, or NaN
-    scale: Array
-    inverse: Array  # of the norm, which is scaled
-    limit: Array
+    long: Any  # whether the norm is above the limit, or NaN: True or False where that is known, else an array
+    by: list[Array]  # a scale, the inverse of the norm, which is scaled, and the limit, without those known to be 1
+    dtype: Any
 
 
 def _factors(xp: Any, norm: Norm, limit: Any) -> Factors:
     one = xp.ones_like(norm.scaled)
     long = ~(norm.norm <= limit)
     inverse = one / xp.where(long, norm.scaled, one)  # of one number: an array over a number JAX multiplies by the inverse too
-    return Factors(long, xp.where(long, norm.scale, one), inverse, xp.where(long, one * limit, one))
+    scale, most = xp.where(long, norm.scale, one), xp.where(long, one * limit, one)
+    seen = on_host(long)
+    if type(limit) is not float or seen is None:
+        return Factors(long, [scale, inverse, most], one.dtype)
+    return Factors(bool(seen), [scale] * bool(scale != 1.0) + [inverse] + [most] * (limit != 1.0), one.dtype)
 
 
 def _shortened(leaf: Leaf, factors: Factors) -> Array:
     """A leaf over its norm, times the limit, where that norm is longer than the limit."""
+    long = factors.long
+    if long is False:
+        return leaf.copy(leaf.x.dtype)
     with leaf.beside():
-        long, scale, inverse, limit = (moved(x, leaf.x) for x in factors)
-        x = leaf.lifted(scale.dtype)
-        return leaf.stored(leaf.xp.where(long, x * scale * inverse * limit, x))
+        x = leaf.lifted(factors.dtype)
+        if long is True:
+            first, *others = factors.by  # which torch takes from the CPU everywhere
+            y = x * first
+            for factor in others:
+                y *= factor  # y is new, and nothing follows it
+            return leaf.stored(y)
+        y = x
+        for factor in factors.by:
+            y = y * moved(factor, x)
+        return leaf.stored(leaf.xp.where(moved(long, x), y, x))

@@ -14,18 +14,27 @@ beside the largest below half a unit in the last place of the sum.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from xopt.arrays import beside, moved, type_of
 from xopt.operations import Array, sqrt
+import numpy as np
+
+from xopt.arrays import array, beside, moved, on_host
+from xopt.operations import Array, namespace, sqrt
+from xopt.tree.blocks import LARGE, half_of, squares_in_blocks
 from xopt.tree.walk import Flat, Leaf
 from xopt.trees import Tree
 from xopt.untraced import untraced
 
 WIDTH = 1024
 """Of the vector that is left of a leaf: fewer would be more operations, more would be more memory."""
+
+STACKED = 1 << 16
+"""Numbers of leaves of one size that are added up together: with more they would leave the cache."""
 
 BANDS = ((92, -112), (36, -56), (-20, 56), (-76, 112))
 """Exponents of two in float32: from 2**92 on numbers are multiplied by 2**-112, from 2**36 on by 2**-56, below 2**-20 by 2**56,
@@ -79,63 +88,106 @@ def norm_of(leaves: Sequence[Leaf]) -> Norm:
             types = type_of(leaf.x), type_of(first.x)
             msg = f"{leaf.where} is a {types[0]} but the first leaf is a {types[1]}; a norm is of arrays of one library"
             raise TypeError(msg)
-    with first.beside():
-        dtype = widest(leaves).compute
-        vectors = _vectors(xp, leaves, dtype)
+    arrays = [leaf.wide(dtype) for dtype in [widest(leaves).compute] for leaf in leaves]
+    here = list(itertools.takewhile(lambda x: x is not None, map(on_host, arrays)))
+    if len(here) < len(arrays):
+        return _norm(xp, arrays)
+    found = _norm(namespace(here[0]), here)
+    return found if xp is namespace(here[0]) else Norm(*map(xp.asarray, found))
+
+
+def _norm(xp: Any, arrays: Sequence[Array]) -> Norm:
+    """Of arrays of one dtype."""
+    first = arrays[0]
+    with beside(first):
+        stacks, small = _vectors(xp, arrays)
+        vectors = [stack.rows for stack in stacks] + [small] * (small is not None)
         if not vectors:
-            nothing = xp.sum(xp.astype(first.x, dtype))  # on the device of what has no numbers
-            return Norm(xp.asarray(nothing), nothing, nothing + 1.0)
-        scale = _scale(xp, vectors)
-        parts = [moved(_folded(xp, _squares(v, scale), WIDTH), first.x) for v in vectors[:-1]]
-        total = _folded(xp, xp.concat([*parts, moved(_squares(vectors[-1], scale), first.x)]), 1)[0]
+            nothing = xp.sum(first)  # on the device of what has no numbers
+            return Norm(*map(array, (nothing, nothing, nothing + 1.0)))
+        scale = _scale(xp, [moved(_largest(xp, v), first) for v in vectors])
+        by = None if _is_numpy(xp) and scale == 1.0 else scale
+        parts: dict[int, Array] = {}
+        for stack in stacks:
+            sums = moved(_folded(xp, _squares(xp, stack.rows, by), WIDTH), first)
+            parts.update(zip(stack.places, sums if sums.ndim > 1 else [sums], strict=True))
+        rest = [_squares(xp, small, by)] if small is not None else []
+        total = _folded(xp, xp.concat([*(parts[i] for i in sorted(parts)), *rest]), 1)[0]
         scaled = sqrt(total)
-        return Norm(xp.asarray(scaled / scale), scaled, scale)
+        return Norm(*map(array, (scaled / scale, scaled, scale)))
 
 
 def widest(leaves: Sequence[Leaf]) -> Leaf:
     """The first of those with the widest arithmetic."""
-    return max(leaves, key=lambda leaf: leaf.xp.finfo(leaf.compute).bits)
+    of_each = {id(leaf.compute): leaf for leaf in reversed(leaves)}
+    found: Leaf = max(reversed(of_each.values()), key=lambda leaf: leaf.xp.finfo(leaf.compute).bits)
+    return found
 
 
-def _vectors(xp: Any, leaves: Sequence[Leaf], dtype: Any) -> list[Array]:
-    """The numbers of each large leaf, and those of all small ones together; none where there are no numbers."""
-    large: list[Array] = []
+class Stack(NamedTuple):
+    """Large arrays of one size."""
+
+    rows: Array  # the numbers of each; those of a single one as a vector
+    places: list[int]  # among all arrays
+
+
+def _vectors(xp: Any, arrays: Sequence[Array]) -> tuple[list[Stack], Array | None]:
+    """The numbers of the large arrays, and those of all small ones together, where the first is; None where there are none.
+
+    NumPy's that are neither small nor very large are added up together: a call for each takes longer than its sum.
+    """
+    large: list[Stack] = []
     small: list[Array] = []
-    for leaf in leaves:
-        size = math.prod(leaf.x.shape)
-        if size:
-            with leaf.beside():
-                v = xp.reshape(leaf.lifted(dtype), (-1,))
-            (large if size > WIDTH else small).append(v)
-    if small:
-        return [*large, xp.concat([moved(v, leaves[0].x) for v in small])]
-    return [*large, large[0][:0]] if large else []
+    same: dict[int, list[tuple[int, Array]]] = {}
+    for i, x in enumerate(arrays):
+        size = math.prod(x.shape)
+        if not size:
+            continue
+        with beside(x):
+            v = xp.reshape(x, (-1,))
+        if size <= WIDTH:
+            small.append(moved(v, arrays[0]))
+        elif 2 * size > STACKED or not _is_numpy(xp):
+            large.append(Stack(v, [i]))
+        else:
+            same.setdefault(size, []).append((i, v))
+    for size, pairs in same.items():
+        for begin in range(0, len(pairs), STACKED // size):
+            places, vectors = zip(*pairs[begin : begin + STACKED // size], strict=True)
+            large.append(Stack(xp.stack(vectors) if len(vectors) > 1 else vectors[0], list(places)))
+    return large, xp.concat(small) if small else None
 
 
-def _squares(v: Array, scale: Array) -> Array:
+def _is_numpy(xp: Any) -> bool:
+    """Whether a call takes as long as its numbers, and none waits for another: those of a GPU or a tracer are counted otherwise."""
+    return xp is namespace(_NUMPYS)
+
+
+_NUMPYS = np.zeros(0)
+
+
+def _squares(xp: Any, v: Array, scale: Array | None) -> Array:
+    """The squares of numbers and of those of each row; of very many their sums, as far as ``_folded`` would go in part."""
     with beside(v):
-        v = v * moved(scale, v)
+        if v.ndim == 1 and v.shape[0] > LARGE and _is_numpy(xp):
+            return squares_in_blocks(v, scale, WIDTH)
+        if scale is not None:
+            v = v * moved(scale, v)
         return v * v
 
 
 def _folded(xp: Any, v: Array, width: int) -> Array:
-    """A vector of ``width`` numbers at most, which is a power of two, with the sum of ``v``."""
-    n = v.shape[0]
+    """A vector of ``width`` numbers at most, which is a power of two, with the sum of ``v``; the same of each row."""
+    n = v.shape[-1]
     if n <= width:
         return v
-    half = _half(n)
-    rest = v[half:]
-    head = v[: n - half] + rest
-    v = head if n == 2 * half else xp.concat([head, v[n - half : half]])
+    half = half_of(n)
+    head = v[..., : n - half] + v[..., half:]
+    v = head if n == 2 * half else xp.concat([head, v[..., n - half : half]], axis=-1)
     while half > width:
         half //= 2
-        v = v[:half] + v[half:]
+        v = v[..., :half] + v[..., half:]
     return v
-
-
-def _half(n: int) -> int:
-    """The largest power of two below n."""
-    return 1 << (n - 1).bit_length() - 1
 
 
 def additions(sizes: Iterable[int]) -> int:
@@ -159,16 +211,19 @@ def bound(sizes: Iterable[int], u: float) -> float:
     return roundings * u / (1.0 - roundings * u)
 
 
-def _scale(xp: Any, vectors: Sequence[Array]) -> Array:
-    """The power of two by which the numbers are multiplied, as a 0-d array where the first vector is."""
-    maxima = []
-    for v in vectors:
-        if v.shape[0]:
-            with beside(v):
-                maxima.append(moved(xp.max(xp.abs(v)), vectors[0]))
+def _largest(xp: Any, v: Array) -> Array:
+    """The largest magnitude."""
+    with beside(v):
+        if v.shape[-1] > LARGE and _is_numpy(xp):
+            return xp.maximum(xp.max(v), -xp.min(v))  # without an array of magnitudes
+        return xp.max(xp.abs(v))
+
+
+def _scale(xp: Any, maxima: Sequence[Array]) -> Array:
+    """The power of two by which the numbers are multiplied, as a 0-d array."""
     largest = functools.reduce(xp.maximum, maxima)
     scale = xp.ones_like(largest)
-    unit = _unit(xp, vectors[0].dtype)
+    unit = _unit(xp, largest.dtype)
     for exponent, by in BANDS[:2][::-1]:
         scale = xp.where(largest >= 2.0 ** (exponent * unit), 2.0 ** (by * unit), scale)
     for exponent, by in BANDS[2:]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
-from xopt.arrays import beside, is_dense, same_shape, type_of
+from xopt.arrays import array, beside, is_dense, same_shape, type_of
 from xopt.checks import Interval, check_hyper
 from xopt.operations import Array, is_array, is_subclass, namespace
 from xopt.trees import Tree, flatten, flatten_like, is_value, path_of, spread
@@ -35,14 +35,19 @@ class Leaf(NamedTuple):
     def lifted(self, dtype: Any) -> Array:
         return self.x if self.x.dtype == dtype else self.xp.astype(self.x, dtype)
 
+    def wide(self, dtype: Any) -> Array:
+        """As ``lifted``, where the leaf is."""
+        with self.beside():
+            return self.lifted(dtype)
+
     def stored(self, y: Array) -> Array:
         y = y if y.dtype == self.x.dtype else self.xp.astype(y, self.x.dtype)
-        return y if y.ndim else self.xp.asarray(y)  # NumPy makes scalars of what has no dimensions
+        return array(y)
 
     def copy(self, dtype: Any) -> Array:
         """In memory of its own."""
         with self.beside():
-            return self.xp.asarray(self.xp.astype(self.x, dtype, copy=True))
+            return array(self.xp.astype(self.x, dtype, copy=True))
 
     def beside(self) -> AbstractContextManager[Any]:
         """A block in which new arrays are where the leaf is."""
