@@ -312,9 +312,9 @@ class Plain:
     def __init__(self, torch: Any) -> None:
         self._torch = torch
         self._types = (torch.Tensor, torch.nn.Parameter)
-        plain = torch.zeros(3)
+        plain = torch.zeros(3, device="cpu")  # whatever torch's default device is
         with torch.inference_mode():
-            inferred = torch.zeros(3)
+            inferred = torch.zeros(3, device="cpu")
         self._keys = {self._key(plain), self._key(inferred)}
         self._fit = set(self._keys)  # and those of tensors that turned out to be fit
         self.words: list[int] = []

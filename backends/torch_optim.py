@@ -4,6 +4,7 @@ One class a rule, by the name that its paper gives it, and ``of(rule)`` for any 
 """
 
 import inspect
+import math
 import sys
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
@@ -20,10 +21,12 @@ from xopt.backends.base import say_once
 from xopt.backends.fused.step import fuser_of
 from xopt.backends.fused.work import UnfitError, Work
 from xopt.checks import ALSO_CALLED, as_number, check_hyper, shown
+from xopt.counts import following
 from xopt.documentation import described
 from xopt.rule import Rule, rule_given
 from xopt.rules import RULES
 from xopt.slots import Slot, each
+from xopt.trees import path_of
 from xopt.typed import Call
 
 __all__ = ["RuleOptimizer", "of"]
@@ -272,16 +275,24 @@ class RuleOptimizer(torch.optim.Optimizer):
         if _ACCELERATED:
             keys = [(count, p.device) for count, p in zip(keys, params, strict=True)]
         if len(set(keys)) == 1:
-            call = Call(function, entries[0]["step"] + 1, _Places(group, indices))
+            place = _Places(group, indices)
+            call = Call(function, self._following(function, place, entries[0]["step"]), place)
             return [_Part(self.rule, (number, 0), call, params, grads, entries, hyper, group["fused"], dense)]
         parts: list[_Part] = []
         for key in dict.fromkeys(keys):
             of_key = [i for i, one in enumerate(keys) if one == key]
             some, theirs, states = ([column[i] for i in of_key] for column in (params, grads, entries))
             place = _Places(group, [indices[i] for i in of_key] if indices else of_key)
-            call = Call(function, entries[of_key[0]]["step"] + 1, place)
+            call = Call(function, self._following(function, place, entries[of_key[0]]["step"]), place)
             parts.append(_Part(self.rule, (number, len(parts)), call, some, theirs, states, dict(hyper), group["fused"], dense))
         return parts
+
+    @staticmethod
+    def _following(function: str, place: "_Places", count: Any) -> int:
+        """The count of the step that parameters are about to take. Raises where somebody has put something else into the state."""
+        if type(count) is int and count >= 0:
+            return count + 1
+        return int(following(f"{function}: state[...]['step'] of params{path_of(place, 0)}", count))
 
     def _fill(self, call: Call, params: list[Any], entries: list[dict[str, Any]], hyper: dict[str, Any]) -> None:
         """Gives those that have none the slots of a first step, without the ones whose decay is 0."""
@@ -359,6 +370,9 @@ class RuleOptimizer(torch.optim.Optimizer):
                 if number is None:
                     msg = f"{where}: {key} must be a number, got {shown(x)}"
                     raise TypeError(msg)
+                if key == "step" and not (0 <= number < math.inf and number.is_integer()):
+                    msg = f"{where}: step must be a whole number that is not negative, got {shown(x)}"
+                    raise ValueError(msg)
                 made[key] = int(number) if key == "step" else number
                 continue
             if slot is None or slot.several != place.isdecimal():
@@ -457,7 +471,9 @@ class _Places:
         self._indices = indices
 
     def names(self) -> list[Any]:
-        given: Sequence[Any] = self._group.get("param_names") or range(len(self._group["params"]))
+        given: Sequence[Any] = self._group.get("param_names") or ()
+        if len(set(given)) < len(self._group["params"]):  # there are none, or torch has let two parameters have one
+            given = range(len(self._group["params"]))
         return list(given) if self._indices is None else [given[i] for i in self._indices]
 
     def accessors(self) -> Any:

@@ -100,7 +100,7 @@ def run(kernel: Callable[..., None], arguments: tuple[Any, ...], total: int, poo
         kernel(*arguments, progress, LOOKS)
     finally:
         if progress[1] != total:
-            _wait(progress, total)
+            _wait(kernel, arguments, progress, total)
 
 
 def rounds_as_python_does() -> bool:
@@ -135,13 +135,18 @@ def _is_fork() -> bool:
         return True
 
 
-def _wait(progress: Any, total: int) -> None:
-    """Until all is done, also where the user interrupts: the arrays must outlive it."""
+def _wait(kernel: Callable[..., None], arguments: tuple[Any, ...], progress: Any, total: int) -> None:
+    """Until all is done, also where a signal interrupts, whatever its handler raises: the arrays must outlive it.
+
+    One that came before this thread took a share has left it to be taken now: it may be that nobody else takes any.
+    """
     interrupt = None
     while progress[1] != total:
         try:
+            if progress[0] < total:
+                kernel(*arguments, progress, 0)
             time.sleep(PAUSE)
-        except KeyboardInterrupt as caught:
+        except BaseException as caught:  # noqa: BLE001 - raised when it may be
             interrupt = caught
     if interrupt:
         raise interrupt
