@@ -7,7 +7,7 @@ from typing import Any
 
 import optree
 
-from xopt.arrays import beside, moved
+from xopt.arrays import beside, is_dense, moved
 from xopt.checks import shown
 from xopt.operations import Array, has_dtype, is_array, namespace
 from xopt.trees import NAMESPACE, Tree, flatten, mapped, path_of
@@ -145,7 +145,7 @@ def _look(grad: Tree) -> tuple[bool | None, Any]:
 
 def _has_floats(x: Any) -> bool:
     """What is something else is left to the step to refuse."""
-    return is_array(x) and has_dtype(x, "real floating")
+    return is_array(x) and is_dense(x) and has_dtype(x, "real floating")
 
 
 def _count(x: Any) -> int:

@@ -371,6 +371,7 @@ def _init_function(rule: Rule[Any, Any]) -> Any:
         for i, leaf in enumerate(leaves):
             typed = rule.typed(call, i, leaf)
             typed.check_hyper(function, own[i])
+            typed.refuse_narrowed(call, i)
             if not is_dense(leaf):
                 typed.refuse(call, i, "params", leaf, leaf, typed.dtype)
             with typed.beside(leaf):

@@ -25,6 +25,8 @@ FINITE: Interval = Real.__metadata__[0]
 STEPS = Interval(Steps.__metadata__[0].text)
 LIFE = Interval("(0, inf)")
 LN2 = 0.6931471805599453
+_BEYOND = 2**1023
+"""Counts from here on are beyond every end, and beyond what a float holds."""
 
 
 class Schedule:
@@ -54,7 +56,7 @@ class Schedule:
 
 def _count(function: str, t: Any) -> Scalar:
     if type(t) is int and t >= 0:
-        return t
+        return t if t < _BEYOND else math.inf
     if is_array(t) and not t.ndim and has_dtype(t, ("integral", "real floating")) and as_number(t) is None:
         xp = namespace(t)
         return xp.astype(t, xp.asarray(0.0).dtype)

@@ -1,7 +1,7 @@
 """A rule made for the arrays of one library and dtype: it checks what a leaf brings, evaluates its coefficients, and steps it."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from numbers import Real
 from operator import attrgetter
@@ -67,6 +67,7 @@ class TypedRule:
         # the current device, where CuPy puts new arrays, wherever their operands are
         self.current: Callable[[], Any] | None = sys.modules["cupy"].cuda.Device if is_cupy_array(params) else None
         self.shards = hasattr(type(params), "sharding")  # several devices may share an array
+        self.wide = self.shards and self.dtype == xp.float64  # JAX may be told, at any time, to do without such numbers
         self.subclass = is_subclass(params)  # arrays of a subclass of NumPy's, which has rules of its own
         # all but the shape in which arrays of one type may differ, where that is quickly seen and slots have the dtype of params
         self.look = None if self.cast else _LOOK.get(getattr(xp, "__name__", ""))
@@ -153,8 +154,9 @@ class TypedRule:
         ``hyper`` has been through ``host_coefficients``, which checks the numbers in it.
         """
         ordinary: bool = params.ndim > 0 and not self.subclass
-        if self.shards and ordinary:
-            ordinary = not is_shared(params)
+        if self.shards:
+            self.refuse_narrowed(call, i)
+            ordinary = ordinary and not is_shared(params)
         if not self.one_device and not is_dense(params):
             self.refuse(call, i, "params", params, params, self.dtype)
         if ordinary and self.look is not None:  # at first sight what ``matches`` finds, at a third of its cost
@@ -171,6 +173,13 @@ class TypedRule:
                 self._check_slot(call, i, self.rule.slots[at], slot, params, hyper)
                 ordinary = False
         return ordinary
+
+    def refuse_narrowed(self, call: Call, i: int) -> None:
+        """Raises TypeError for a float64 leaf where JAX has been told to compute in float32: the new one would be narrower."""
+        if self.wide and not sys.modules["jax"].config.jax_enable_x64:
+            where = call.where("params", i)
+            msg = f"{where} is float64, but jax_enable_x64 is off, so that JAX would return float32; turn it on, or cast what you pass"
+            raise TypeError(msg)
 
     def _check_slot(self, call: Call, i: int, name: str, slot: Any, params: Array, hyper: Mapping[str, Any]) -> None:
         """Checks a slot that is not simply an array like ``params``: None, a tuple, a number, or an error."""
@@ -270,6 +279,8 @@ class TypedRule:
         t = hyper.t if type(hyper) is Group else call.t
         if type(t) is not int:
             known = as_number(t)
+            if known is None:
+                self._refuse_traced(f"{call.function}: state.step", t)
             t = self.xp.astype(self.xp.asarray(t), self.compute) if known is None else int(t)
             refuse_negative(f"{call.function}: state.step", t - 1 if known is not None else 0)
             plain = plain and known is not None
@@ -307,17 +318,28 @@ class TypedRule:
             if value is None:
                 continue
             if self.rule.ranges[name].sequence:
-                hyper[name] = tuple([self._number(item) for item in value])
+                hyper[name] = tuple([self._number(function, _label(hyper, name), item) for item in value])
                 plain = plain and all(type(item) is float for item in hyper[name])
             else:
-                hyper[name] = self._number(value)
+                hyper[name] = self._number(function, _label(hyper, name), value)
                 plain = plain and type(hyper[name]) is float
         return plain
 
-    def _number(self, value: Any) -> Any:
+    def _number(self, function: str, name: str, value: Any) -> Any:
         """A checked number as a float, unless it is an array of the parameters' own library that is traced or differentiated."""
-        number = None if _is_differentiated(value, self.xp) else as_number(value)
+        if _is_differentiated(value, self.xp):
+            return value
+        number = as_number(value)
+        if number is None:
+            self._refuse_traced(f"{function}: {name}", value)
         return value if number is None else number
+
+    def _refuse_traced(self, where: str, value: Any) -> None:
+        """Raises TypeError for an array that has no number yet and is of another library than the params."""
+        if namespace(value) is not self.xp:
+            ours = getattr(self.xp, "__name__", "").rpartition(".")[2] or "another library"
+            msg = f"{where} is a {_type(value)}, which is traced, but params are of {ours}; pass arrays of one library, or a number"
+            raise TypeError(msg)
 
     def _meets(self, x: Array, params: Array) -> bool:
         """Whether a 0-d array is where ``params`` are, or on the CPU, from where torch takes it everywhere."""
@@ -403,6 +425,10 @@ def _without_arrays(given: Any) -> str:
         return f"a {type(given).__name__}; pass dict(module.named_parameters())"
     if isinstance(given, Iterator):
         return f"a {type(given).__name__}, which gives its items once; pass a list or a dict of them"
+    if isinstance(given, Mapping | Collection) and not isinstance(given, str | bytes):
+        plain = "dict" if isinstance(given, Mapping) else "list"
+        name = type(given).__name__
+        return f"a {name}, a container that is not registered with optree or JAX; register it, or pass a {plain} of its items"
     if callable(given) and "equinox" in sys.modules:
         return f"{shown(given)}; of a module of Equinox pass eqx.filter(module, eqx.is_inexact_array)"
     return shown(given)

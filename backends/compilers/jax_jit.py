@@ -68,6 +68,7 @@ class JaxPlan(Plan):
         super().__init__(work, memory, columns, forms)
         arrays = [x for column in columns for x in column if x is not None]
         self.alone = not any(map(is_shared, arrays))  # whether each array is on one device
+        self.wide = [i for i, typed in enumerate(self.typed) if typed.wide][:1]
         self.alike = len(set(map(id, self.typed))) == 1
         self.first = (0,) * len(self.typed)
         self.calls: dict[Any, list[Any]] = {}  # by which coefficients each leaf has, and which of those are 1
@@ -89,7 +90,11 @@ class JaxJitFuser(Fuser):
     def __call__(self, work: Work) -> Sequence[Sequence[Any]]:
         if work.params[0].is_deleted():  # JAX deletes what it takes, but not an array that NumPy sees too: of that it takes a copy
             mark_donated(work.token)
-        return super().__call__(work)
+        try:
+            return super().__call__(work)
+        except RuntimeError as error:  # of JAX's, which names no leaf
+            _refuse_deleted(work, error)
+            raise
 
     def planned(self, work: Work, columns: Sequence[Sequence[Any]], forms: Sequence[Any]) -> Plan:
         self._refuse_traced(chain.from_iterable(columns))
@@ -99,6 +104,8 @@ class JaxJitFuser(Fuser):
         columns = work.columns()
         plan = self.plan(work, columns)
         assert isinstance(plan, JaxPlan)
+        for i in plan.wide:  # JAX may have been told otherwise since
+            plan.typed[i].refuse_narrowed(work.call, i)
         rows, which = self._rows(work, plan)
         numbers = [numbers_of(c) for _, c, _ in rows]
         arguments = [_row(typed, own, plain) for (typed, _, plain), own in zip(rows, numbers, strict=True)]
@@ -226,6 +233,14 @@ class JaxJitFuser(Fuser):
 
         jitted: Callable[..., Any] = self.jax.jit(update)  # traced once for all leaves that are alike
         return jitted
+
+
+def _refuse_deleted(work: Work, error: RuntimeError) -> None:
+    """Raises ValueError where an array is not there any more."""
+    for i, grad in enumerate(work.grads):
+        if any(x.is_deleted() for x in (*work.written(i), grad)):
+            msg = f"{work.where(i)}, a slot of it or its gradient was given away before: JAX has deleted it; pass one that is there"
+            raise ValueError(msg) from error
 
 
 def _row(typed: TypedRule, numbers: list[Any], plain: bool) -> Any:

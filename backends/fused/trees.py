@@ -86,8 +86,14 @@ def _taker(shape: Shape | None, spec: optree.PyTreeSpec) -> Callable[[Tree], Seq
     return itemgetter(*spec.entries()) if shape.kind in _DICTS else tuple
 
 
-def _shape(tree: Tree) -> Shape | None:
+DEEP = 50
+"""Containers, one in the other, from which on a tree is looked at each time."""
+
+
+def _shape(tree: Tree, depth: int = 0) -> Shape | None:
     kind = type(tree)
+    if depth > DEEP:
+        return None
     if kind in _DICTS:
         items = list(tree.items())
     elif kind in (list, tuple) or (issubclass(kind, tuple) and hasattr(kind, "_fields")):
@@ -97,7 +103,7 @@ def _shape(tree: Tree) -> Shape | None:
     below = []
     for key, item in items:
         if not is_leaf(item):
-            shape = _shape(item)
+            shape = _shape(item, depth + 1)
             if shape is None:
                 return None
             below.append((key, shape))
