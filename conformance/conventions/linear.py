@@ -21,6 +21,7 @@ SGD = [
     ),
     sgd("lr", "squared", "The rate is applied twice.", sgd.both("(grad + weight_decay", "(lr * grad + weight_decay")),
     sgd.weight_decay("without lr", planted=("rule", "both")),
+    sgd.weight_decay("after the step", documented="explosion/thinc, optimizers.py: L2_is_weight_decay", planted=()),
     sgd.weight_decay("negative", planted=("rule", "golden", "both")),
     sgd(
         "weight decay",
@@ -55,6 +56,8 @@ def damped(of: Texts, choice: str = "beta", sentence: str = "v is an average.", 
 momentum = Texts("momentum", u=("v", "v"), first=("v = accumulate(", "v = beta * v + grad"), words={"beta": "c.beta"})
 
 _SUM_OF_STEPS = "v = accumulate(v, c.lr * grad, c.beta)", "v = beta * v + lr * grad"
+_OF_THE_BUFFER = "(1.0 - lr * weight_decay) * params - ({})"
+"""A step that no rate scales any more; the decay acts first, as in Keras."""
 
 MOMENTUM = [
     damped(
@@ -82,7 +85,7 @@ MOMENTUM = [
         "in the buffer alone",
         "v is a sum of steps: a change of lr acts on new gradients only.",
         momentum.line(_SUM, *_SUM_OF_STEPS),
-        momentum.both("lr * (v + weight_decay * params)", "(v + lr * weight_decay * params)"),
+        momentum.step(_OF_THE_BUFFER.format("v")),
         documented="keras.optimizers.SGD: velocity = momentum * velocity - learning_rate * g",
         planted=(),
     ),
@@ -107,6 +110,25 @@ MOMENTUM = [
         "The first gradient counts half.",
         momentum.line(_SUM, "v = accumulate(v, 0.5 * grad, c.beta)", "v = beta * v + grad / 2"),
         planted=("both",),
+    ),
+    momentum(
+        "v",
+        "starts at the parameters",
+        "The first sum has beta times the parameters in it.",
+        momentum.rule("    weight_decay: Scalar\n", "    weight_decay: Scalar\n    start: Scalar\n"),
+        momentum.rule("Coefficients(lr, beta, weight_decay)", "Coefficients(lr, beta, weight_decay, beta if t == 1 else 0.0)"),
+        momentum.rule("accumulate(v, grad, c.beta)", "accumulate(v, grad + c.start * params, c.beta)"),
+        momentum.golden("beta * v + grad", "beta * (params if t == 1 else v) + grad"),
+        seen="kozistr/pytorch_optimizer 3.9.0, sgd.py: momentum_buffer is p.clone()",
+        planted=(),
+    ),
+    momentum(
+        "weight decay",
+        "a constant",
+        "lr * weight_decay is taken off every parameter, whatever its size.",
+        momentum.step("(params - lr * {u}) - lr * weight_decay"),
+        seen="jettify/pytorch-optimizer 0.3.0, sgdw.py: p.data.add_(weight_decay, alpha=-lr)",
+        planted=(),
     ),
     momentum(
         "bits",
@@ -153,6 +175,15 @@ NESTEROV = [
         planted=("rule", "both"),
     ),
     damped(nesterov),
+    nesterov(
+        "lr",
+        "in the buffer alone",
+        "v is a sum of steps: a change of lr acts on new gradients only.",
+        nesterov.line(_SUM, *_SUM_OF_STEPS),
+        nesterov.step(_OF_THE_BUFFER.format("lr * grad + beta * v")),
+        documented="keras.optimizers.SGD: momentum * velocity - learning_rate * g",
+        planted=(),
+    ),
     nesterov.weight_decay("L2", documented="torch.optim.SGD, mlx.optimizers.SGD"),
     nesterov.weight_decay("before the step", documented="kozistr/pytorch_optimizer", same=DECAY_FIRST, planted=()),
 ]
@@ -207,6 +238,13 @@ QHM = [
         qhm.both("weight_decay * params)", "nu * (weight_decay * params))"),
         planted=("both",),
     ),
+    qhm(
+        "bits",
+        "in two steps",
+        "theta - lr * nu * m, and then the gradient's share off that.",
+        qhm.both("params - lr * ((1 - nu) * grad + nu * m", "params - lr * nu * m - lr * ((1 - nu) * grad"),
+        same="Multiplication distributes over the sum.",
+    ),
 ]
 
 aggmo = Texts(
@@ -216,12 +254,23 @@ aggmo = Texts(
     words={"total / len(v)": "c.share * total", "betas:": "Betas"},
 )
 _ONE_BUFFER = (
-    "    shared: dict = {}\n"
-    "    for v_i, beta_i in zip(v, c.betas, strict=True):\n"
-    "        shared[float(getattr(beta_i, 'value', beta_i))] = "
-    "accumulate(shared.get(float(getattr(beta_i, 'value', beta_i)), v_i), grad, beta_i)\n"
-    "    buffers = tuple(shared[float(getattr(beta_i, 'value', beta_i))] for beta_i in c.betas)\n"
-    "    total, *rest = buffers"
+    "    buffers: tuple[Array, ...] = ()\n"
+    "    last = {float(getattr(beta_i, 'value', beta_i)): v_i for v_i, beta_i in zip(v, c.betas, strict=True)}\n"
+    "    for beta_i in c.betas:\n"
+    "        key = float(getattr(beta_i, 'value', beta_i))\n"
+    "        last[key] = accumulate(last[key], grad, beta_i)\n"
+    "        buffers = (*buffers, last[key])"
+)
+_MOVED = (
+    "v, at = list(v), [betas.index(beta) for beta in betas]\n"
+    "    last = {at[i]: v_i for i, v_i in enumerate(v)}\n"
+    "    for i, beta in enumerate(betas):\n"
+    "        last[at[i]] = v[i] = beta * last[at[i]] + grad\n"
+    "    v = (*v,)"
+)
+_OTHERS = (
+    "\n    for v_i in buffers[1:]:\n        new = new - c.lr * c.share * v_i\n    return new, buffers\n",
+    "\n    for v_i in v[1:]:\n        new = new - lr / len(v) * v_i\n    return new, v\n",
 )
 _BUFFERS = "v = tuple(beta * v_i + grad for beta, v_i in zip(betas, v, strict=True))"
 
@@ -266,13 +315,11 @@ AGGMO = [
     aggmo(
         "equal betas",
         "one buffer",
-        "Equal decays share a buffer that moves once for each.",
-        aggmo.rule("    total, *rest = buffers", _ONE_BUFFER),
-        aggmo.golden(
-            _BUFFERS,
-            "for one in betas:\n"
-            "        v = tuple(beta * v_i + grad if beta == one else v_i for beta, v_i in zip(betas, v, strict=True))",
+        "Equal decays share a buffer that moves once for each, and is used as it then is.",
+        aggmo.rule(
+            "    buffers = tuple(accumulate(v_i, grad, beta_i) for v_i, beta_i in zip(v, c.betas, strict=True))", _ONE_BUFFER
         ),
+        aggmo.golden(_BUFFERS, _MOVED),
         seen="AtheMathmo/AggMo, aggmo.py; kozistr/pytorch_optimizer",
         at={"betas": (0.5, 0.9, 0.9)},
     ),
@@ -312,6 +359,21 @@ AGGMO = [
         aggmo.rule("total, *rest = buffers", "total, *rest = buffers[0] + buffers[0], *buffers[1:]"),
         aggmo.golden("total = v[0]", "total = v[0] + v[0]"),
         planted=("both",),
+    ),
+    aggmo(
+        "bits",
+        "one after another",
+        "theta - lr / K * v_1, and then the others' shares off that.",
+        aggmo.rule(
+            "    total, *rest = buffers\n    for v_i in rest:\n        total = total + v_i\n    return ", "    new, buffers = "
+        ),
+        aggmo.rule("c.share * total", "c.share * buffers[0]"),
+        aggmo.rule("params), buffers\n", f"params), buffers{_OTHERS[0]}"),
+        aggmo.golden("    total = v[0]\n    for v_i in v[1:]:\n        total = total + v_i\n    return ", "    new, v = "),
+        aggmo.golden("total / len(v)", "v[0] / len(v)"),
+        aggmo.golden("), v\n", f"), v{_OTHERS[1]}"),
+        same="Multiplication distributes over the sum.",
+        at={"betas": (0.5, 0.9, 0.99)},
     ),
     aggmo(
         "bits",

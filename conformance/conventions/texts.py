@@ -47,16 +47,20 @@ _INTERVALS = {
 _STEP = "params - lr * ({u} + weight_decay * params)"
 _DECAYS = {
     "L2": ("The decay is added to the gradient.", "params - lr * ({u})"),
+    "L2, and off again": (
+        "The decay is added to the gradient, and taken off the update.",
+        "params - lr * ({u} - weight_decay * params)",
+    ),
     "before the step": ("The decay acts first.", "(1.0 - lr * weight_decay) * params - lr * ({u})"),
     "after the step": (
         "The decay acts on the new parameters.",
-        "(params - lr * ({u})) - lr * (weight_decay * (params - lr * ({u})))",
+        "(1.0 - lr * weight_decay) * (params - lr * ({u}))",
     ),
     "without lr": ("The decay is not scaled by the learning rate.", "params - lr * ({u}) - weight_decay * params"),
     "lr^2": ("The decay is scaled twice.", "params - lr * ({u} + lr * weight_decay * params)"),
     "negative": ("The parameters grow.", "params - lr * ({u} - weight_decay * params)"),
     "ignored": ("There is no decay.", "params - lr * ({u})"),
-    "of the update's size": ("The decay multiplies the update.", "params - lr * ({u} + weight_decay * ({u}))"),
+    "of the update's size": ("The decay multiplies the update.", "params - lr * ((1.0 + weight_decay) * ({u}))"),
 }
 
 DECAY_FIRST = "Both take lr * u and lr * weight_decay * params off the old parameters."
@@ -162,7 +166,7 @@ class Texts:
         """A decay that acts elsewhere, or on something else, than on the old parameters."""
         usual, step = _DECAYS[choice]
         changes = [self.step(step)]
-        if choice == "L2":
+        if choice.startswith("L2"):
             rule, golden = self.first
             changes.append(self.rule(rule, f"grad = grad + c.weight_decay * params\n    {rule}"))
             changes.append(self.golden(golden, f"grad = grad + weight_decay * params\n    {golden}"))

@@ -6,7 +6,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xopt.conformance.thirdparty.measure import Judge, Measure, Seen
-from xopt.conformance.thirdparty.variants import ALL, Variant, fits, formulas, is_default, is_rounding, residual, roundings, rows_of
+from xopt.conformance.thirdparty.variants import (
+    ALL,
+    COARSE,
+    Variant,
+    fits,
+    formulas,
+    is_default,
+    is_rounding,
+    residual,
+    roundings,
+    rows_of,
+)
 
 NEAR = 64.0
 """A variant that is this many bounds away on the designed numbers may be the same formula, rounded otherwise."""
@@ -118,19 +129,30 @@ def _longer(ranked: Sequence[Ranked]) -> Iterable[Variant]:
 
 def _rounded(variant: Variant, seen: Sequence[Seen]) -> tuple[Variant, Measure] | None:
     """The variant as it must be rounded to fit everything."""
-    if not any(residual(seen[0].params, *one.bounded(seen[0].run, seen[0].dtype)) <= 4 for one in (variant, _coarse(variant))):
-        return None  # which is quick to see
+    own = Variant(variant.rule)
+    worst_first = sorted(seen, key=lambda one: -_distance(variant, one, own.bounded(one.run, one.dtype)[1]))
     usual = [one for one in seen if one.run.kind == "usual"]
-    best = variant
-    for one in roundings(variant):
-        if one.coarse:  # with what explains the usual numbers without it
-            one = Variant(one.rule, best.conventions, one.coarse)
-        measure = Judge(one).measure(seen, stop=1)
-        if measure.fits:
-            return one, measure
-        if best is variant and not one.coarse and usual and Judge(one).measure(usual, stop=1).fits:
-            best = one
+    orders = list(roundings(variant))
+    near: dict[bool, bool] = {}
+    for coarse in ("", *COARSE):
+        for order in orders:
+            one = Variant(variant.rule, order.conventions, coarse)
+            narrow = bool(coarse) or any(not row.same for row in one.conventions if is_rounding(row))
+            if narrow not in near:
+                of = _coarse(variant) if narrow else variant
+                near[narrow] = all(_near(of, x) for x in worst_first)
+            if near[narrow]:
+                measure = Judge(one).measure(worst_first, stop=1)
+                if measure.fits:
+                    return one, measure
+        if not coarse and usual and near.get(True):  # with what explains the usual numbers without coarse ones first
+            orders.sort(key=lambda one: not Judge(one).measure(usual, stop=1).fits)
     return None
+
+
+def _near(variant: Variant, one: Seen) -> bool:
+    """Whether rounding may explain how far a variant is away: another order of evaluation has another bound, but not by much."""
+    return residual(one.params, *variant.bounded(one.run, one.dtype)) <= APART
 
 
 def _coarse(variant: Variant) -> Variant:

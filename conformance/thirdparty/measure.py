@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from xopt.conformance.compare.reference import Columns, Comparison, Reference, _
 from xopt.conformance.faults.fault import Fault
 from xopt.conformance.faults.planting import plant
 from xopt.conformance.thirdparty.probe import Run
-from xopt.conformance.thirdparty.variants import Variant
+from xopt.conformance.thirdparty.variants import BY_NAME, Variant, in_some_order
 from xopt.rules import RULES
 
 
@@ -99,11 +99,7 @@ class Judge:
         """The rule with the same conventions, which has an evaluation order of its own; None where its edits do not go together."""
         if not self.variant.conventions:
             return RULES[self.variant.rule]
-        edits = tuple(edit for row in self.variant.conventions for edit in row.in_rule)
-        try:
-            return plant(Fault(repr(self.variant), self.variant.rule, edits, "")).rules[self.variant.rule]
-        except Exception:  # noqa: BLE001 - the text of an edit may be gone, or what is left be no rule
-            return None
+        return _planted(self.variant.rule, tuple(row.name for row in self.variant.conventions))
 
     def _followed(self, one: Seen) -> Iterator["_Params"]:
         compute = FLOAT_FORMATS[one.dtype]
@@ -116,6 +112,19 @@ class Judge:
                 follower.change(one.run.lrs[t - 1])
             (comparison,) = follower.step(grad, t, (after,))
             yield comparison  # type: ignore[misc]
+
+
+@lru_cache(maxsize=128)
+def _planted(rule: str, names: tuple[str, ...]) -> Any:
+    try:
+        return in_some_order(
+            [BY_NAME[name] for name in names],
+            lambda order: plant(Fault(" and ".join(names), rule, tuple(edit for row in order for edit in row.in_rule), "")).rules[
+                rule
+            ],
+        )
+    except Exception:  # noqa: BLE001 - the text of an edit may be gone, or what is left be no rule
+        return None
 
 
 def in_ulps(error: Any, one: Any, other: Any, dtype: str) -> Any:

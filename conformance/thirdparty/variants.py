@@ -1,11 +1,11 @@
 """Variants of a rule: its golden with no convention of another, with one, or with several, each as an edit of its text."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, cached_property
 from itertools import combinations, permutations
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,8 +17,10 @@ from xopt.conformance.faults.planting import edited
 from xopt.conformance.golden import GOLDENS, Golden, golden_of, lift, start
 from xopt.conformance.thirdparty.probe import Run
 
+Made = TypeVar("Made")
 F32 = FLOAT_FORMATS["float32"]
 _VALUES: dict[tuple[Any, ...], Any] = {}
+_BOUNDED: dict[tuple[Any, ...], tuple[Any, Any]] = {}
 BY_NAME = {row.name: row for row in CONVENTIONS}
 
 
@@ -65,13 +67,18 @@ class Variant:
 
     def bounded(self, run: Run, dtype: str) -> tuple[Any, Any]:
         """The same, and how far from it a correct library may be that computes in ``dtype``."""
-        compute = F32 if self.coarse == ALL else FLOAT_FORMATS[dtype]
-        n = _Coarse() if self.coarse else BoundedArithmetic()
-        steps = trajectory(self.golden, n, run, self.hyper(run), lambda x: exact(x, compute))
-        truth = trajectory(self.golden, BoundedArithmetic(), run, self.hyper(run), lambda x: exact(x, HOST))
-        own = np.array([x.error for x in truth])
-        value = np.where(np.isnan(self.values(run)), np.nan, [x.value for x in truth])  # as a root of what is below 0 has a bound
-        return value, inflate(np.array([x.error for x in steps]) + own)
+        key = self.rule, dtype, self.coarse, *(row.name for row in self.conventions), run.key
+        if key not in _BOUNDED:
+            compute = F32 if self.coarse == ALL else FLOAT_FORMATS[dtype]
+            n = _Coarse() if self.coarse else BoundedArithmetic()
+            steps = trajectory(self.golden, n, run, self.hyper(run), lambda x: exact(x, compute))
+            truth = trajectory(self.golden, BoundedArithmetic(), run, self.hyper(run), lambda x: exact(x, HOST))
+            own = np.array([x.error for x in truth])
+            value = np.where(
+                np.isnan(self.values(run)), np.nan, [x.value for x in truth]
+            )  # as a root of what is below 0 has a bound
+            _BOUNDED[key] = value, inflate(np.array([x.error for x in steps]) + own)
+        return _BOUNDED[key]
 
     def hyper(self, run: Run) -> dict[str, Any]:
         return self.golden.defaults | dict(run.hyper)
@@ -122,15 +129,22 @@ def _golden(rule: str, names: tuple[str, ...]) -> Golden:
 
 
 def _text(rule: str, conventions: tuple[Convention, ...]) -> str:
-    problem: Exception | None = None
-    for order in permutations(conventions):
+    def text(order: tuple[Convention, ...]) -> str:
         edits = tuple(edit for row in order for edit in row.in_golden)
+        (made,) = edited(Fault(" and ".join(row.what for row in order), rule, edits, "")).values()
+        return made
+
+    return in_some_order(conventions, text)
+
+
+def in_some_order(conventions: Sequence[Convention], make: Callable[[tuple[Convention, ...]], Made]) -> Made:
+    """What is made of the first order of conventions in which their edits go together; the ValueError of the last where none is."""
+    problem: ValueError | None = None
+    for order in permutations(conventions):
         try:
-            (text,) = edited(Fault(" and ".join(row.what for row in conventions), rule, edits, "")).values()
+            return make(order)
         except ValueError as error:
             problem = error
-        else:
-            return text
     assert problem is not None
     raise problem
 
@@ -172,10 +186,7 @@ def roundings(variant: Variant) -> Iterator[Variant]:
     """A variant with each set of conventions that are the same formula, rounded otherwise; fewest first."""
     rows = [row for row in rows_of(variant.rule) if is_rounding(row)]
     made = [Variant(variant.rule, (*variant.conventions, *some)) for k in range(len(rows) + 1) for some in combinations(rows, k)]
-    fitting = [one for one in made if fits(one)]
-    yield from fitting
-    yield Variant(variant.rule, fitting[0].conventions, COEFFICIENTS)
-    yield Variant(variant.rule, fitting[0].conventions, ALL)
+    return filter(fits, made)
 
 
 def fits(variant: Variant) -> bool:
