@@ -6,7 +6,7 @@ from typing import Any
 
 from xopt.backends.names import unknown
 from xopt.conformance.thirdparty.behaviour import CHECKS, FAILED, HELD, NOT_TRIED, Finding
-from xopt.conformance.thirdparty.check import DEFAULTS, FORMULA_DTYPES, check, must_be_known
+from xopt.conformance.thirdparty.check import DEFAULTS, DTYPES, FORMULA_DTYPES, STATE, check, must_be_known
 from xopt.conformance.thirdparty.verdict import NO_TARGET, Checked
 
 CLAIMS = "conventions that are claimed are seen"
@@ -85,7 +85,7 @@ def parametrize(
 
 def names_of_checks(dtypes: Sequence[str] = FORMULA_DTYPES) -> list[str]:
     """What is asked of every optimizer, by the words that say what holds."""
-    return [*(f"the formula in {dtype}" for dtype in dtypes), DEFAULTS, CLAIMS, *CHECKS]
+    return [*(f"the formula in {dtype}" for dtype in dtypes), DEFAULTS, STATE, CLAIMS, *CHECKS]
 
 
 class Case:

@@ -77,6 +77,49 @@ def one_percent(params, grad, state, *, lr=0.01, weight_decay=0.0):
     return params - 1.07 * lr * (grad + weight_decay * params), state
 
 
+def momentum(params, grad, state, *, lr=0.01, beta=0.9, weight_decay=0.0):
+    """Nothing is wrong with this one; its state has a name."""
+    v = grad if state is None else beta * state["v"] + grad
+    return params - lr * (v + weight_decay * params), {"v": v}
+
+
+def decay_stops(params, grad, state, *, lr=0.01, beta=0.9, weight_decay=0.0):
+    v, t = (0.0 * params, 0) if state is None else state
+    v, t = beta * v + grad, t + 1
+    return params - lr * (v + (weight_decay if t <= 12_345 else 0.0) * params), (v, t)
+
+
+def never_still(params, grad, state, *, lr=0.01, beta=0.9, weight_decay=0.0):
+    """The decay is a constant, which moves parameters of 0 too."""
+    v = grad if state is None else beta * state + grad
+    return (params - lr * v) - lr * weight_decay, v
+
+
+_true = {}
+
+
+def shows_another_state(params, grad, state, *, lr=0.01, beta=0.9, weight_decay=0.0):
+    """What it steps from is somewhere else than what it hands out, which is a few units off."""
+    v = grad if state is None else beta * _true["v"] + grad
+    _true["v"] = v
+    return params - lr * (v + weight_decay * params), {"v": v * params.dtype.type(1 + 3 * np.finfo(params.dtype).eps)}
+
+
+def aggmo(params, grad, state, *, lr=0.1, betas=(0.0, 0.9, 0.99), weight_decay=0.0):
+    """In as many subtractions as there are betas, with the decay in the gradient."""
+    d = grad + weight_decay * params
+    state = [beta * v + d for beta, v in zip(betas, state or [0.0 * params] * len(betas), strict=True)]
+    for v in state:
+        params = params - lr / len(betas) * v
+    return params, state
+
+
+def lion(params, grad, state, *, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0):
+    m = 0.0 * params if state is None else state
+    c = betas[0] * m + (1 - betas[0]) * grad
+    return params - lr * (np.sign(c) + weight_decay * params), betas[1] * m + (1 - betas[1]) * grad
+
+
 def no_optimizer():
     return 3
 

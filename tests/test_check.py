@@ -1,10 +1,13 @@
 """What a check says of other people's optimizers, the strange ones among them."""
 
+import contextlib
+import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +18,20 @@ from typer.testing import CliRunner
 import xopt
 from xopt.conformance import agree, check
 from xopt.conformance.cli.app import app
+from xopt.conformance.conventions import CONVENTIONS
+from xopt.conformance.faults.fault import Fault
+from xopt.conformance.faults.planting import edited
+from xopt.conformance.golden import golden_of
 from xopt.conformance.thirdparty.agree import read_gradients
-from xopt.conformance.thirdparty.behaviour import FAILED
+from xopt.conformance.thirdparty.behaviour import FAILED, HELD, NOT_TRIED
+from xopt.conformance.thirdparty.check import DEFAULTS, STATE
+from xopt.conformance.thirdparty.diagnosis import diagnose
 from xopt.conformance.thirdparty.names import ARGUMENTS, translated
-from xopt.conformance.thirdparty.separation import pairs, separation, singles
+from xopt.conformance.thirdparty.probe import runs
+from xopt.conformance.thirdparty.separation import pairs, separation, singles, stepped
+from xopt.conformance.thirdparty.subject import Subject
 from xopt.conformance.thirdparty.targets import KINDS, TargetError, parsed
-from xopt.conformance.thirdparty.variants import Variant, is_rounding
+from xopt.conformance.thirdparty.variants import PLAIN, Variant, is_default, is_rounding, trajectory
 
 TESTS = Path(__file__).parent
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
@@ -74,6 +85,66 @@ def test_a_right_formula_may_behave_badly(make, broken):
     assert found.verdict == "agrees"
     assert {one.check for one in found.findings if one.outcome == FAILED} == broken
     assert found.status == 1
+
+
+def of(found, name):
+    """The finding of a name."""
+    return next(one for one in found.findings if one.check == name)
+
+
+def test_what_shows_only_late_is_named():
+    found = check(strange.decay_stops, "momentum", dtypes=["float64"])
+    assert (found.verdict, found.conventions) == ("another formula", ["late: the decay stops at 12,345"])
+    assert "idle=12345" in found.program
+
+
+@pytest.mark.parametrize(
+    ("make", "limit", "why"), [(strange.decay_stops, 0.03, "of 12,345 steps"), (strange.never_still, 10.0, "do not stay 0")]
+)
+def test_what_comes_late_and_cannot_be_reached_is_said(make, limit, why):
+    found = check(make, "momentum", dtypes=["float64"], limit=limit)
+    late = of(found, "run: from step 12,346 on, float64")
+    assert late.outcome == NOT_TRIED
+    assert why in late.words
+    assert "late: the decay stops at 12,345" not in found.conventions
+
+
+def test_the_count_of_a_library_is_set():
+    torch = pytest.importorskip("torch")
+    with Subject(torch.optim.AdamW, limit=1.0) as subject:
+        states = []
+        subject.trajectory([np.zeros(2)], [[np.ones(2)]], "float32", {}, idle=10**6, states=states)
+    assert states[0]["step"] == 10**6 + 1
+
+
+def test_each_step_is_compared_from_the_targets_own_state():
+    found = check(strange.momentum, "momentum", dtypes=["float32"])
+    assert found
+    assert of(found, STATE).outcome == HELD
+    assert "v is v: from its own state error/bound 0." in of(found, STATE).words
+    wrong = check(strange.shows_another_state, "momentum", dtypes=["float32"])
+    assert wrong.verdict == "agrees"
+    assert of(wrong, STATE).outcome == FAILED
+    assert "from its own state, is" in of(wrong, STATE).words
+
+
+def test_a_state_that_cannot_be_read_is_not_compared():
+    found = check(strange.sgd, "sgd", dtypes=["float32"])
+    assert of(found, STATE) == (STATE, NOT_TRIED, "sgd keeps none")
+
+
+def test_what_keeps_a_value_may_be_a_list_and_is_no_default():
+    found = check(strange.aggmo, "aggmo", given={"betas": [0.5, 0.75]}, dtypes=["float32"])
+    assert found.conventions == ["weight decay: L2", "bits: one after another"]
+    assert of(found, DEFAULTS) == (DEFAULTS, HELD, "those of aggmo")
+    assert "v[1] is state[1]" in of(found, STATE).words
+
+
+def test_a_default_beside_a_value_that_is_kept_is_its_own():
+    """Of ``betas``, one is kept at 0.5, and the other is the default."""
+    found = check(strange.lion, "lion", given={"beta1": 0.5}, dtypes=["float64"])
+    assert found.verdict == "agrees"
+    assert of(found, DEFAULTS).outcome == HELD
 
 
 def test_shared_state_is_seen():
@@ -210,6 +281,52 @@ def test_pairs_are_named(name, dtype):
     found = separation(name, dtype, pairs(name))
     print(found)
     assert len(found.missed) <= 0.05 * (len(found.named) + len(found.tied) + len(found.missed))
+
+
+@pytest.mark.parametrize(
+    ("rule", "names"),
+    [
+        ("qhm", ["weight decay: L2", "bits: in two steps"]),
+        ("aggmo", ["equal betas: one buffer", "weight decay: L2", "bits: one after another"]),
+        ("momentum", ["v: starts at the parameters", "weight decay: before the step"]),
+        ("momentum", ["weight decay: a constant"]),
+        ("nadam", ["weight decay: L2, and off again", "epsilon: a floor"]),
+        ("nesterov", ["lr: in the buffer alone"]),
+        ("sgd", ["weight decay: after the step"]),
+    ],
+)
+def test_what_libraries_compute_is_named_in_their_order_of_evaluation(rule, names):
+    """As a bound of its own order has to have room for, no other need."""
+    seen = [stepped(Variant.of(rule, names), run, "float32") for run in runs(rule, xopt.RULES[rule].defaults, random=1)]
+    found = diagnose(rule, [one for one in seen if one is not None and one.run.kind != "defaults"])
+    (named,) = found.variants
+    assert {row.what for row in named.conventions if not is_rounding(row)} == {
+        row.what for row in Variant.of(rule, names).conventions if not is_rounding(row)
+    }
+    assert found.measure.ratio <= 1
+
+
+@pytest.mark.parametrize("rule", xopt.RULES if NIGHTLY else ("sgd", "momentum", "qhm", "aggmo"))
+def test_the_order_of_two_edits_does_not_matter(rule):
+    """Whatever order two conventions go together in, it is one formula."""
+    own = [run for run in runs(rule, xopt.RULES[rule].defaults, random=0) if run.kind != "defaults"]
+    rows = [row for row in CONVENTIONS if row.rule == rule and not is_default(row)]
+    for pair in itertools.combinations(rows, 2):
+        texts = set()
+        for order in (pair, pair[::-1]):
+            with contextlib.suppress(ValueError):
+                texts |= set(edited(Fault("", rule, tuple(edit for row in order for edit in row.in_golden), "")).values())
+        if len(texts) == 2:
+            one, other = (golden_of(module_of(f"xopt.conformance.golden.{rule}", text)) for text in texts)
+            for run in own:
+                values = [trajectory(golden, PLAIN, run, golden.defaults | dict(run.hyper)) for golden in (one, other)]
+                np.testing.assert_allclose(*values, rtol=1e-9, atol=1e-12, err_msg=" and ".join(row.what for row in pair))
+
+
+def module_of(name, text):
+    module = types.ModuleType(name)
+    exec(compile(text, name, "exec"), module.__dict__)
+    return module
 
 
 def test_a_convention_that_is_the_same_is_a_rounding():

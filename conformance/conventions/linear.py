@@ -368,7 +368,7 @@ AGGMO = [
             "    total, *rest = buffers\n    for v_i in rest:\n        total = total + v_i\n    return ", "    new, buffers = "
         ),
         aggmo.rule("c.share * total", "c.share * buffers[0]"),
-        aggmo.rule("params), buffers\n", f"params), buffers{_OTHERS[0]}"),
+        aggmo.rule("), buffers\n", f"), buffers{_OTHERS[0]}"),
         aggmo.golden("    total = v[0]\n    for v_i in v[1:]:\n        total = total + v_i\n    return ", "    new, v = "),
         aggmo.golden("total / len(v)", "v[0] / len(v)"),
         aggmo.golden("), v\n", f"), v{_OTHERS[1]}"),

@@ -92,7 +92,7 @@ def checked(package: Mapping[str, Any], python: Path) -> Iterator[Record]:
         asked = json.dumps(
             {**{name: x for name, x in package.items() if name != "optimizers"}, **optimizer, "package": package["name"]}
         )
-        start = {name: optimizer[name] for name in ("name", "rule", "given") if name in optimizer}
+        start = {name: optimizer[name] for name in ("name", "rule", "given", "otherwise") if name in optimizer}
         try:
             ran = subprocess.run(
                 command, input=asked, capture_output=True, text=True, timeout=LIMIT, env=os.environ | known, cwd=python.parents[1]

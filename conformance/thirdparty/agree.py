@@ -132,7 +132,8 @@ def _compare(found: Agreed, a: Subject, b: Subject, rule: str | None, own: Any, 
     found.conventions = (checks[0].conventions, checks[1].conventions)
     found.named = tuple(bool(one.formulas) and all(x.fits for x in one.formulas) for one in checks)  # type: ignore[assignment]
     takes = a.takes(rule) & b.takes(rule)
-    todo = [run for run in runs(rule, takes, a.about.changes and b.about.changes and "lr" in takes, seed) if run.kind != "defaults"]
+    todo = list(runs(rule, takes, a.about.changes and b.about.changes and "lr" in takes, seed))
+    todo = [run for run in todo if run.kind != "defaults" and not run.idle]
     if own is not None:
         usual = {name: x for name, x in USUAL.items() if name in takes}
         todo.insert(0, Run("the gradients of the file", usual, own[0], own[1], kind="random"))

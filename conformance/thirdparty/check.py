@@ -14,6 +14,7 @@ from xopt.conformance.thirdparty.measure import Judge, Place, Seen
 from xopt.conformance.thirdparty.probe import Run, designed_numbers, runs
 from xopt.conformance.thirdparty.report import program
 from xopt.conformance.thirdparty.sandbox import TargetFailedError
+from xopt.conformance.thirdparty.state import followed
 from xopt.conformance.thirdparty.subject import Subject
 from xopt.conformance.thirdparty.targets import TargetError, name_of
 from xopt.conformance.thirdparty.variants import ALL, COARSE, COEFFICIENTS, Variant, is_default, is_rounding, rows_of
@@ -24,7 +25,8 @@ FORMULA_DTYPES = ("float32", "float64")
 """In which formulas are compared."""
 
 DEFAULTS = "the defaults"
-"""What the check of them is called."""
+STATE = "the state, step by step"
+"""What the checks of them are called."""
 
 _COARSE = {
     COEFFICIENTS: Named(COEFFICIENTS, "The coefficients have float32's digits.", "rounding", "", ""),
@@ -143,7 +145,7 @@ class _Inquiry:
             return
         self.checked.rule = rule
         for dtype in dtypes:
-            seen = self._seen(rule, dtype)
+            seen = self._seen(rule, dtype, late=dtype == dtypes[0])
             found = diagnose(rule, seen)
             self.checked.formulas.append(_formula(found, seen))
         self.checked.verdict, self.checked.words = _verdict(self.checked)
@@ -153,6 +155,7 @@ class _Inquiry:
                 Finding(f"the formula in {one.dtype}", HELD if right else FAILED, _said(rule, one, self.checked.accepted))
             )
         self.checked.findings.append(self._defaults(rule, dtypes[0]))
+        self.checked.findings.append(self._state(rule))
         off = [one.where for one in self.checked.formulas if one.where]
         if self.checked.verdict != words.AGREES and off:
             self.checked.program = program(self.checked, off[0])
@@ -163,12 +166,12 @@ class _Inquiry:
     def _refused(self, one: Formula) -> list[str]:
         return [row.name for row in one.conventions if row.name not in self.checked.accepted and row.status != "same"]
 
-    def _seen(self, rule: str, dtype: str) -> list[Seen]:
+    def _seen(self, rule: str, dtype: str, late: bool = False) -> list[Seen]:
         """What it does in each run. One that it refuses was not tried; the designed one it must take."""
         subject, seen = self.subject, []
         changes = subject.about.changes and "lr" in subject.takes(rule)
         for run in runs(rule, subject.takes(rule), changes, self.seed):
-            if run.kind == "defaults":
+            if run.kind == "defaults" or (run.idle and not late):
                 continue
             if self.enough():
                 self._not_tried(f"{run.name}, {dtype}", "the time was up")
@@ -176,9 +179,9 @@ class _Inquiry:
             try:
                 seen.append(subject.see(rule, run, dtype))
             except TargetFailedError as error:
-                if error.what != "raised" or run.kind != "designed" or run.name == "designed":
+                if error.what not in ("raised", "late") or run.kind != "designed" or run.name == "designed":
                     raise
-                self._not_tried(f"{run.name}, {dtype}", f"it refuses: {error}")
+                self._not_tried(f"{run.name}, {dtype}", f"it refuses: {error}" if error.what == "raised" else f"{error}")
             else:
                 self.checked.runs.append(f"{run.name}, {dtype}")
         return seen
@@ -247,6 +250,36 @@ class _Inquiry:
                 return Finding(DEFAULTS, FAILED, f"it computes with another default than it says: {row.what}")
         return Finding(DEFAULTS, FAILED, "with nothing given it does not compute with the defaults that its signature says")
 
+    def _state(self, rule: str) -> Finding:
+        """Whether each step is right from the state that the target itself had, where that can be read."""
+        subject, said = self.subject, []
+        fitting = [one for one in self.checked.formulas if one.fits]
+        why = "" if subject.about.state else "its state cannot be read"
+        why = why or ("" if fitting else "what it computes has no name") or ("" if RULES[rule].slots else f"{rule} keeps none")
+        if why:
+            return Finding(STATE, NOT_TRIED, why)
+        for one in fitting:
+            variant = Variant.of(rule, [named.name for named in one.conventions])
+            for run in runs(rule, subject.takes(rule), changes=False, random=0):
+                if run.name not in ("designed", "usual"):
+                    continue
+                if self.enough():
+                    return Finding(STATE, NOT_TRIED, "the time was up")
+                read: list[dict[str, Any]] = []
+                found = followed(variant, subject.see(rule, run, one.dtype, read), read)
+                if found.missing:
+                    kept = f"what can be read, {', '.join(read[0])}," if read[0] else "what has a name in its state"
+                    return Finding(STATE, NOT_TRIED, f"{kept} is not {' or '.join(found.missing)} of {rule}")
+                names = ", ".join(f"{slot} is {name}" for slot, name in found.names.items())
+                if found.ratio > 1:
+                    words = f"{names}, and {found.where}, from its own state, is {_amount(found.ratio)} bounds away ({one.dtype})"
+                    return Finding(STATE, FAILED, words)
+                part = "followed" if math.isnan(found.ratio) else f"from its own state error/bound {_amount(found.ratio)}"
+                if found.order is not None and found.order.names != variant.names:
+                    part += f" of {found.order!r}"
+                said.append(f"{names}: {part} ({run.name}, {one.dtype})")
+        return Finding(STATE, HELD, "; ".join(said))
+
 
 def _formula(found: Diagnosis, seen: Sequence[Seen]) -> Formula:
     variants = found.variants
@@ -285,7 +318,8 @@ def _where(place: Place) -> dict[str, Any]:
         "run": place.run.name,
         "hyper": dict(place.run.hyper),
         "lrs": list(place.run.lrs),
-        "step": place.step,
+        "idle": place.run.idle,
+        "step": place.run.idle + place.step,
         "element": place.element,
         "params": float(place.run.params[place.element]),
         "grads": [float(grad[place.element]) for grad in place.run.grads[: place.step]],

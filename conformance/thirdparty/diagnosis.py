@@ -55,11 +55,12 @@ def diagnose(rule: str, seen: Sequence[Seen]) -> Diagnosis:
     trajectories = [one for one in seen if one.run.kind != "defaults"]
     designed = [one for one in trajectories if one.run.kind == "designed"] or trajectories
     own = Judge(Variant(rule)).measure(trajectories)
-    ranked = rank(formulas(rule), designed)
+    after = max((one.run.idle for one in trajectories), default=0)
+    ranked = rank(formulas(rule, after), designed)
     nearest = tuple((repr(one.variant), one.ratio) for one in ranked if len(one.variant.conventions) < 2)[:12]
     near = _promising(ranked)
     if ranked[0].ratio > NEAR:
-        near += _promising(rank(_longer(ranked), designed))
+        near += _promising(rank(_longer(ranked, after), designed))
     fitting: list[tuple[Variant, Measure]] = []
     partly = None
     for one in near:
@@ -114,11 +115,11 @@ def _distance(variant: Variant, one: Seen, bound: Any) -> float:
     return residual(one.params, value, bound)
 
 
-def _longer(ranked: Sequence[Ranked]) -> Iterable[Variant]:
+def _longer(ranked: Sequence[Ranked], after: int) -> Iterable[Variant]:
     """One convention more, where several that each explain some of the runs are at work."""
     promising = sorted((one for one in ranked if one.runs), key=lambda one: (-one.runs, one.ratio))[:12]
     promising += [one for one in ranked[:12] if one not in promising]
-    rows = [row for row in rows_of(ranked[0].variant.rule) if not is_default(row) and not is_rounding(row)]
+    rows = [row for row in rows_of(ranked[0].variant.rule, after) if not is_default(row) and not is_rounding(row)]
     for one in promising:
         for row in rows:
             if row not in one.variant.conventions:
@@ -152,7 +153,8 @@ def _rounded(variant: Variant, seen: Sequence[Seen]) -> tuple[Variant, Measure] 
 
 def _near(variant: Variant, one: Seen) -> bool:
     """Whether rounding may explain how far a variant is away: another order of evaluation has another bound, but not by much."""
-    return residual(one.params, *variant.bounded(one.run, one.dtype)) <= APART
+    by_own = not variant.coarse and _distance(variant, one, Variant(variant.rule).bounded(one.run, one.dtype)[1]) <= APART
+    return by_own or residual(one.params, *variant.bounded(one.run, one.dtype)) <= APART
 
 
 def _coarse(variant: Variant) -> Variant:

@@ -86,7 +86,7 @@ class Judge:
         )
 
     def _compared(self, one: Seen) -> Iterator["_Params"]:
-        if not self.variant.coarse and self._planted is not None:
+        if not self.variant.coarse and self.planted is not None:
             with contextlib.suppress(Exception):  # the edits of a rule may not go together where those of its golden do
                 yield from list(self._followed(one))
                 return
@@ -95,23 +95,31 @@ class Judge:
             yield _Params.of(now, near, room, one.dtype)
 
     @cached_property
-    def _planted(self) -> Any:
+    def planted(self) -> Any:
         """The rule with the same conventions, which has an evaluation order of its own; None where its edits do not go together."""
         if not self.variant.conventions:
             return RULES[self.variant.rule]
         return _planted(self.variant.rule, tuple(row.name for row in self.variant.conventions))
 
     def _followed(self, one: Seen) -> Iterator["_Params"]:
+        key = self.variant.rule, tuple(row.name for row in self.variant.conventions), one.dtype, one.run.key
+        if key in _FOLLOWED:
+            yield from _FOLLOWED[key].again(one)
+            return
         compute = FLOAT_FORMATS[one.dtype]
         hyper = dict(one.run.hyper)
-        follower = _Follower(self._planted, hyper, compute, compute, traced=False, golden=self.variant.golden)
-        state = self._planted.bind(**hyper).init(np.asarray(one.run.params, np.float64))
+        follower = _Follower(self.planted, hyper, compute, compute, traced=False, golden=self.variant.golden)
+        state = self.planted.bind(**hyper).init(np.asarray(one.run.params, np.float64))
         follower.restart(tuple(state[:-1]))
-        for t, (grad, after) in enumerate(zip(one.run.grads, one.params, strict=True), start=1):
+        for i, (grad, after) in enumerate(zip(one.run.grads, one.params, strict=True)):
             if one.run.lrs:
-                follower.change(one.run.lrs[t - 1])
-            (comparison,) = follower.step(grad, t, (after,))
+                follower.change(one.run.lrs[i])
+            (comparison,) = follower.step(grad, one.run.idle + i + 1, (after,))
             yield comparison  # type: ignore[misc]
+        if len(follower.kept) == len(one.params) and np.all(np.isfinite(one.params)):  # else what follows depends on the candidate
+            if len(_FOLLOWED) >= 4096:
+                _FOLLOWED.clear()
+            _FOLLOWED[key] = follower
 
 
 @lru_cache(maxsize=128)
@@ -157,6 +165,7 @@ class _Follower(Reference):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.truth_in = BoundedArithmetic()
+        self.kept: list[Any] = []  # the parameters of each comparison: one a step, but where a sign is open
         self._truth_hyper = self._paper_hyper.copy()
 
     def change(self, lr: float) -> None:
@@ -168,6 +177,19 @@ class _Follower(Reference):
 
     def _compare(self, results: tuple[Columns, Columns, Columns], after: Columns) -> Iterator[Any]:
         ours, paper, truth = (columns[0] for columns in results)
+        self.kept.append(((ours,), (paper,), (truth,)))
         found = _comparison("params", self.store, self.before[0], after[0], ours, paper, truth)
         near = truth.value if isinstance(truth, Bounded) else np.asarray(truth, np.float64)
         yield _Params(near, found.error, found.bound, found.ulps, found.ratio)
+
+    def again(self, one: Seen) -> Iterator[_Params]:
+        """The comparisons with another candidate."""
+        self.before = (np.asarray(one.run.params, np.float64),)
+        for results, after in zip(tuple(self.kept), one.params, strict=True):
+            yield from self._compare(results, (after,))
+            self.before = (after,)
+        del self.kept[len(one.params) :]
+
+
+_FOLLOWED: dict[tuple[Any, ...], _Follower] = {}
+"""Of variants that have been followed through a run."""

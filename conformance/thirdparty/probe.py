@@ -66,11 +66,12 @@ class Run(NamedTuple):
     grads: Any  # one row a step
     lrs: tuple[float, ...] = ()
     kind: str = "formula"  # "designed", "usual" or "random": what its numbers are; "defaults": the target's own hyperparameters
+    idle: int = 0  # steps before, from parameters of 0 with gradients of 0, which leave everything but the count as it was
 
     @property
     def key(self) -> tuple[Any, ...]:
         """Equal where all is."""
-        return tuple(sorted(self.hyper.items())), self.lrs, self.params.tobytes(), self.grads.tobytes()
+        return tuple(sorted(self.hyper.items())), self.lrs, self.params.tobytes(), self.grads.tobytes(), self.idle
 
 
 def runs(rule: str, takes: Iterable[str], changes: bool = True, seed: int = 0, random: int = 4) -> Iterator[Run]:
@@ -95,6 +96,9 @@ def runs(rule: str, takes: Iterable[str], changes: bool = True, seed: int = 0, r
             slow = {"alpha": 2.0**10} if "beta3" in at else {}  # as a very slow average is small
             warmups = WARMUPS if {"beta3", *WARMUPS} & set(at) else {}
             yield Run(said, given(DESIGNED, warmups, slow, at), params, grads, kind="designed")
+    for after, at in _late(rule):
+        if set(at) <= takes:
+            yield Run(f"from step {after + 1:,} on", given(DESIGNED, at), np.zeros(SIZE), grads, kind="designed", idle=after)
     for i in range(random):
         yield _random(rule, given, f"random {i + 1}", np.random.default_rng([seed, i]))
     yield Run("its own defaults", {}, params, grads, kind="defaults")
@@ -107,6 +111,12 @@ def _settings(rule: str) -> list[Hyper]:
         if row.rule == rule and row.at and not row.after and dict(row.at) not in found:
             found.append(dict(row.at))
     return found
+
+
+def _late(rule: str) -> list[tuple[int, Hyper]]:
+    """Steps after which conventions of this rule show themselves. No number of its state may change in a step of nothing."""
+    late = {row.after: dict(row.at) for row in CONVENTIONS if row.rule == rule and row.after and not RULES[rule].carried}
+    return sorted(late.items())
 
 
 def designed_numbers() -> tuple[Any, Any]:

@@ -17,6 +17,7 @@ def program(checked: Checked, where: dict[str, Any]) -> str:
     hyper = dict_text({name: repr(value) for name, value in where["hyper"].items()})
     rates = [{"lr": lr} for lr in where["lrs"][: where["step"]]]
     changed = f"[subject.arguments({checked.rule!r}, lr) for lr in {rates}]" if rates else "[]"
+    idle = f", idle={where['idle']}" if where["idle"] else ""
     target = repr(checked.target) if ":" in checked.target else f"...  # {checked.target}"
     lines = [
         f"# {checked.target} beside {checked.rule}: the parameter after step {where['step']}",
@@ -29,7 +30,7 @@ def program(checked: Checked, where: dict[str, Any]) -> str:
         f"    given = subject.arguments({checked.rule!r}, hyper)",
         f"    changed = {changed}",
         f"    leaves, steps = [[{where['params']!r}]], [[[grad]] for grad in grads]",
-        f"    steps = subject.trajectory(leaves, steps, {where['dtype']!r}, given, changed)",
+        f"    steps = subject.trajectory(leaves, steps, {where['dtype']!r}, given, changed{idle})",
         "found = float(steps[-1][0][0])",
     ]
     if where["expected"] is None or where["bound"] is None:

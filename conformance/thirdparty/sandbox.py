@@ -15,7 +15,7 @@ from typing import Any, Literal
 from xopt.conformance.thirdparty.server import Message, server_of
 from xopt.conformance.thirdparty.targets import Target, TargetError, parsed
 
-Failure = Literal["crashed", "hung", "garbage", "raised"]
+Failure = Literal["crashed", "hung", "garbage", "raised", "late"]
 
 
 class TargetFailedError(Exception):
@@ -46,6 +46,12 @@ class RaisedError(TargetFailedError):
     """It says that it has none."""
 
     what = "raised"
+
+
+class LateError(TargetFailedError):
+    """It cannot be brought to where what shows only late can be seen."""
+
+    what = "late"
 
 
 class Inside:

@@ -6,6 +6,7 @@ The questions are those that a program behind ``cmd:`` answers too. Each has a `
 - ``start`` with ``params`` (a list of numbers for each leaf), ``shapes``, ``dtype`` and ``given`` (the arguments; a list of them
   where leaves differ): a new optimizer in place of the old one. ``of`` names one of several optimizers that live side by side.
 - ``step`` with ``grads`` and, where an argument changes, ``changed``: the answer has the new ``params``.
+- ``idle`` with ``steps`` and ``seconds``: so many steps of ``grads``, or as many as there is time for: the answer says how many.
 - ``state``: its memory, by name, a list of numbers for each leaf, and the dtypes.
 - ``resume``: a new optimizer, which goes on from what the old one has saved.
 
@@ -65,6 +66,7 @@ class Server:
             "groups": adapter.groups,
             "changes": adapter.changes,
             "resumes": adapter.resumes,
+            "idles": True,
             "state": type(adapter).state is not Adapter.state,
         }
 
@@ -85,6 +87,10 @@ class Server:
         if rounded and any(g is not None and _differ(k, g.astype(rounded)) for k, g in zip(kept, before, strict=True)):
             wrote.append("gradients")
         return {"params": _numbers(adapter.params()), "shapes": [list(x.shape) for x in adapter.params()], "wrote": wrote}
+
+    def _idle(self, question: Message) -> Message:
+        adapter = self._running[question.get("of", "")]
+        return {"steps": adapter.idle(_arrays(question, "grads"), question["steps"], question["seconds"])}
 
     def _state(self, question: Message) -> Message:
         adapter = self._running[question.get("of", "")]

@@ -1,5 +1,6 @@
 """A target that is asked: what it says of itself, and the trajectories that it takes."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import Any, NamedTuple
@@ -9,11 +10,13 @@ import numpy as np
 from xopt.conformance.thirdparty.measure import Seen
 from xopt.conformance.thirdparty.names import NEUTRAL, SWITCHES, holds, taken, told, translated
 from xopt.conformance.thirdparty.probe import Run
-from xopt.conformance.thirdparty.sandbox import GarbageError, asked
+from xopt.conformance.thirdparty.sandbox import GarbageError, LateError, asked
 from xopt.conformance.thirdparty.targets import name_of
 from xopt.rules import RULES
 
 Leaves = list[Any]
+IDLE_SECONDS = 3.0
+"""So long a target is stepped with nothing, where what shows only late is to be seen."""
 
 
 class About(NamedTuple):
@@ -30,6 +33,7 @@ class About(NamedTuple):
     changes: bool = False  # a learning rate that changes from step to step
     resumes: bool = False  # is saved and loaded
     state: bool = False  # can be read
+    idles: bool = False  # takes many steps of nothing at once
 
 
 class Subject:
@@ -51,7 +55,7 @@ class Subject:
         self.name = name_of(target)
         self._target = target
         self.limit = limit
-        self.given = dict(given)
+        self.given = {name: tuple(x) if isinstance(x, list) else x for name, x in given.items()}
         self.wrote: dict[str, int] = {}  # what it wrote to though it is not its own, and at which step first
 
     def __enter__(self) -> "Subject":
@@ -93,9 +97,15 @@ class Subject:
         return {**SWITCHES.get((self.name, rule), {}), **translated(whole, self.about.arguments, own), **kept}
 
     def defaults(self, rule: str) -> dict[str, Any]:
-        """Its own defaults as hyperparameters of the rule, as far as it says them."""
+        """Its own defaults as hyperparameters of the rule, as far as it says them; of those that keep a value, that value."""
         said = {name: x for name, x in self.about.arguments.items() if x is not None}
-        return self.fixed(rule) | told(said, RULES[rule].defaults)
+        return told(said, RULES[rule].defaults) | self.fixed(rule)
+
+    def _beside_kept(self, rule: str) -> dict[str, Any]:
+        """Defaults that are in one argument with a hyperparameter that keeps a value, as beta2 is in betas."""
+        own, defaults = RULES[rule].defaults, self.defaults(rule)
+        held = [names for argument in self.about.arguments if set(names := holds(argument, own)) & set(self.given)]
+        return {name: defaults[name] for names in held for name in names if name in defaults and name not in self.given}
 
     # What it does.
 
@@ -107,8 +117,10 @@ class Subject:
         given: dict[str, Any] | list[dict[str, Any]],
         changed: Sequence[dict[str, Any]] = (),
         of: str = "",
+        idle: int = 0,
+        states: list[dict[str, Any]] | None = None,
     ) -> list[Leaves]:
-        """The leaves after each step.
+        """The leaves after each step, after ``idle`` steps with gradients of 0. ``states`` is given what can be read after each.
 
         Raises
         ------
@@ -116,12 +128,39 @@ class Subject:
             Where it does not answer, or not with as many numbers as there are.
         """
         self.start(leaves, dtype, given, of)
-        return [self.step(grad, dtype, changed[i] if changed else {}, of) for i, grad in enumerate(grads)]
+        if idle:
+            self._idle(leaves, dtype, idle)
+        found = []
+        for i, grad in enumerate(grads):
+            found.append(self.step(grad, dtype, changed[i] if changed else {}, of))
+            if states is not None:
+                read = self.ask({"do": "state", "of": of})["state"]
+                states.append({name: np.array(x[0], np.float64) for name, x in read.items() if x and x[0] is not None})
+        return found
 
     def start(self, leaves: Leaves, dtype: str, given: Any, of: str = "") -> None:
         self._shapes = [list(np.shape(leaf)) for leaf in leaves]
         self.ask({"do": "start", "of": of, "dtype": dtype, "given": given, "shapes": self._shapes, "params": _lists(leaves)})
         self._steps = 0
+
+    def _idle(self, leaves: Leaves, dtype: str, steps: int) -> None:
+        """Steps with gradients of 0, for a while; or at once, where its count can be set."""
+        nothing = [np.zeros(np.shape(leaf)) for leaf in leaves]
+        seconds = min(IDLE_SECONDS, self.limit / 3)
+        until, taken = time.monotonic() + seconds, 0
+        if self.about.idles:
+            shapes = {"shapes": self._shapes, "grads": _lists(nothing)}
+            answer = self.ask({"do": "idle", "steps": steps - 1, "seconds": seconds, "dtype": dtype, **shapes})
+            taken = int(answer.get("steps", 0))
+        while taken < steps - 1 and time.monotonic() < until:
+            self.step(nothing, dtype)
+            taken += 1
+        if taken < steps - 1:
+            msg = f"its count cannot be set, and in {seconds:g} s it took {taken:,} of {steps:,} steps"
+            raise LateError(msg)
+        if any(np.any(leaf) for leaf in self.step(nothing, dtype)):
+            msg = "parameters of 0 with gradients of 0 do not stay 0, and so many steps of others would take long"
+            raise LateError(msg)
 
     def step(self, grads: Leaves, dtype: str, changed: dict[str, Any] | None = None, of: str = "") -> Leaves:
         self._steps += 1
@@ -149,15 +188,15 @@ class Subject:
             )
             raise GarbageError(msg) from None
 
-    def see(self, rule: str, run: Run, dtype: str) -> Seen:
-        """One run, with all hyperparameters that the golden needs to follow it."""
+    def see(self, rule: str, run: Run, dtype: str, states: list[dict[str, Any]] | None = None) -> Seen:
+        """One run, with all hyperparameters that the golden needs to follow it. ``states`` is given what can be read."""
         own = RULES[rule].defaults
         given = {} if run.kind == "defaults" else self.arguments(rule, run.hyper)
         if run.kind == "defaults":
             needed = [name for name, x in self.about.arguments.items() if x is None and name in ("lr", "learning_rate")]
-            given = self.arguments(rule, {}) | dict.fromkeys(needed, own["lr"])
+            given = self.arguments(rule, self._beside_kept(rule)) | dict.fromkeys(needed, own["lr"])
         changed = [translated({"lr": lr}, self.about.arguments, own) for lr in run.lrs]
-        found = self.trajectory([run.params], [[grad] for grad in run.grads], dtype, given, changed)
+        found = self.trajectory([run.params], [[grad] for grad in run.grads], dtype, given, changed, idle=run.idle, states=states)
         hyper = self.defaults(rule) if run.kind == "defaults" else {**self.fixed(rule), **run.hyper}
         return Seen(run._replace(hyper=hyper), dtype, np.array([leaves[0] for leaves in found]))
 

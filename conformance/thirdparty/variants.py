@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from xopt.conformance.arithmetic.bounded import Bounded, BoundedArithmetic, exact, inflate
-from xopt.conformance.arithmetic.formats import FLOAT_FORMATS, HOST
+from xopt.conformance.arithmetic.formats import FLOAT_FORMATS, HOST, FloatFormat
 from xopt.conformance.conventions import CONVENTIONS, Convention
 from xopt.conformance.faults.fault import Fault
 from xopt.conformance.faults.planting import edited
@@ -62,15 +62,14 @@ class Variant:
         """The parameters after each step, in float64; NaN where the golden has no number. What was computed once is kept."""
         key = self.rule, *(row.name for row in self.conventions), run.key
         if key not in _VALUES:
-            _VALUES[key] = trajectory(self.golden, _Plain(), run, self.hyper(run))
+            _VALUES[key] = trajectory(self.golden, PLAIN, run, self.hyper(run))
         return _VALUES[key]
 
     def bounded(self, run: Run, dtype: str) -> tuple[Any, Any]:
         """The same, and how far from it a correct library may be that computes in ``dtype``."""
         key = self.rule, dtype, self.coarse, *(row.name for row in self.conventions), run.key
         if key not in _BOUNDED:
-            compute = F32 if self.coarse == ALL else FLOAT_FORMATS[dtype]
-            n = _Coarse() if self.coarse else BoundedArithmetic()
+            n, compute = self.arithmetic(dtype)
             steps = trajectory(self.golden, n, run, self.hyper(run), lambda x: exact(x, compute))
             truth = trajectory(self.golden, BoundedArithmetic(), run, self.hyper(run), lambda x: exact(x, HOST))
             own = np.array([x.error for x in truth])
@@ -80,21 +79,31 @@ class Variant:
             _BOUNDED[key] = value, inflate(np.array([x.error for x in steps]) + own)
         return _BOUNDED[key]
 
+    def arithmetic(self, dtype: str) -> tuple[Any, FloatFormat]:
+        """What it computes in: its coefficients' numbers, and the format of its arrays."""
+        return _Coarse() if self.coarse else BoundedArithmetic(), F32 if self.coarse == ALL else FLOAT_FORMATS[dtype]
+
     def hyper(self, run: Run) -> dict[str, Any]:
         return self.golden.defaults | dict(run.hyper)
 
 
 def trajectory(golden: Golden, n: Any, run: Run, hyper: dict[str, Any], read: Any = np.asarray) -> Any:
     """The parameters after each step, in an arithmetic; ``read`` makes a vector one of its own."""
+    found = [state[0] for state in states(golden, n, run, hyper, read)]
+    return found if isinstance(n, BoundedArithmetic) else np.array(found)
+
+
+def states(golden: Golden, n: Any, run: Run, hyper: dict[str, Any], read: Any = np.asarray) -> list[tuple[Any, ...]]:
+    """Parameters and slots after each step."""
     lifted = lift(n, hyper)
     rates = [n.number(lr) for lr in run.lrs]
     found = []
     with np.errstate(all="ignore"):
         state = start(golden, n, read(run.params), lifted)
-        for t, grad in enumerate(run.grads, start=1):
+        for t, grad in enumerate(run.grads, start=run.idle + 1):
             state = golden.step(n, *state, read(grad), t, **(lifted | {"lr": rates[t - 1]} if rates else lifted))
-            found.append(state[0])
-    return found if isinstance(n, BoundedArithmetic) else np.array(found)
+            found.append(state)
+    return found
 
 
 class _Plain:
@@ -105,6 +114,9 @@ class _Plain:
     sign = staticmethod(np.sign)
     exp = staticmethod(np.exp)
     log = staticmethod(np.log)
+
+
+PLAIN = _Plain()
 
 
 class _Coarse(BoundedArithmetic):
@@ -159,9 +171,9 @@ def _complement(n: Any, beta: Any, t: int) -> Any:
     return n.number(value)
 
 
-def rows_of(rule: str) -> list[Convention]:
-    """The conventions of a rule that show within a short run."""
-    return [row for row in CONVENTIONS if row.rule == rule and not row.after]
+def rows_of(rule: str, after: float = 0) -> list[Convention]:
+    """The conventions of a rule that show after so many steps, or before."""
+    return [row for row in CONVENTIONS if row.rule == rule and row.after <= after]
 
 
 def is_default(row: Convention) -> bool:
@@ -175,9 +187,9 @@ def is_rounding(row: Convention) -> bool:
 
 
 @cache
-def formulas(rule: str, most: int = 2) -> tuple[Variant, ...]:
+def formulas(rule: str, after: int = 0, most: int = 2) -> tuple[Variant, ...]:
     """The rule and its variants of other formulas, with up to so many conventions, fewest first, as far as they go together."""
-    rows = [row for row in rows_of(rule) if not is_default(row) and not is_rounding(row)]
+    rows = [row for row in rows_of(rule, after) if not is_default(row) and not is_rounding(row)]
     made = [Variant(rule, some) for count in range(most + 1) for some in combinations(rows, count)]
     return tuple(one for one in made if fits(one))
 

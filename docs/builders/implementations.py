@@ -95,6 +95,8 @@ def _value(x: Any) -> str:
 
 def computes(one: Record) -> str:
     """What an optimizer computes, in words; once where all dtypes show the same."""
+    if "otherwise" in one and not any(formula["fits"] for formula in one["formulas"]):
+        return str(one["otherwise"])
     said = {formula["dtype"]: _formula(one["rule"], formula) for formula in one["formulas"]}
     if len(set(said.values())) == 1:
         return next(iter(said.values()))

@@ -1,6 +1,7 @@
 """Adapters: how an optimizer of each kind is made, stepped and read. Each says what it can do."""
 
 import inspect
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -36,6 +37,21 @@ class Adapter:
     def step(self, grads: Leaves, changed: dict[str, Any]) -> None:
         """One step, with arguments that change from here on."""
         raise NotImplementedError
+
+    def idle(self, grads: Leaves, steps: int, seconds: float) -> int:
+        """Many steps with gradients of 0, or as many as there is time for; how many."""
+        self.step(grads, {})
+        if self.skip(steps - 1):
+            return steps
+        until, taken = time.monotonic() + seconds, 1
+        while taken < steps and time.monotonic() < until:
+            self.step(grads, {})
+            taken += 1
+        return taken
+
+    def skip(self, steps: int) -> bool:  # noqa: ARG002 - here there is none
+        """Sets the count so many steps on; False where there is none that can be set."""
+        return False
 
     def params(self) -> Leaves:
         raise NotImplementedError

@@ -32,6 +32,10 @@ class Keras(Adapter):
         self.grads = [keras.ops.convert_to_tensor(grad, dtype=leaf.dtype) for grad, leaf in pairs]
         self._optimizer.apply(self.grads, self._leaves)
 
+    def skip(self, steps: int) -> bool:
+        self._optimizer.iterations.assign(self._optimizer.iterations + steps)
+        return True
+
     def params(self) -> Leaves:
         return [self.numpy(leaf.value) for leaf in self._leaves]
 

@@ -7,9 +7,7 @@ import jax
 import numpy as np
 
 from xopt.conformance.thirdparty.adapters import Adapter, Leaves
-
-SCHEDULED = {"alpha": "alpha_warmup", "b3": "beta3_warmup"}
-"""Arguments that may be functions of the step, and the warm-ups that such a function can be."""
+from xopt.conformance.thirdparty.adapters.schedules import SCHEDULED, half_lives, linear
 
 
 class Optax(Adapter):
@@ -34,7 +32,7 @@ class Optax(Adapter):
         warmups = {name: given.pop(warmup, None) for name, warmup in SCHEDULED.items()}
         for name, length in warmups.items():
             if length:  # the paper's function, of whatever count it is called with
-                given[name] = _linear(given[name], length) if name == "alpha" else _half_lives(given["b1"], given[name], length)
+                given[name] = linear(given[name], length) if name == "alpha" else half_lives(given["b1"], given[name], length)
         return self.make(**given)
 
     def step(self, grads: Leaves, changed: dict[str, Any]) -> None:
@@ -45,14 +43,17 @@ class Optax(Adapter):
         updates, self._state = self._transformation.update(self.grads, self._state, self._params)
         self._params = [(p + u).astype(p.dtype) for p, u in zip(self._params, updates, strict=True)]  # as apply_updates
 
+    def skip(self, steps: int) -> bool:
+        self._state = jax.tree_util.tree_map_with_path(lambda at, x: x + steps if _name(at) == "count" else x, self._state)
+        return "count" in self.state()
+
     def params(self) -> Leaves:
         return [self.numpy(leaf) for leaf in self._params]
 
     def state(self) -> dict[str, list[Any]]:
         found: dict[str, list[Any]] = {}
         for path, leaf in jax.tree_util.tree_flatten_with_path(self._state)[0]:
-            name = next((key.name for key in reversed(path) if hasattr(key, "name")), str(path))
-            found.setdefault(name, []).append(leaf)
+            found.setdefault(_name(path), []).append(leaf)
         return {name: x if len(x) == len(self._params) else x * len(self._params) for name, x in found.items()}
 
     def resume(self) -> None:
@@ -63,17 +64,5 @@ class Optax(Adapter):
         return np.asarray(x).astype(np.float64) if x.dtype.itemsize == 2 else np.array(x)
 
 
-def _share(count: Any, length: float) -> Any:
-    return jax.numpy.minimum(jax.numpy.asarray(count, float) / length, 1.0)
-
-
-def _linear(end: float, length: float) -> Callable[[Any], Any]:
-    return lambda count: end * _share(count, length)
-
-
-def _half_lives(start: float, end: float, length: float) -> Callable[[Any], Any]:
-    def at(count: Any) -> Any:
-        mu = _share(count, length)
-        return jax.numpy.exp(1 / ((1 - mu) / np.log(start) + mu / np.log(end)))
-
-    return at
+def _name(path: Any) -> str:
+    return next((key.name for key in reversed(path) if hasattr(key, "name")), str(path))

@@ -83,7 +83,9 @@ def _tuples(given: dict[str, Any]) -> dict[str, Any]:
 def _fields(state: Any) -> dict[str, Any]:
     if hasattr(state, "_asdict"):
         state = {name: x for name, x in state._asdict().items() if name != "params"}
-    return dict(state) if isinstance(state, dict) else {}
+    if isinstance(state, tuple | list):
+        return {f"state[{i}]": x for i, x in enumerate(state)}
+    return dict(state) if isinstance(state, dict) else {"state": state} if isinstance(state, np.ndarray) else {}
 
 
 def adapter_for(make: Callable[..., Any]) -> type[Adapter]:

@@ -36,11 +36,20 @@ class Torch(Adapter):
             leaf.grad = grad
         self._optimizer.step()
 
+    def skip(self, steps: int) -> bool:
+        counted = [x for x in (*self._optimizer.state.values(), *self._optimizer.param_groups) if "step" in x]
+        for one in counted:
+            one["step"] += steps
+        return bool(counted)
+
     def params(self) -> Leaves:
         return [self.numpy(leaf) for leaf in self._leaves]
 
     def state(self) -> dict[str, list[Any]]:
-        states = [self._optimizer.state.get(leaf, {}) for leaf in self._leaves]
+        states = [dict(self._optimizer.state.get(leaf, {})) for leaf in self._leaves]
+        for state in states:  # as AggMo keeps its buffers under the betas
+            for name, x in [*state.items()]:
+                state |= {f"{name}[{key}]": part for key, part in x.items()} if isinstance(x, dict) else {}
         names = dict.fromkeys(name for state in states for name, x in state.items() if isinstance(x, torch.Tensor | int | float))
         return {name: [state.get(name) for state in states] for name in names}
 
