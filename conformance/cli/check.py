@@ -144,7 +144,7 @@ def show(console: Console, found: Checked) -> None:
         style = "bold red" if one.outcome == FAILED else "dim" if one.outcome == NOT_TRIED else None
         _say(console, f"  {one.outcome:9}  {one.check}{': ' if one.words else ''}{one.words}", style)
     if found.formulas:
-        rounding = "Parameters alone do not show what is kept beside them, nor what comes after some hundred steps."
+        rounding = "Parameters alone do not show what is kept beside them, nor what comes later than any convention here."
         _say(console, f"\nSeen in {len(found.runs)} trajectories. {rounding}")
     for name in {row.name: row for formula in found.formulas for row in formula.conventions}.values():
         _say(

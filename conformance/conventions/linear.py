@@ -127,7 +127,7 @@ MOMENTUM = [
         "a constant",
         "lr * weight_decay is taken off every parameter, whatever its size.",
         momentum.step("(params - lr * {u}) - lr * weight_decay"),
-        seen="jettify/pytorch-optimizer 0.3.0, sgdw.py: p.data.add_(weight_decay, alpha=-lr)",
+        seen="jettify/pytorch-optimizer#454",
         planted=(),
     ),
     momentum(

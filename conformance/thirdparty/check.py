@@ -155,12 +155,13 @@ class _Inquiry:
                 Finding(f"the formula in {one.dtype}", HELD if right else FAILED, _said(rule, one, self.checked.accepted))
             )
         self.checked.findings.append(self._defaults(rule, dtypes[0]))
-        self.checked.findings.append(self._state(rule))
         off = [one.where for one in self.checked.formulas if one.where]
         if self.checked.verdict != words.AGREES and off:
             self.checked.program = program(self.checked, off[0])
 
     def behaviour(self) -> None:
+        if self.checked.rule is not None and self.checked.formulas:
+            self.checked.findings.append(self._state(self.checked.rule))
         self.checked.findings += behaviour(self.subject, self.checked.rule, self.enough)
 
     def _refused(self, one: Formula) -> list[str]:

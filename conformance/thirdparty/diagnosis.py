@@ -71,6 +71,8 @@ def diagnose(rule: str, seen: Sequence[Seen]) -> Diagnosis:
             fitting.append(found)
         elif partly is None and Judge(one.variant).measure(designed, stop=1).fits:
             partly = one.variant
+    if all(one.dtype == "float64" for one in trajectories):  # what fits to the last digits is no coarse number's doing
+        fitting = [pair for pair in fitting if not pair[0].coarse] or fitting
     if fitting:
         fewest = min(_formulas(variant) for variant, _ in fitting)
         ties = sorted((pair for pair in fitting if _formulas(pair[0]) == fewest), key=lambda pair: pair[0].departures)

@@ -2,9 +2,12 @@
 
 ``python -m xopt.conformance.thirdparty.separation`` does so with every convention and every pair of conventions that go together,
 in float32 and in float64, and prints how many were named, how many are ties, and which were not named.
+``--pairs 48`` draws so many.
 """
 
-import sys
+import argparse
+import math
+import random
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -56,9 +59,9 @@ def stepped(variant: Variant, run: Run, dtype: str) -> Seen | None:
     return Seen(run, dtype, found.astype(np.float64))
 
 
-def separation(rule: str, dtype: str, variants: Iterable[Variant], random: int = 1) -> Separation:
+def separation(rule: str, dtype: str, variants: Iterable[Variant], drawn: int = 1) -> Separation:
     """Diagnoses each variant of a rule, of which nothing but its trajectories is shown."""
-    own = [run for run in runs(rule, RULES[rule].defaults, random=random) if run.kind != "defaults"]
+    own = [run for run in runs(rule, RULES[rule].defaults, random=drawn) if run.kind != "defaults"]
     found = Separation(rule, dtype, [], [], [])
     for variant in variants:
         seen = [one for one in (stepped(variant, run, dtype) for run in own) if one is not None]
@@ -82,14 +85,14 @@ def _alike(one: Variant, other: Variant, seen: Sequence[Seen]) -> bool:
 def singles(rule: str) -> Iterator[Variant]:
     """The rule itself, and each convention of another formula, or of other rounding that shows."""
     yield Variant(rule)
-    for row in rows_of(rule):
+    for row in rows_of(rule, math.inf):
         if not is_default(row) and not row.same:
             yield Variant(rule, (row,))
 
 
 def pairs(rule: str) -> Iterator[Variant]:
     """Each two of them that go together."""
-    rows = [row for row in rows_of(rule) if not is_default(row) and not row.same]
+    rows = [row for row in rows_of(rule, math.inf) if not is_default(row) and not row.same]
     for i, one in enumerate(rows):
         for other in rows[i + 1 :]:
             variant = Variant(rule, (one, other))
@@ -97,11 +100,24 @@ def pairs(rule: str) -> Iterator[Variant]:
                 yield variant
 
 
-def main(dtypes: list[str]) -> None:
+def sampled(variants: Iterable[Variant], most: int | None) -> list[Variant]:
+    """At most so many of them, drawn with a fixed seed; all in their order where no number is given."""
+    found = list(variants)
+    if most is not None:
+        random.Random(0).shuffle(found)
+    return found[:most]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m xopt.conformance.thirdparty.separation")
+    parser.add_argument("dtypes", nargs="*", default=["float32", "float64"], help="default: both")
+    parser.add_argument("--rule", action="append", choices=list(RULES), help="one, or several; all where none is named")
+    parser.add_argument("--pairs", type=int, help="at most so many pairs of each rule, drawn with a fixed seed")
+    given = parser.parse_args(arguments)
     total = np.zeros(3, int)
-    for dtype in dtypes or ["float32", "float64"]:
-        for rule in RULES:
-            for what, variants in (("conventions", singles(rule)), ("pairs", pairs(rule))):
+    for dtype in given.dtypes:
+        for rule in given.rule or RULES:
+            for what, variants in (("conventions", list(singles(rule))), ("pairs", sampled(pairs(rule), given.pairs))):
                 found = separation(rule, dtype, variants)
                 print(f"{what}: {found}", flush=True)  # noqa: T201 - what it is for
                 for word, group in (("tied", found.tied), ("missed", found.missed)):
@@ -112,4 +128,4 @@ def main(dtypes: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

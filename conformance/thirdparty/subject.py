@@ -134,8 +134,7 @@ class Subject:
         for i, grad in enumerate(grads):
             found.append(self.step(grad, dtype, changed[i] if changed else {}, of))
             if states is not None:
-                read = self.ask({"do": "state", "of": of})["state"]
-                states.append({name: np.array(x[0], np.float64) for name, x in read.items() if x and x[0] is not None})
+                states.append(self._state(of))
         return found
 
     def start(self, leaves: Leaves, dtype: str, given: Any, of: str = "") -> None:
@@ -151,7 +150,7 @@ class Subject:
         if self.about.idles:
             shapes = {"shapes": self._shapes, "grads": _lists(nothing)}
             answer = self.ask({"do": "idle", "steps": steps - 1, "seconds": seconds, "dtype": dtype, **shapes})
-            taken = int(answer.get("steps", 0))
+            taken = answer["steps"] if isinstance(answer.get("steps"), int) else 0
         while taken < steps - 1 and time.monotonic() < until:
             self.step(nothing, dtype)
             taken += 1
@@ -170,6 +169,15 @@ class Subject:
         for what in answer.get("wrote", ()):
             self.wrote.setdefault(what, self._steps)
         return self._read(answer)
+
+    def _state(self, of: str) -> dict[str, Any]:
+        """Of the first leaf, by name, what can be read of the state."""
+        read = self.ask({"do": "state", "of": of}).get("state")
+        try:
+            return {name: np.array(x[0], np.float64) for name, x in read.items() if x and x[0] is not None}  # type: ignore[union-attr]
+        except (AttributeError, KeyError, TypeError, ValueError):
+            msg = "the answer to 'state' has no state: by name, a list of numbers for each leaf"
+            raise GarbageError(msg) from None
 
     def _read(self, answer: dict[str, Any]) -> Leaves:
         params, shapes = answer.get("params"), answer.get("shapes", self._shapes)
