@@ -288,7 +288,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         return parts
 
     @staticmethod
-    def _following(function: str, place: "_Places", count: Any) -> int:
+    def _following(function: str, place: Any, count: Any) -> int:
         """The count of the step that parameters are about to take. Raises where somebody has put something else into the state."""
         if type(count) is int and count >= 0:
             return count + 1

@@ -6,7 +6,7 @@ from typing import Any
 
 from xopt.backends.names import unknown
 from xopt.conformance.thirdparty.behaviour import CHECKS, FAILED, HELD, NOT_TRIED, Finding
-from xopt.conformance.thirdparty.check import DEFAULTS, DTYPES, FORMULA_DTYPES, STATE, check, must_be_known
+from xopt.conformance.thirdparty.check import DEFAULTS, FORMULA_DTYPES, STATE, check, must_be_known
 from xopt.conformance.thirdparty.verdict import NO_TARGET, Checked
 
 CLAIMS = "conventions that are claimed are seen"

@@ -20,14 +20,14 @@ torch = pytest.importorskip("torch")
 # Signals.
 
 
-class Late(Exception):
+class LateError(Exception):
     """Raised by the handler of an alarm, as those raise that limit the time of a call."""
 
 
 @pytest.fixture
 def alarm() -> Any:
     def raises(*_: Any) -> None:
-        raise Late
+        raise LateError
 
     before = signal.signal(signal.SIGALRM, raises)
     yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -63,7 +63,7 @@ def test_a_signal_that_raises_comes_after_the_helpers(alarm: Any, monkeypatch: p
     total = threads.PARALLEL
     numbers = np.zeros(total)
     alarm(0.05)
-    with pytest.raises(Late):
+    with pytest.raises(LateError):
         threads.run(taking(total, begun.set, lambda: begun.wait(60) and None), (numbers,), total)
     assert (numbers == 1.0).all()
 

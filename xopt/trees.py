@@ -24,7 +24,8 @@ def flatten(tree: Tree, *, none_is_leaf: bool = False) -> tuple[list[Any], optre
     try:
         leaves, spec = optree.tree_flatten(tree, none_is_leaf=none_is_leaf, namespace=NAMESPACE)
     except RecursionError:
-        msg = f"a tree must not be nested deeper than {optree.MAX_RECURSION_DEPTH} containers, nor hold itself; one of those given does"
+        deepest = optree.MAX_RECURSION_DEPTH
+        msg = f"a tree must not be nested deeper than {deepest} containers, nor hold itself; one of those given does"
         raise ValueError(msg) from None
     return flatten(tree, none_is_leaf=none_is_leaf) if _adopted(leaves) else (leaves, spec)
 

@@ -78,10 +78,8 @@ class TypedRule:
         # A compiler that traces Python itself (torch.compile) is told to call the checks and the host arithmetic, not to
         # trace them: a Python step count then keeps its exact path, and a new learning rate recompiles nothing.
         compiler = getattr(xp, "compiler", None)
-        self.untraced = getattr(compiler, "disable", None)
-        self.is_traced: Callable[[], bool] | None = getattr(compiler, "is_compiling", None)  # being told takes a step of its own
-        self.prepare = self.untraced(self.prepare_leaf) if self.untraced else self.prepare_leaf
-        self.disable = getattr(getattr(xp, "compiler", None), "disable", None)
+        self.disable = getattr(compiler, "disable", None)
+        self.is_traced: Callable[[], bool] | None = getattr(compiler, "is_compiling", None)  # else it is not called through that
         self.prepare = self.disable(self.prepare_leaf) if self.disable else self.prepare_leaf
 
     # A step.
@@ -178,7 +176,7 @@ class TypedRule:
         """Raises TypeError for a float64 leaf where JAX has been told to compute in float32: the new one would be narrower."""
         if self.wide and not sys.modules["jax"].config.jax_enable_x64:
             where = call.where("params", i)
-            msg = f"{where} is float64, but jax_enable_x64 is off, so that JAX would return float32; turn it on, or cast what you pass"
+            msg = f"{where} is float64, but jax_enable_x64 is off, so that JAX would return float32; turn it on, or pass float32"
             raise TypeError(msg)
 
     def _check_slot(self, call: Call, i: int, name: str, slot: Any, params: Array, hyper: Mapping[str, Any]) -> None:
@@ -338,7 +336,7 @@ class TypedRule:
         """Raises TypeError for an array that has no number yet and is of another library than the params."""
         if namespace(value) is not self.xp:
             ours = getattr(self.xp, "__name__", "").rpartition(".")[2] or "another library"
-            msg = f"{where} is a {_type(value)}, which is traced, but params are of {ours}; pass arrays of one library, or a number"
+            msg = f"{where} is a {type_of(value)}, which is traced, but params are of {ours}; pass arrays of one library"
             raise TypeError(msg)
 
     def _meets(self, x: Array, params: Array) -> bool:

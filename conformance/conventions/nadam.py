@@ -106,7 +106,6 @@ NADAM = [
     ),
     nadam.weight_decay("L2", documented="torch.optim.NAdam, its default"),
     nadam.weight_decay("before the step", documented="torch.optim.NAdam, decoupled", same=DECAY_FIRST, planted=()),
-    nadam.weight_decay("negative", seen="HomebrewML/HeavyBall 3.2.1, NAdam"),
     nadam.weight_decay("negative"),
     nadam.weight_decay("L2, and off again", seen="HomebrewML/HeavyBall 3.2.1, utils.py: _nadam_finish_weight_decay", planted=()),
     nadam.epsilon("a floor", documented="HomebrewML/HeavyBall", planted=()),

@@ -583,7 +583,7 @@ ARRAY_TYPES = (
     _fault(
         "byte order: slots in that of params",
         "The arithmetic is in the byte order of params.",
-        ("typed.py", '        compute = xp.dtype(xp.dtype(compute).type)\n', "        pass\n"),
+        ("typed.py", "        compute = xp.dtype(xp.dtype(compute).type)\n", "        pass\n"),
     ),
     _fault(
         "byte order: lost",

@@ -14,9 +14,6 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
     """What the survey keeps of a check."""
     target = f"py:{WRAPPERS}:{asked['make']}" if "make" in asked else f"{asked['kind']}:{asked['name']}"
     dtypes = asked.get("dtypes", FORMULA_DTYPES)
-    given = {name: tuple(x) if isinstance(x, list) else x for name, x in asked.get("given", {}).items()}
-    checked = check(target, asked["rule"], given=given, dtypes=dtypes, limit=30, seconds=100)
-    dtypes = asked.get("dtypes", DTYPES)
     checked = check(target, asked["rule"], given=asked.get("given", {}), dtypes=dtypes, limit=30, seconds=100)
     left = (*(OF_THE_WRAPPER if asked.get("wrapped") else ()), *((DEFAULTS,) if asked.get("switched") else ()))
     own = [one for one in checked.findings if not one.check.startswith("the formula") and one.check not in left]

@@ -19,11 +19,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from xopt.arrays import beside, moved, type_of
-from xopt.operations import Array, sqrt
 import numpy as np
 
-from xopt.arrays import array, beside, moved, on_host
+from xopt.arrays import array, beside, moved, on_host, type_of
 from xopt.operations import Array, namespace, sqrt
 from xopt.tree.blocks import LARGE, half_of, squares_in_blocks
 from xopt.tree.walk import Flat, Leaf
