@@ -26,7 +26,7 @@ from xopt.conformance.reproductions import (
     toys,
 )
 from xopt.conformance.reproductions import text as texts
-from xopt.conformance.reproductions.figure import svg
+from xopt.conformance.reproductions.figure import Axis, svg
 from xopt.conformance.reproductions.outcome import VERDICTS, Curve, Panel, banded, number, spread
 from xopt.conformance.reproductions.search import search
 from xopt.conformance.reproductions.settings import Setting
@@ -229,10 +229,18 @@ def test_a_switch_goes_on_with_what_adamw_had(training: Any, monkeypatch: pytest
         assert torch.equal(mine["m1"], theirs["m"])
         assert torch.equal(mine["v"], theirs["v"])
         assert not mine["m2"].any()
+    copy, stepper = training.copied("adamw", {}, network, old)
+    before = torch.cat([p.detach().flatten().clone() for p in copy.parameters()])
+    natural = switch.stepped(copy, stepper, next(training.batches(1)), 1e-3, 0.5)
+    moved = torch.cat([p.detach().flatten() for p in copy.parameters()]) - before
+    assert float(moved.norm()) == pytest.approx(0.5, rel=1e-3)
+    assert 0 < natural < 0.5
     found = switch.run(1, 20)
     assert [curve.name for curve in found.panels[0].curves][:3] == ["AdamW", "AdEMAMix from 0", "AdEMAMix from 4"]
-    ends = [curve.y[-1] for curve in found.panels[0].curves]
-    assert len(set(ends)) == len(ends)
+    ends = {curve.name: curve.y[-1] for panel in found.panels[:2] for curve in panel.curves}
+    assert {*switch.controls(20)} < {*ends}
+    assert len(set(ends.values())) == len(ends)
+    assert all(curve.x[0] > 8 for curve in found.panels[1].curves)
 
 
 # The same budget for all
@@ -379,6 +387,15 @@ def test_a_figure_breaks_where_a_run_had_diverged() -> None:
         assert [line.count("M") for line in lines] == [2]
         assert [line.count("L") for line in lines] == [1]
     assert "a &lt; b" in svg(Panel("t", "x", "y", [curve]))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0236, 0.0331), (0.3, 0.4), (1.0, 9.0), (1e-9, 3.0), (0.02, 0.6)])
+@pytest.mark.parametrize("log", [False, True])
+def test_an_axis_has_numbers(low: float, high: float, log: bool) -> None:
+    axis = Axis([low, high], 200.0, log)
+    ticks = axis.ticks()
+    assert 2 <= len(ticks) <= 12
+    assert all(0 <= axis(tick) <= 200 for tick in ticks)
 
 
 def test_numbers_are_said_with_their_spread() -> None:
