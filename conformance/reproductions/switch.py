@@ -154,9 +154,9 @@ def run(seeds: int, steps: int = STEPS) -> Outcome:
         Panel("a run of AdamW that goes on with AdEMAMix", "step", y, [one for one in curves if one.name not in controls(steps)]),
         Panel(f"directions and lengths of steps, from {since:,} on", "step", y, [_from(curve, since) for curve in compared]),
         Panel(
-            "AdEMAMix's steps after the switch over AdamW's, in length",
+            "length of AdEMAMix's steps over AdamW's",
             "step",
-            "over the steps since the last look",
+            "ratio",
             [banded("AdEMAMix / AdamW", at[behind:], [one.lengths for one in seen])],
         ),
     ]
@@ -182,7 +182,7 @@ def _controlled(gain: dict[str, list[float]], lengths: list[list[float]], steps:
     mean = [sum(of) / len(of) for of in zip(*lengths, strict=True)]
     return [
         Finding(
-            f"the same from {since:,} on, by AdEMAMix's directions and lengths of steps, both and each alone",
+            f"how much lower the loss ends from {since:,} on, by AdEMAMix's directions and lengths of steps, both and each alone",
             "not in the paper",
             "-",
             f"both: {spread(gain[both], 2)}; its directions, AdamW's lengths: {spread(gain[short], 2)}; "
