@@ -9,6 +9,10 @@ from xopt.conformance.exhaustive.store import Row
 ALL = (*ROUNDED, "sign", *COMPARED)
 
 
+Kind = Literal["flush", "rounding"]
+"""Right once subnormal numbers are 0, or off by at most one unit in the last place."""
+
+
 class Departure(NamedTuple):
     """Results of one library that are not the correctly rounded ones, and why."""
 
@@ -17,7 +21,7 @@ class Departure(NamedTuple):
     modes: tuple[str, ...]
     operations: tuple[str, ...]
     dtypes: tuple[str, ...]
-    kind: Literal["flush", "rounding"]  # right once subnormal numbers are 0, or off by at most one unit in the last place
+    kind: Kind
     link: str  # of the row in the ledger
 
     @property

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from xopt.conformance.exhaustive.departures import DEPARTURES
+from xopt.conformance.exhaustive.departures import DEPARTURES, Kind
 from xopt.conformance.exhaustive.exact import COMPARED, UNARY
 from xopt.conformance.exhaustive.functions import Measured
 from xopt.conformance.exhaustive.store import Row, Store
@@ -91,23 +91,38 @@ def _cell(row: Row | None) -> str:
     return said + (", flushes" if row.tally.flushed else "")
 
 
-def _departs(rows: Iterable[Row]) -> str:
+def _departs(rows: Sequence[Row]) -> str:
+    """A table for each departure, below its reason, and one of what has none."""
+    left = [(row, kind) for row in rows for kind in KINDS if _count(row, kind)]
+    parts = []
+    for one in DEPARTURES:
+        own = [(row, kind) for row, kind in left if kind == one.kind and one.covers(row)]
+        left = [found for found in left if found not in own]
+        if own:
+            where = f"{one.backend} on {one.device}"
+            parts += [f"**{where}.** {one.reason} [Source]({one.link}), and in the [ledger](ledger.md).", _wrong(own)]
+    if left:
+        parts += ["**Not known why.**", _wrong(left)]
+    return "\n\n".join(parts)
+
+
+KINDS: tuple[Kind, ...] = ("rounding", "flush")
+
+
+def _count(row: Row, kind: Kind) -> int:
+    return row.tally.wrong if kind == "rounding" else row.tally.flushed
+
+
+def _wrong(found: Iterable[tuple[Row, Kind]]) -> str:
     lines = []
-    for row in rows:
-        for kind, count, example in (
-            ("rounding", row.tally.wrong, row.tally.worst),
-            ("flush", row.tally.flushed, row.tally.flush),
-        ):
-            if not count:
-                continue
-            why = [f"[{one.reason}]({one.link})" for one in DEPARTURES if one.kind == kind and one.covers(row)]
-            off = f"{row.tally.ulps:.4f} ulp" if kind == "rounding" else "subnormal numbers are 0"
-            assert example is not None
-            shown = f"`{', '.join(example.operands)}` gives `{example.got}`, not `{example.right}`"
-            counted = f"{count:,} of {row.tally.tried:,}"
-            lines.append((_column(row), f"`{SHOWN[row.operation]}`, {row.dtype}", counted, off, shown, *(why or ["**not known**"])))
-    head = "library", "operation", "results", "off by", "worst, or first, in bits", "why, as in the [ledger](ledger.md)"
-    return _table(head, lines)
+    for row, kind in found:
+        example = row.tally.worst if kind == "rounding" else row.tally.flush
+        assert example is not None
+        off = f"{row.tally.ulps:.4f} ulp" if kind == "rounding" else "subnormal numbers are 0"
+        shown = f"`{', '.join(example.operands)}` gives `{example.got}`, not `{example.right}`"
+        counted = f"{_count(row, kind):,} of {row.tally.tried:,}"
+        lines.append((_column(row), f"`{SHOWN[row.operation]}`, {row.dtype}", counted, off, shown))
+    return _table(("library", "operation", "results", "off by", "the worst, or the first, in bits"), lines)
 
 
 def _functions(measured: Iterable[Measured]) -> str:
