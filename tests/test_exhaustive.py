@@ -256,12 +256,22 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     spoiled(monkeypatch, "sqrt", lambda x: x * x)
     assert main(["--backend", "numpy", "--dtype", "float16", "--operation", "sqrt"]) == 1
     assert "results are wrong, by up to" in capsys.readouterr().out
-    for wrong in (["--file", str(tmp_path / "no" / "f.json")], ["--operation", "pow"], ["--backend", "abacus"]):
+    (tmp_path / "other.json").write_text("{}")
+    files = [["--file", str(tmp_path / "no" / "f.json")], ["--file", str(tmp_path / "other.json")]]
+    for wrong in (*files, ["--operation", "pow"], ["--backend", "abacus"]):
         with pytest.raises(SystemExit) as stopped:
             main(wrong)
         assert stopped.value.code == 2
     assert main(["--backend", "numpy", "--operation", "add", "--dtype", "float16", "--seconds", "0"]) == 0
     assert "not finished: add float16" in capsys.readouterr().out
+
+    def interrupted(x):
+        raise KeyboardInterrupt
+
+    spoiled(monkeypatch, "sqrt", interrupted)
+    again = ["--backend", "numpy", "--dtype", "float16", "--operation", "sqrt", "--file", str(tmp_path / "new.json")]
+    assert main(again) == 130
+    assert "interrupted; go on with --file" in capsys.readouterr().out
 
 
 # Functions, and what the page says.

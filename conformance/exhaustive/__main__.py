@@ -25,7 +25,7 @@ FUNCTIONS = "functions"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 everything is right or in the ledger, 1 something is not, 2 bad usage."""
+    """Exit status: 0 everything is right or in the ledger, 1 something is not, 2 bad usage, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog=COMMAND, description="Prove operations on all operands, where the probes sample.")
     add, many = parser.add_argument, "repeated; default: all"
     add("--backend", action="append", choices=BACKENDS, help=f"repeated; default: {', '.join(BY_DEFAULT)}")
@@ -37,14 +37,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.file and not given.file.parent.is_dir():
         parser.error(f"--file: {given.file.parent} is no folder")
+    try:
+        store = Store.read(given.file or (RESULTS if given.table else None))
+    except (ValueError, KeyError, TypeError):
+        parser.error(f"--file: {given.file} is none that this command wrote; name another, or delete it")
     if given.table:
-        say(tables(Store.read(given.file or RESULTS)))
+        say(tables(store))
         return 0
-    return _run(given)
+    try:
+        return _run(given, store)
+    except KeyboardInterrupt:
+        say("interrupted" + (f"; go on with --file {given.file}" if given.file else ""))
+        return 130
 
 
-def _run(given: argparse.Namespace) -> int:
-    store = Store.read(given.file)
+def _run(given: argparse.Namespace, store: Store) -> int:
     ways, missing = ways_of(given.backend or BY_DEFAULT)
     store.more["not run"] = missing
     for name, why in missing.items():
