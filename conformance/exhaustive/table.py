@@ -37,7 +37,8 @@ def _about(store: Store) -> str:
     dates = sorted({row.date for row in store.rows})
     seconds = sum(store.more.get("seconds", {}).values())
     what = f"{tried:,} results of {len(store.rows)} combinations of library, operation and dtype"
-    lines = [f"{what}, {dates[0]} to {dates[-1]}, on {store.machine}, by `{store.command}` in {seconds:,} s beside other work."]
+    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    lines = [f"{what}, {when}, on {store.machine}, by `{store.command}` in {seconds:,} s beside other work."]
     lines += [f"Not finished: {name}, {share:.0%}." for name, share in _unfinished(store)]
     lines += [f"{name}: not run, because: {why}." for name, why in store.more.get("not run", {}).items()]
     return "\n".join(lines)
