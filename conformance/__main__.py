@@ -16,6 +16,9 @@ NEEDED = {
 }
 """Packages of the extra ``conformance``, by what they are imported as: looked for before any is imported."""
 
+CLOSED_PIPE = 141
+"""Exit status where the output's reader closes it, as shells have it: 1 would say that something is wrong."""
+
 HELP = """\
 Usage: xopt COMMAND [OPTIONS]
 
@@ -61,6 +64,10 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("\nxopt: interrupted\n")
         sys.exit(130)
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # who read the output has gone: that is nothing wrong
+            sys.exit(CLOSED_PIPE)
+        raise
 
 
 if __name__ == "__main__":

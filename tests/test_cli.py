@@ -316,6 +316,21 @@ def test_an_interrupted_benchmark_leaves_what_it_has(tmp_path: Path, monkeypatch
 # Without the extra
 
 
+def test_a_closed_pipe_is_nothing_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As typer and rich end a command whose output nobody reads to its end."""
+
+    def closed() -> None:
+        try:
+            raise BrokenPipeError
+        except OSError:
+            sys.exit(1)
+
+    monkeypatch.setattr("xopt.conformance.cli.app.app", lambda: closed)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 141
+
+
 def test_help_needs_no_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in ("typer", "sklearn") else name)
     for arguments in ([], ["--help"], ["--version"]):

@@ -106,10 +106,10 @@ def test_a_report_of_another_run_adds_its_columns(report: Any, tmp_path: Path) -
     ("arguments", "complaint"),
     [
         (["conform", "--beside", "README.md"], "is not what this version of xopt conform --json"),
-        (["conform", "--backend", "tensorflow"], "unknown backend 'tensorflow'"),
+        (["conform", "--backend", "tensorflow"], "Invalid value for --backend: unknown backend 'tensorflow'"),
         (["conform", "--backend", "numpy:cuda:0"], "unknown device 'cuda:0'"),
         (["conform", "--rule", "adamx"], "unknown rule 'adamx'"),
-        (["conform", "--dtype", "float8"], "unknown dtype 'float8'"),
+        (["conform", "--dtype", "float8"], "Invalid value for --dtype: unknown dtype 'float8'"),
         (["conform", "--profile", "slow"], "unknown profile 'slow'"),
         (["conform", "--seed", "x"], "Invalid value for '--seed'"),
         (["conform", "--json", "/nowhere/at/all.json"], "cannot be written: No such file or directory"),

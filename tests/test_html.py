@@ -388,6 +388,36 @@ def test_says_what_is_wrong(page: Page) -> None:
     assert "lion on jax.jit cpu, float16" in page.text
 
 
+def test_what_is_wrong_of_a_rule_is_shown_once_and_where_else(tmp_path: Path) -> None:
+    report = bare()
+    wrong = [c for c in report["cells"] if c["rule"] == "lion" and c["dtype"] == "float32" and c["verdict"] != NOT_RUN]
+    for c in wrong:
+        c |= {"verdict": WRONG, "wrong": witness(), "found_after": 2}
+    named = [f"lion on {c['backend']} {c['device']}, float32, {c['mode']}: the comparison is wrong" for c in wrong]
+    report["problems"] = [*named, "No law chose sgd."]
+    page = written(report, tmp_path)
+    assert f"{len(wrong) - 1} more comparisons of lion" in page
+    assert page.count('class="finding"') == len(wrong)
+    said = Page(page).text
+    assert "lion: the comparison is wrong on numpy cpu, numpy cpu fused, array_api_strict cpu" in said
+    assert named[0] not in said
+    assert "No law chose sgd." in said
+
+
+def test_an_interrupted_run_is_not_called_wrong(tmp_path: Path) -> None:
+    report = bare() | {"problems": ["The run was interrupted after 3 of 9 tasks."]}
+    page = written(report, tmp_path)
+    assert '<h1 class="same">' in page
+    assert 'id="wrong"' not in page
+
+
+def test_what_did_not_run_has_no_column(source: str) -> None:
+    maps = source[source.index('id="verdicts"') : source.index('id="laws"')]
+    assert "cupy" not in maps
+    assert "torch.compile cpu" in maps
+    assert "cupy" in source[source.index('id="not-run"') :]
+
+
 def test_a_wrong_replay_is_a_finding(tmp_path: Path) -> None:
     report = bare()
     replay = next(r for r in report["replays"] if r["rule"] == "adam")

@@ -10,6 +10,7 @@ from test_cli import complaint, run
 import xopt
 from xopt import RULES, memory
 from xopt.conformance.memory.figures import lines
+from xopt.conformance.settings import setting_of
 
 OWN = """
 from typing import Any, NamedTuple
@@ -108,6 +109,8 @@ def test_a_narrow_terminal_has_whole_words_and_numbers(monkeypatch: pytest.Monke
 def test_a_rule_of_ones_own_is_asked_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "of_mine.py").write_text(OWN.replace("GAIN", "1 - beta"))
+    (tmp_path / "bound_here.py").write_text("import xopt\nqhm = xopt.qhm.bind(beta=0.5)\n")
+    assert setting_of("bound_here:qhm:nu=0.25") == (xopt.qhm, {"beta": 0.5, "nu": 0.25})
     (tmp_path / "never_settles.py").write_text(OWN.replace("GAIN", "8 / (8 + t)"))
     done = run(*short("of_mine:own:beta=0.5", "never_settles.own", "--json", "-"))
     assert done.exit_code == 0, done.output

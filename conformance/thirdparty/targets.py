@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from xopt.backends.names import unknown
+from xopt.backends.names import nearest, unknown
 
 KINDS = {
     "torch": "a class of torch's form, as torch:torch.optim.AdamW",
@@ -80,7 +80,9 @@ def found(target: Target) -> Any:
         raise TargetError(msg) from error
     for name in names.split(".") if names else ():
         if not hasattr(thing, name):
-            raise TargetError(unknown(f"name in {target.path}", name, [x for x in dir(thing) if not x.startswith("_")]))
+            near = nearest(name, [x for x in dir(thing) if not x.startswith("_")])
+            msg = f"{target.name}: {thing.__name__} has no {name!r}{f'; did you mean {near}?' if near else ''}"
+            raise TargetError(msg)
         thing = getattr(thing, name)
     if not callable(thing):
         msg = f"{target.name} is {type(thing).__name__}, which cannot be called: name a class or a function"
