@@ -68,7 +68,7 @@ def numba_or_reason() -> str | None:
     """Why kernels cannot be compiled here; None where they can. That numba is there is not enough: it must be of use."""
     missing = [name for name in ("numba", "platformdirs") if importlib.util.find_spec(name) is None]
     if missing:
-        return f"{' and '.join(missing)} is not installed: pip install 'array-xopt[numba]'"
+        return f"{' and '.join(missing)} is not installed: pip install {' '.join(missing)}"
     if sys.implementation.name != "cpython" or sys.maxsize <= 2**32:  # whose structs are read
         return "kernels need CPython with addresses of 64 bits"
     for name in ("numba", "platformdirs"):
