@@ -13,6 +13,7 @@ import pytest
 from libraries import LIBRARIES, assert_same_bits, busy, leaves, normal, run, to_numpy
 
 import xopt
+from xopt.backends import fuse
 from xopt.checks import Interval
 
 ELSEWHERE = {
@@ -220,6 +221,20 @@ def test_parameters_that_would_be_truncated(rule, dtype, library):
             attempt()
     with pytest.raises(TypeError, match=rf"{rule.name}_init: params\['b'\]\[1\] must be real"):
         rule.init({"a": good, "b": [good, bad]})
+
+
+def test_records_are_refused_and_their_fields_are_parameters():
+    """A structured array: numbers that stand between one another's are stepped like any strided ones."""
+    records = np.zeros(4, [("a", "float32"), ("b", "float64")])
+    for refused in (xopt.lion_init, xopt.tree.global_norm):
+        with pytest.raises(TypeError, match=r"has fields, .*; pass a dict of them, each an array: \{'a': x\['a'\], \.\.\.\}"):
+            refused(records)
+    fields = {name: records[name] for name in "ab"}
+    grad = {name: x + 1 for name, x in fields.items()}
+    alone = xopt.adamw_step(xopt.adamw_init({name: x.copy() for name, x in fields.items()}), grad).params
+    for step in (xopt.adamw_step, fuse(xopt.adamw)):
+        new = step(xopt.adamw_init(fields), grad).params
+        assert all(np.array_equal(new[name], alone[name]) for name in "ab")
 
 
 def test_what_torch_keeps_parameters_in():

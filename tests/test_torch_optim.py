@@ -552,6 +552,69 @@ def test_the_parameters_are_those_of_the_step_of_the_rule(make, dtype, fused):
         assert same(state.params, numbers(net))
 
 
+def tied():
+    """An embedding whose weights give the logits too."""
+    net = torch.nn.Sequential(torch.nn.Embedding(7, 3), torch.nn.Linear(3, 7, bias=False))
+    net[1].weight = net[0].weight
+    return net
+
+
+def of_norms():
+    parametrizations = torch.nn.utils.parametrizations
+    return torch.nn.Sequential(
+        torch.nn.Embedding(7, 4),
+        parametrizations.weight_norm(torch.nn.Linear(4, 3)),
+        parametrizations.orthogonal(torch.nn.Linear(3, 3)),
+    )
+
+
+class Recomputed(torch.nn.Module):
+    """Its activations are computed again in the backward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Sequential(torch.nn.Embedding(7, 4), torch.nn.Linear(4, 3), torch.nn.Tanh())
+
+    def forward(self, x):
+        return torch.utils.checkpoint.checkpoint(self.net, x, use_reentrant=False)
+
+
+def channels_last():
+    net = torch.nn.Sequential(
+        torch.nn.Embedding(7, 16), torch.nn.Unflatten(1, (1, 4, 4)), torch.nn.Conv2d(1, 3, 3), torch.nn.Flatten()
+    )
+    net[2].weight = torch.nn.Parameter(torch.randn(3, 2, 3, 3).to(memory_format=torch.channels_last)[:, :1])
+    return net
+
+
+def built_without_memory():
+    with torch.device("meta"):
+        net = torch.nn.Sequential(torch.nn.Embedding(7, 4), torch.nn.Linear(4, 3))
+    for p in net.to_empty(device="cpu").parameters():
+        torch.nn.init.uniform_(p)
+    return net
+
+
+@pytest.mark.parametrize("build", [tied, of_norms, Recomputed, channels_last, built_without_memory])
+def test_models_as_people_build_them(build):
+    """The parameters that the rule's own step gives, fed with the gradients of the same model."""
+    torch.manual_seed(3)
+    net = build()
+    twin = copy.deepcopy(net)
+    optimizer, step = torch_optim.AdamW(net.parameters(), lr=0.02), fuse(xopt.adamw)
+    state = xopt.adamw_init([p.detach().clone() for p in twin.parameters()])
+    for i in range(3):
+        for one in (net, twin):
+            one.zero_grad()
+            one((torch.arange(5) + i) % 7).square().mean().backward()
+        optimizer.step()
+        state = step(state, [p.grad for p in twin.parameters()], lr=0.02)
+        with torch.no_grad():
+            for p, x in zip(twin.parameters(), state.params, strict=True):
+                p.copy_(x)
+        assert same(numbers(net), state.params)
+
+
 @ours
 def test_a_state_is_one_array_a_key(make):
     net = model(torch.bfloat16)

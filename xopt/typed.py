@@ -405,6 +405,10 @@ def refuse_no_floats(params: Any, where: str) -> None:
             "pair of real parameters (torch), or one second moment |g|^2 (optax). For the first, pass the two parts as arrays"
         )
         raise TypeError(msg)
+    if getattr(params.dtype, "names", None):
+        name = params.dtype.names[0]
+        msg = f"{where} has fields, {params.dtype}; pass a dict of them, each an array: {{{name!r}: x[{name!r}], ...}}"
+        raise TypeError(msg)
     if not has_dtype(params, "real floating"):
         if getattr(params.dtype, "kind", "") == "V" or "float" in str(params.dtype):
             msg = (
