@@ -584,16 +584,26 @@ class Draft:
         if self.grouped < 2 and self.tree[0] != "leaf" and self.one_in(2):
             self.grouped += 1
             self.note(f"groups of {name}")
-            return self._prefix(self.tree, self.turned(values))
+            return self._prefix(self.tree, self._of_kinds(self.turned(values)))
         value, kind = self.pick(values), "{}"
         if self.library == "torch" and name in FOLLOWED and self.one_in(8):
             self.note("number that requires a gradient")
             self.graph = True
             return f"torch.tensor({value}, requires_grad=True)"
         if value != "None" and self.one_in(2):
-            kind = self.pick((*KINDS, *KINDS_OF.get(self.library, ())))
+            kind = self._kind()
             self.note(f"number as {kind.format('x')}")
         return str(kind.format(value))
+
+    def _kind(self) -> str:
+        return str(self.pick((*KINDS, *KINDS_OF.get(self.library, ()))))
+
+    def _of_kinds(self, values: Sequence[str]) -> list[str]:
+        """The numbers of groups: of one kind, as arrays that are told apart by what they hold are."""
+        kind = self._kind() if self.one_in(2) else "{}"
+        if kind != "{}":
+            self.note("groups of other numbers than floats")
+        return [value if value == "None" else kind.format(value) for value in values]
 
     def _prefix(self, tree: Node, values: Sequence[str]) -> str:
         """A tree of numbers that may end earlier than the params."""
@@ -755,7 +765,7 @@ def _wrapped(kind: str, items: Sequence[tuple[Any, str]]) -> str:
 
 
 def _values(interval: Interval) -> tuple[str, ...]:
-    """Numbers in a range that float16 holds, as code."""
+    """Numbers in a range that float16 holds, as code; the last two are neighbours there."""
     if interval.optional:
         return "5", "2", "None"
     if interval.divisor:
@@ -763,8 +773,8 @@ def _values(interval: Interval) -> tuple[str, ...]:
     if interval.text == "(-1, 1)":
         return "0.5", "-0.25"
     if interval.high <= 1:
-        return "0.5", "0.75", "0.875"
-    return "0.5", "0.25", "0.125"
+        return "0.5", "0.75", "0.875", "0.87548828125"
+    return "0.5", "0.25", "0.125", "0.1251220703125"
 
 
 # What all steps must refuse. Each gives programs that bring it about, one after the other; none where it has no place here.
