@@ -48,6 +48,21 @@ def test_a_default_that_rule_and_golden_have_wrong_alike_is_found() -> None:
     assert result.broken == {"rule": {"beta2": {"is": 0.999, "must be": 0.99}}}
 
 
+def test_a_golden_that_is_wrong_alone_is_found() -> None:
+    misread = GOLDENS["lion"]._replace(defaults=GOLDENS["lion"].defaults | {"beta2": 0.999})
+    (result,) = papers.check_papers("lion", goldens=GOLDENS | {"lion": misread})
+    assert result.broken == {"golden": {"beta2": {"is": 0.999, "must be": 0.99}}}
+    golden = GOLDENS["qhadam"]
+
+    def halved(n: Any, params: Any, *rest: Any, **hyper: Any) -> Any:
+        new, *slots = golden.step(n, params, *rest, **hyper)
+        return (params + 0.5 * (new - params), *slots)
+
+    published = papers.check_papers("qhadam", goldens=GOLDENS | {"qhadam": golden._replace(step=halved)})[1]
+    assert published.broken is not None
+    assert "golden" in published.broken
+
+
 def test_a_printed_value_that_no_run_shows_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     said = [entry | {"printed": "1.95235"} for entry in papers.papers()["published"] if entry.get("printed") == "1.95234"]
     monkeypatch.setattr(papers, "papers", lambda: {"default": _DEFAULTS, "published": said})
@@ -62,6 +77,12 @@ _DEFAULTS = papers.papers()["default"]
 def test_the_bits_are_those_that_are_kept(name: str, dtype: str) -> None:
     (result,) = digests.check_digest(name, dtype)
     assert result.verdict == HELD, result.broken
+
+
+def test_the_bits_of_another_dtype_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = digests.kept()["sgd"]
+    monkeypatch.setattr(digests, "kept", lambda: {"sgd": {"float32": kept["float64"], "float64": kept["float32"]}})
+    assert [digests.check_digest("sgd", dtype)[0].verdict for dtype in ("float32", "float64")] == [BROKEN, BROKEN]
 
 
 def from_the_right(params: Any, v: Any, grad: Any, c: Any) -> Any:

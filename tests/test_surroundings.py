@@ -157,7 +157,7 @@ def test_a_tree_that_holds_itself_is_refused() -> None:
         lambda: xopt.tree.clip_by_global_norm(loop, 1.0),
         lambda: xopt.adam_init(nested(2000, ones)),
     ):
-        with pytest.raises(ValueError, match=r"must not be nested deeper than 1000 containers, nor hold itself"):
+        with pytest.raises(ValueError, match=r"must not be nested deeper than \d+ containers, nor hold itself"):
             call()
 
 

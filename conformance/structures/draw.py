@@ -567,6 +567,9 @@ class Draft:
         """A hyperparameter as code; None where it is left out."""
         interval = self.rule.ranges[name]
         decay = name in self.rule.memory.values()
+        if again and decay and self.alone and not self.idle and self.one_in(6):  # what has a slot may do without for a while
+            self.note("a decay of 0 at the next step")
+            return "0.0"
         if again and (decay or name.endswith("_warmup")):  # the slots are those of the first
             return None
         if interval.sequence:
