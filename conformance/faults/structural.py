@@ -217,7 +217,11 @@ TREES = (
     _fault(
         "groups: arrays are all one",
         "Leaves with other numbers of a group get the first one's where those are no floats.",
-        ("rule.py", "x if type(x) in (float, int) else id(x) for x in column]", "x if type(x) in (float, int) else 0 for x in column]"),
+        (
+            "rule.py",
+            "x if type(x) in (float, int) else id(x) for x in column]",
+            "x if type(x) in (float, int) else 0 for x in column]",
+        ),
         rules=("adamw",),
     ),
     _fault(
