@@ -152,6 +152,7 @@ class Altered:
         (lambda state, grad, new: new._replace(params=dict(sorted(new.params.items()))), "has the keys"),
         (lambda state, grad, new: new._replace(m=OrderedDict(new.m)), "state.m: the tree is a OrderedDict"),
         (lambda state, grad, new: new._replace(params={k: x + 1 for k, x in new.params.items()}), "must be"),
+        (lambda state, grad, new: new._replace(params={k: x * np.float32(np.nan) for k, x in new.params.items()}), "must be"),
         (lambda state, grad, new: new._replace(m={k: x.astype("f8") for k, x in new.m.items()}), "float64"),
         (lambda state, grad, new: new._replace(params={k: x.astype(">f4") for k, x in new.params.items()}), "dtype"),
         (lambda state, grad, new: new._replace(step=7), "state.step is 7"),
