@@ -140,7 +140,7 @@ def _columns(backends: list[Json], results: list[Json]) -> list[Column]:
     """Where any of these results is one of a run. All that did not run is listed by itself."""
     tracers = {(b["name"], b["device"]): b["tracer"] for b in backends}
     ran = {(r["backend"], r["device"], r["mode"]) for r in _ran(results)}
-    return [Column(*key, heading(key, tracers[key[:2]])) for key in sorted(ran, key=order)]
+    return [Column(*key, heading(key, tracers.get(key[:2]))) for key in sorted(ran, key=order)]
 
 
 def _verdicts(report: Json) -> list[str]:
