@@ -244,6 +244,7 @@ QHM = [
         "theta - lr * nu * m, and then the gradient's share off that.",
         qhm.both("params - lr * ((1 - nu) * grad + nu * m", "params - lr * nu * m - lr * ((1 - nu) * grad"),
         same="Multiplication distributes over the sum.",
+        planted=(),
     ),
 ]
 
@@ -373,6 +374,7 @@ AGGMO = [
         aggmo.golden("total / len(v)", "v[0] / len(v)"),
         aggmo.golden("), v\n", f"), v{_OTHERS[1]}"),
         same="Multiplication distributes over the sum.",
+        planted=(),
         at={"betas": (0.5, 0.9, 0.99)},
     ),
     aggmo(
