@@ -306,6 +306,12 @@ def test_what_libraries_compute_is_named_in_their_order_of_evaluation(rule, name
     assert found.measure.ratio <= 1
 
 
+def test_what_fits_to_the_last_digits_of_float64_is_no_coarse_number():
+    found = separation("ademamix", "float64", [Variant.of("ademamix", ["warm-up of beta3: 1e-8 inside the logarithm"])])
+    assert found.named
+    assert not found.tied
+
+
 @pytest.mark.parametrize("rule", xopt.RULES if NIGHTLY else ("sgd", "momentum", "qhm", "aggmo"))
 def test_the_order_of_two_edits_does_not_matter(rule):
     """Whatever order two conventions go together in, it is one formula."""

@@ -37,7 +37,8 @@ class Torch(Adapter):
         self._optimizer.step()
 
     def skip(self, steps: int) -> bool:
-        counted = [x for x in (*self._optimizer.state.values(), *self._optimizer.param_groups) if "step" in x]
+        kept = (*self._optimizer.state.values(), *self._optimizer.param_groups)
+        counted = [one for one in kept if isinstance(one.get("step"), torch.Tensor | int | float)]
         for one in counted:
             one["step"] += steps
         return bool(counted)
