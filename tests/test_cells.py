@@ -17,9 +17,10 @@ from xopt.conformance.compare.check import check_rule
 from xopt.conformance.faults.planting import updating
 from xopt.conformance.golden import GOLDENS
 from xopt.conformance.inputs.explore import SETTINGS
-from xopt.conformance.inputs.hyperparameters import PRECISIONS, settings
+from xopt.conformance.inputs.hyperparameters import PRECISIONS, is_decay, settings
 from xopt.conformance.inputs.trajectories import ROWS, SHAPES, SIZE, count
 from xopt.conformance.inputs.words import Choices, decode, drawn
+from xopt.conformance.profiles import PROFILES
 from xopt.conformance.report.program import script
 from xopt.conformance.results import IDENTICAL, SUBNORMALS, WITHIN, WRONG, Cell
 from xopt.conformance.target import Effort, Implementations, Target
@@ -213,6 +214,20 @@ def test_settings_reach_the_last_numbers_of_each_range_and_far_beyond_the_usual(
         if interval.optional:
             assert {256_000, 0.5} <= {*values}
             assert sum(value > 1e6 for value in values if value is not None) > 5
+
+
+@pytest.mark.parametrize("name", xopt.RULES)
+def test_the_settings_of_a_ci_run_have_large_rates_and_shares_next_to_1(name: str) -> None:
+    """A range that ends early is found by the few settings of each dtype."""
+    rule = xopt.RULES[name]
+    drawn = [hyper for dtype in FLOAT_FORMATS for hyper in settings(rule, 0, PROFILES["ci"].pool, dtype)]
+    for hyper, interval in rule.ranges.items():
+        values = [value[hyper] for value in drawn if value.get(hyper) is not None and not interval.sequence]
+        if math.isinf(interval.high) and not (interval.sequence or interval.divisor or interval.optional):
+            assert sum(1e3 < value < 1e8 for value in values) >= 2, hyper
+            assert interval.low == 0 or sum(-1e8 < value < -1e3 for value in values) >= 2, hyper
+        elif interval.high == 1 and not is_decay(interval):
+            assert any(1 - 1e-5 < value < 1 for value in values), hyper
 
 
 def test_counts_are_of_every_size() -> None:

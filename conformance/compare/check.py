@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from xopt.conformance.arithmetic.formats import arithmetic_of
 from xopt.conformance.compare.comparison import Comparer, Subject, raised
 from xopt.conformance.inputs.explore import explore
 from xopt.conformance.inputs.hyperparameters import settings
@@ -31,7 +30,7 @@ def check_rule(
             cell = subject.result
             subjects.append(subject)
         cells.append(cell)
-    pool = settings(rule, effort.seed, effort.pool, arithmetic_of(dtype))
+    pool = settings(rule, effort.seed, effort.pool, dtype)
     failed = explore(
         subjects,
         lambda left: Comparer(rule, golden, dtype, left, SHAPES),

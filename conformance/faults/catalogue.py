@@ -530,6 +530,36 @@ NUMBERS = [
             "steps = min(steps, 1e5)\n        return end if t >= steps else end * (t / steps)",
         ),
     ),
+    _core(
+        "ademamix",
+        "ranges: alpha ends at 2,000",
+        "A larger one is that.",
+        (
+            "rules/ademamix.py",
+            "    alpha = linear_warmup(alpha, t",
+            "    alpha = linear_warmup(min(alpha, 2000.0) if type(alpha) is float else alpha, t",
+        ),
+    ),
+    _core(
+        "qhadam",
+        "ranges: nu1 ends at -1.5",
+        "A lower one is that.",
+        (
+            "rules/qhadam.py",
+            "    average1, average2 =",
+            "    nu1 = max(nu1, -1.5) if type(nu1) is float else nu1\n    average1, average2 =",
+        ),
+    ),
+    _core(
+        "qhadam",
+        "ranges: nu2 of nearly 1 is 1",
+        "The last 1e-5 below 1 are taken for 1.",
+        (
+            "rules/qhadam.py",
+            "    average1, average2 =",
+            "    nu2 = 1.0 if type(nu2) is float and nu2 > 1 - 1e-5 else nu2\n    average1, average2 =",
+        ),
+    ),
     # kinds of numbers
     _core(
         "adam",

@@ -2,11 +2,12 @@
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from xopt.checks import Interval, Precision
-from xopt.conformance.arithmetic.formats import ARITHMETICS, FLOAT_FORMATS
+from xopt.conformance.arithmetic.formats import ARITHMETICS, FLOAT_FORMATS, arithmetic_of
 from xopt.rule import Rule
 
 PRECISIONS = {
@@ -16,17 +17,17 @@ PRECISIONS = {
 """Of the arithmetic."""
 
 
-def settings(
-    rule: Rule[Any, Any], seed: int, count: int, arithmetic: str = "float32", *, borders: bool = True
-) -> list[dict[str, Any]]:
+def settings(rule: Rule[Any, Any], seed: int, count: int, dtype: str = "float32", *, borders: bool = True) -> list[dict[str, Any]]:
     """``count`` settings of the hyperparameters: the first leaves all defaults untouched, as do about 15 % of the others.
 
-    Of the rest each has, beside usual numbers, one to three that are far from them, in their turn, the last numbers that the ranges
-    hold in the ``arithmetic`` among them. Without ``borders``, for laws, which compute with them, only every second one has some.
+    Of the rest each has, beside usual numbers, one or two that are far from them, and mostly one of the last that its range has in
+    the arithmetic of ``dtype``, or next to it: each in its turn. Without ``borders``, for laws, which compute with them, only every
+    second one has some, and none is very large.
     """
-    draw = random.Random(f"{seed} {rule.name} {arithmetic} {borders}")
-    deck = list(_deck(rule, draw, PRECISIONS[arithmetic], borders))
-    draw.shuffle(deck)
+    draw = random.Random(f"{seed} {rule.name} {dtype} {borders}")
+    precision = PRECISIONS[arithmetic_of(dtype)]
+    strange = _in_turn(draw, rule, lambda interval: far(draw, interval, precision, huge=borders))
+    last = _in_turn(draw, rule, lambda interval: edges(interval, precision))
     drawn: list[dict[str, Any]] = [{}]
     while len(drawn) < count:
         if draw.random() < 0.15 and count > 10:
@@ -34,20 +35,19 @@ def settings(
             continue
         hyper = {name: usual(draw, interval, rule.defaults[name]) for name, interval in rule.ranges.items()}
         if borders or len(drawn) % 2 == 0:
-            for _ in range(draw.choice((1, 2, 3) if borders else (1, 2))):
-                name, value = deck.pop()
-                hyper[name] = value
-                deck = deck or list(_deck(rule, draw, PRECISIONS[arithmetic], borders))
+            hyper |= dict(islice(strange, draw.choice((1, 2, 2) if borders else (1, 2))))
+        if borders:
+            hyper |= dict(islice(last, draw.choice((0, 1, 1))))
         drawn.append(hyper)
     return drawn
 
 
-def _deck(rule: Rule[Any, Any], draw: random.Random, precision: Precision, borders: bool) -> Iterator[tuple[str, Any]]:
-    """For each hyperparameter numbers that are far from the usual ones."""
-    for name, interval in rule.ranges.items():
-        numbers = [*far(draw, interval, precision), *far(draw, interval, precision)]
-        for value in [*numbers, *edges(interval, precision)] if borders else numbers:
-            yield name, value
+def _in_turn(draw: random.Random, rule: Rule[Any, Any], numbers: Callable[[Interval], Sequence[Any]]) -> Iterator[tuple[str, Any]]:
+    """Numbers of each hyperparameter, without end: in a new order once all have been."""
+    while True:
+        pairs = [(name, value) for name, interval in rule.ranges.items() for value in numbers(interval)]
+        draw.shuffle(pairs)
+        yield from pairs
 
 
 def is_decay(interval: Interval) -> bool:
@@ -71,7 +71,8 @@ def usual(draw: random.Random, interval: Interval, default: Any) -> Any:
         return draw.choice((0.0, 1.0, 0.5, draw.random()))
     if interval.low < 0:
         return draw.choice((0.0, 1.0, 0.5, draw.uniform(-0.5, 1.5)))
-    return draw.choice((0.0, 2.0**-6, 10.0 ** draw.uniform(-4, 0), 10.0 ** draw.uniform(-4, 0)))
+    size = max(1.0, default)
+    return draw.choice((0.0, 2.0**-6, 10.0 ** draw.uniform(-4, 0), *(size * 10.0 ** draw.uniform(low, 0) for low in (-4, -1))))
 
 
 def _decay(draw: random.Random) -> float:
@@ -79,7 +80,7 @@ def _decay(draw: random.Random) -> float:
     return draw.choice((0.0, common, 1 - 10.0 ** draw.uniform(-5, -0.3), 1 - 10.0 ** draw.uniform(-5, -0.3), long))
 
 
-def far(draw: random.Random, interval: Interval, precision: Precision) -> list[Any]:
+def far(draw: random.Random, interval: Interval, precision: Precision, *, huge: bool = True) -> list[Any]:
     """Numbers in a range that few use, of a size that leaves something to compare."""
     if interval.sequence:
         return [tuple(_decay(draw) for _ in range(count)) for count in (5, draw.randint(6, 12), 50)]
@@ -91,8 +92,10 @@ def far(draw: random.Random, interval: Interval, precision: Precision) -> list[A
         near = [1 - 10.0 ** draw.uniform(math.log10(precision.eps), -5) for _ in range(2)]
         return [draw.uniform(0, 0.5), 2.0**-20, *near, *([-draw.random(), -near[0]] if interval.low < 0 else [])]
     if interval.high == 1:
-        return [2.0**-20, 1 - 2.0**-20]
+        return [2.0**-20, 1 - 2.0**-20, 1 - 10.0 ** draw.uniform(math.log10(precision.eps), -3)]
     sizes = [1.0, 10.0 ** draw.uniform(0, 1), 10.0 ** draw.uniform(1, 3), 10.0 ** draw.uniform(-12, -4)]
+    if huge:
+        sizes += [10.0 ** draw.uniform(3, 5), 10.0 ** draw.uniform(5, 8)]
     return sizes + [-x for x in sizes] if interval.low < 0 else sizes
 
 

@@ -13,7 +13,7 @@ import optree
 
 from xopt import backends
 from xopt.conformance.arithmetic.bounded import Bounded, exact, inflate
-from xopt.conformance.arithmetic.formats import FLOAT_FORMATS, HOST, arithmetic_of, round_to
+from xopt.conformance.arithmetic.formats import FLOAT_FORMATS, HOST, round_to
 from xopt.conformance.compare.candidate import stepper
 from xopt.conformance.inputs.census import look_at
 from xopt.conformance.inputs.hyperparameters import settings
@@ -195,7 +195,7 @@ class Lab:
         self.store = FLOAT_FORMATS[dtype]
         self.result = LawResult("", rule_name, self.backend.name, self.backend.device, dtype, self.mode)
         busy = {name: value for name, value in BUSY.items() if self.has(name)}
-        self.pool = [busy, *settings(self.rule, seed, POOL, arithmetic_of(dtype), borders=False)[1:]]
+        self.pool = [busy, *settings(self.rule, seed, POOL, dtype, borders=False)[1:]]
         self.steps_before = 0
         """Steps before the first of every run: those of the example, but for laws that are said of the first steps alone."""
         self.bounds = bounds
