@@ -49,7 +49,20 @@ def test_hashes_name_all_that_decides():
 
 
 def test_every_rule_computes_with_the_common_modules():
-    names = "arrays", "bound", "checks", "counts", "documentation", "program", "rule", "rules", "slots", "trees", "typed"
+    names = (
+        "arrays",
+        "bound",
+        "checks",
+        "counts",
+        "documentation",
+        "program",
+        "rule",
+        "rules",
+        "slots",
+        "trees",
+        "typed",
+        "untraced",
+    )
     beside = {f"xopt.{name}" for name in names}
     for name in RULES:
         assert set(sources.modules(f"xopt.rules.{name}", within="xopt")) == {f"xopt.rules.{name}", *sources.ARITHMETIC, *beside}

@@ -586,7 +586,7 @@ def test_an_interrupt_waits_for_the_helpers(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(sharing.time, "sleep", sleep)
     with pytest.raises(KeyboardInterrupt):
-        sharing._wait(progress, 10)
+        sharing._wait(lambda *_: None, (), progress, 10)
     assert len(times) == 2
 
 

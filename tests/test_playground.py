@@ -9,7 +9,7 @@ import pytest
 from browser import browser, opened
 from builders import playground
 from builders.picture import BROWSERS
-from test_memory import closed_form
+from test_memory import CLOSED, closed_form
 
 from xopt.conformance.vectors import programs
 
@@ -97,9 +97,10 @@ def test_the_effective_rate_and_the_reversal_have_the_bits_of_numpy(rule, found)
     assert moved(rule, settings(own), [1.0] * 200 + [-1.0] * 100)[199:] == own["turn"]
 
 
-def test_weights_by_age_are_those_of_the_closed_form(rule, found):
-    own = found[rule.name]
-    want = closed_form(rule.name, settings(own), np.arange(2000))
+@pytest.mark.parametrize("name", CLOSED)
+def test_weights_by_age_are_those_of_the_closed_form(name, found):
+    own = found[name]
+    want = closed_form(name, settings(own), np.arange(2000))
     np.testing.assert_allclose(own["weights"], want, rtol=1e-10, atol=1e-14)
 
 

@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
-import numpy as np
 from array_api_compat import is_cupy_array, is_numpy_array, is_torch_array, to_device
 
 from xopt.operations import NUMBERS, Array, namespace
@@ -120,7 +119,7 @@ def moved(x: Array, like: Array) -> Array:
 
 def array(x: Array) -> Array:
     """The same, but an array where NumPy has made a scalar, as it does of what has no dimensions."""
-    return np.asarray(x) if isinstance(x, np.generic) else x
+    return x if x.ndim or not is_numpy_array(x) else namespace(x).asarray(x)
 
 
 def on_host(x: Array) -> Any:

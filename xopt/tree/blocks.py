@@ -1,11 +1,6 @@
-"""The squares of very many numbers on a CPU, added up block by block: in the order of ``norms``, from and to the cache."""
+"""The squares of very many numbers of NumPy's, added up block by block: in the order of ``norms``, from and to the cache."""
 
-from typing import Any
-
-import numpy as np
-
-Array = Any
-"""Of NumPy."""
+from xopt.operations import Array, namespace
 
 LARGE = 1 << 17
 """Numbers from which on this pays: their squares alone take half a megabyte."""
@@ -30,7 +25,7 @@ def squares_in_blocks(v: Array, scale: Array | None, width: int) -> Array:
     m = h // ROWS
     head, (full, rest) = v[:h].reshape(ROWS, m), divmod(n - h, m)
     beyond, last = v[h : n - rest].reshape(full, m), v[n - rest :]
-    sums = np.empty_like(v[:m])
+    sums = namespace(v).empty_like(v[:m])
     for begin in range(0, m, width):
         end = min(begin + width, m)
         block = _squared(head[:, begin:end], scale)
