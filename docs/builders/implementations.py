@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from builders.tables import escape, table
@@ -37,12 +37,17 @@ def heading(package: Record) -> str:
 def _counted(found: Record) -> str:
     verdicts = Counter(one.get("verdict", "not run") for package in found["packages"] for one in package["optimizers"])
     packages = {package["name"] for package in found["packages"] if package["optimizers"]}
-    dates = sorted(package["date"] for package in found["packages"])
-    said = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
+    when = _span(package["date"] for package in found["packages"])
+    said = ", ".join(f"*{verdict}* {count}" for verdict, count in verdicts.most_common())
     return (
-        f"{sum(verdicts.values())} optimizers of {len(packages)} packages, from {dates[0]} to {dates[-1]}, on {found['machine']}, "
+        f"{sum(verdicts.values())} optimizers of {len(packages)} packages, {when}, on {found['machine']}, "
         f"by `{found['command']}`: {said}."
     )
+
+
+def _span(dates: Iterable[str]) -> str:
+    ends = sorted(set(dates))
+    return ends[0] if len(ends) == 1 else f"{ends[0]} to {ends[-1]}"
 
 
 def _row(one: Record) -> tuple[str, ...]:
@@ -60,8 +65,7 @@ def of_rule(rule: str) -> str:
         return f"No other package's was stepped; [those that were](../{PAGE})."
     named = [(name, one) for name, _, one in ran if _fits(one)]
     rows = [(f"{_row(one)[0]}{_given(one)}", name, _from_below(computes(one)), _defaults(one)) for name, one in named]
-    dates = sorted({date for _, date, _ in ran})
-    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    when = _span(date for _, date, _ in ran)
     told = (
         f"Each was installed from PyPI and stepped, {when}: [how, within which bound, and what else it does](../{PAGE}). "
         f"**the rule** is what this page says; another [convention](../conventions.md#{rule}) is no mistake."
