@@ -26,7 +26,8 @@ from xopt.conformance.report.vocabulary import VERDICTS, heading, order
 from xopt.conformance.results import IDENTICAL, MODES, NOT_RUN, WRONG, Cell, LawResult
 from xopt.rules import lion
 
-WRONG_LION = ["conform", "--rule", "lion", "--backend", "numpy", "--dtype", "float32", "--jobs", "1"]
+WRONG_LION = ["conform", "--rule", "lion", "--backend", "numpy", "--dtype", "float32", "--jobs", "1", "--seed", "1"]
+"""Of the quick profile, which has an example for a law: with this seed one of a decay that shows."""
 
 PROGRAM = """
 import functools, sys
