@@ -12,13 +12,48 @@ import pytest
 from libraries import assert_same_bits
 
 import xopt
+from xopt import counts, typed
 from xopt.arrays import same_shape
 from xopt.backends import fuse
 from xopt.rule import Rule
+from xopt.tree import walk
 
 
 def both_ways(rule: Rule[Any, Any]) -> list[Any]:
     return [rule, fuse(rule), fuse(rule, donate=True)]
+
+
+# What errors alone need.
+
+
+def test_no_path_of_a_leaf_is_made_where_nothing_is_wrong(rule: Rule[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes as long as the tree is large, so that a path for each leaf is the square of that."""
+    params = {"a": np.ones(2, np.float32), "b": [np.zeros(3, np.float32), np.ones(())]}
+    state = rule.init(params)
+    hyper = {}
+    for name, interval in rule.ranges.items():
+        value = rule.defaults[name]
+        if value is not None:
+            hyper[name] = {"a": value, "b": [value, list(value)]} if interval.sequence else {"a": np.float64(value), "b": value}
+    several = state._replace(step={"a": np.int64(0), "b": [0, np.asarray(0)]})
+    if rule.carried:
+        several = several._replace(**{name: {"a": np.float64(x), "b": [x, np.asarray(x)]} for name, x in rule.carried.items()})
+
+    xopt.tree.scale(params, 1.0)  # what an array's type is asked once is asked here
+
+    def fail(*_: Any) -> None:
+        pytest.fail("a path was made")
+
+    for module in (typed, counts, walk):
+        monkeypatch.setattr(module, "path_of", fail)
+    for given in (state, several):
+        for step in both_ways(rule)[:2]:
+            step(given, params, **hyper) if callable(step) else step.step(given, params, **hyper)
+    clipped, _ = xopt.tree.clip_by_global_norm(params, 1.0)
+    xopt.tree.average(params, clipped, decay=0.5)
+    xopt.tree.clip(clipped, {"a": np.float64(0.9), "b": 0.5})
+    with pytest.raises(pytest.fail.Exception, match="a path was made"):  # and where something is, it is
+        rule.step(state, params, lr={"a": np.float64(-1.0), "b": 0.5})
 
 
 # Binding.

@@ -5,9 +5,9 @@ import math
 import numbers
 import reprlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Annotated, Any
 
 from xopt.operations import has_dtype, is_array, is_subclass
@@ -101,7 +101,17 @@ def _initials(name: str) -> str:
     return "".join(word[:1] for word in name.split("_"))
 
 
-def check_hyper(function: str, name: str, value: Any, interval: Interval, precision: Precision) -> None:
+class Later:
+    """Words that are made where an error says them: the path of a leaf takes as long as its tree is large."""
+
+    def __init__(self, make: Callable[[], str]) -> None:
+        self._make = make
+
+    def __str__(self) -> str:
+        return self._make()
+
+
+def check_hyper(function: str, name: str | Later, value: Any, interval: Interval, precision: Precision) -> None:
     """Checks one hyperparameter: a real number in ``interval``, also after rounding to ``precision``.
 
     Raises TypeError for what is not a number (bool included) and ValueError for NaN and for what is out of range.
@@ -112,12 +122,12 @@ def check_hyper(function: str, name: str, value: Any, interval: Interval, precis
             msg = f"{function}: {name} must be a sequence of one or more numbers in {interval.text}, got {shown(value)}"
             raise TypeError(msg)
         for position, item in enumerate(value):
-            _check_number(function, f"{name}[{position}]", item, interval, precision)
+            _check_number(function, Later(partial("{}[{}]".format, name, position)), item, interval, precision)
     elif not (interval.optional and value is None):
         _check_number(function, name, value, interval, precision)
 
 
-def _check_number(function: str, name: str, value: Any, interval: Interval, precision: Precision) -> None:
+def _check_number(function: str, name: str | Later, value: Any, interval: Interval, precision: Precision) -> None:
     number = as_number(value)
     if number is None:
         if _is_real_scalar(value):

@@ -2,12 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from numbers import Integral
 from typing import Any
 
 import optree
 
-from xopt.checks import as_number, is_no_number, shown
+from xopt.checks import Later, as_number, is_no_number, shown
 from xopt.operations import namespace
 from xopt.trees import Tree, flatten, is_value, path_of, spread
 from xopt.typed import is_scalar, refuse_negative
@@ -39,8 +40,11 @@ class Counts:
         known: dict[int, Any] = {}
         for i, key in enumerate(keys):
             if key not in known:
-                known[key] = following(f"{self._function}: state.step{path_of(spec, i)}", counts[i])
+                known[key] = following(Later(partial(self._where, spec, i)), counts[i])
         return [known[key] for key in keys]
+
+    def _where(self, spec: optree.PyTreeSpec, i: int) -> str:
+        return f"{self._function}: state.step{path_of(spec, i)}"
 
     def after(self, spec: optree.PyTreeSpec, new: Sequence[Any], stepped: Sequence[bool]) -> Tree:
         """``state.step`` after a step, in which the leaves that were ``stepped`` have these new counts, and others what they had.
@@ -61,7 +65,7 @@ class Counts:
         return form.unflatten(counts)
 
 
-def following(where: str, count: Any) -> Any:
+def following(where: str | Later, count: Any) -> Any:
     """The count after a step count: an int for one of Python or NumPy, else an array, which may be traced.
 
     Raises TypeError for what is no count: nothing is truncated, broadcast, or counted in a dtype that soon ends.

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from numbers import Real
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -11,7 +12,7 @@ import optree
 from array_api_compat import is_cupy_array, is_numpy_array, is_torch_array
 
 from xopt.arrays import Numbers, devices, is_dense, is_shared, placed, same_shape, type_of
-from xopt.checks import DOUBLE, Interval, Precision, as_number, check_hyper, shown
+from xopt.checks import DOUBLE, Interval, Later, Precision, as_number, check_hyper, shown
 from xopt.operations import Array, has_dtype, is_array, is_subclass, namespace
 from xopt.slots import each
 from xopt.trees import path_of
@@ -212,7 +213,7 @@ class TypedRule:
         return found
 
     def _carried(self, call: Call, i: int, slot: str, value: Any, interval: Interval) -> Any:
-        where = call.where(f"state.{slot}", i)
+        where = Later(partial(call.where, f"state.{slot}", i))
         number = as_number(value)
         if is_array(value) and namespace(value) is self.xp and self.numbers is None:  # it may be traced
             if (
@@ -278,7 +279,7 @@ class TypedRule:
         if type(t) is not int:
             known = as_number(t)
             if known is None:
-                self._refuse_traced(f"{call.function}: state.step", t)
+                self._refuse_traced(call.function, "state.step", t)
             t = self.xp.astype(self.xp.asarray(t), self.compute) if known is None else int(t)
             refuse_negative(f"{call.function}: state.step", t - 1 if known is not None else 0)
             plain = plain and known is not None
@@ -312,31 +313,33 @@ class TypedRule:
                         hyper[name] = 0.0  # and not -0.0
                     continue
             self.rule.check_names(function, (name,))
-            check_hyper(function, _label(hyper, name), value, self.rule.ranges[name], self.precision)
+            label = Later(partial(_label, hyper, name))
+            check_hyper(function, label, value, self.rule.ranges[name], self.precision)
             if value is None:
                 continue
             if self.rule.ranges[name].sequence:
-                hyper[name] = tuple([self._number(function, _label(hyper, name), item) for item in value])
+                hyper[name] = tuple([self._number(function, label, item) for item in value])
                 plain = plain and all(type(item) is float for item in hyper[name])
             else:
-                hyper[name] = self._number(function, _label(hyper, name), value)
+                hyper[name] = self._number(function, label, value)
                 plain = plain and type(hyper[name]) is float
         return plain
 
-    def _number(self, function: str, name: str, value: Any) -> Any:
+    def _number(self, function: str, name: Later, value: Any) -> Any:
         """A checked number as a float, unless it is an array of the parameters' own library that is traced or differentiated."""
         if _is_differentiated(value, self.xp):
             return value
         number = as_number(value)
         if number is None:
-            self._refuse_traced(f"{function}: {name}", value)
+            self._refuse_traced(function, name, value)
         return value if number is None else number
 
-    def _refuse_traced(self, where: str, value: Any) -> None:
+    def _refuse_traced(self, function: str, name: str | Later, value: Any) -> None:
         """Raises TypeError for an array that has no number yet and is of another library than the params."""
         if namespace(value) is not self.xp:
             ours = getattr(self.xp, "__name__", "").rpartition(".")[2] or "another library"
-            msg = f"{where} is a {type_of(value)}, which is traced, but params are of {ours}; pass arrays of one library"
+            what = f"is a {type_of(value)}, which is traced, but params are of {ours}; pass arrays of one library"
+            msg = f"{function}: {name} {what}"
             raise TypeError(msg)
 
     def _meets(self, x: Array, params: Array) -> bool:
@@ -471,7 +474,7 @@ def is_scalar(x: Any, kind: str) -> bool:
     return is_array(x) and x.ndim == 0 and has_dtype(x, kind)
 
 
-def refuse_negative(where: str, count: int) -> None:
+def refuse_negative(where: str | Later, count: int) -> None:
     """Raises ValueError for a step count below 0."""
     if count < 0:
         msg = f"{where} must be 0 or more, got {count}"

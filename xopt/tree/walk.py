@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, NamedTuple
 
 from xopt.arrays import array, beside, is_dense, same_shape, type_of
-from xopt.checks import Interval, check_hyper
+from xopt.checks import Interval, Later, check_hyper
 from xopt.operations import Array, is_array, is_subclass, namespace
 from xopt.trees import Tree, flatten, flatten_like, is_value, path_of, spread
 from xopt.typed import arithmetic, precision_of, refuse_no_floats
@@ -64,7 +65,7 @@ class Flat:
         self.leaves = [self._leaf(i, x) for i, x in enumerate(self.items) if x is not None]
 
     def where(self, i: int) -> str:
-        return f"{self.function}: {self.name}{path_of(self.spec, i)}"
+        return f"{self.function}: {self._placed(self.name, i)}"
 
     def _leaf(self, i: int, x: Any) -> Leaf:
         kind = type(x), getattr(x, "dtype", None)
@@ -99,12 +100,15 @@ class Flat:
         for leaf in self.leaves:
             key = id(given[leaf.i]), leaf.xp, str(leaf.compute)
             if key not in ready:
-                label = name if one else name + path_of(self.spec, leaf.i)
+                label = name if one else Later(partial(self._placed, name, leaf.i))
                 ready[key] = self.number(label, given[leaf.i], interval, leaf)
             given[leaf.i] = ready[key]
         return given
 
-    def number(self, name: str, value: Any, interval: Interval, leaf: Leaf) -> Any:
+    def _placed(self, name: str, i: int) -> str:
+        return name + path_of(self.spec, i)
+
+    def number(self, name: str | Later, value: Any, interval: Interval, leaf: Leaf) -> Any:
         """A number, checked: a float, or a 0-d array of the leaf's library, which may be traced."""
         check_hyper(self.function, name, value, interval, precision_of(leaf.xp, leaf.compute))
         if is_array(value) and namespace(value) is leaf.xp and not hasattr(type(value), "__array_interface__"):
@@ -118,11 +122,11 @@ class Flat:
         for i in range(len(self.items)):
             one, two = mine.get(i), others.get(i)
             if one is not None and two is not None:
-                _refuse_unlike(one, two, f"{self.name}{path_of(self.spec, i)}")
+                _refuse_unlike(one, two, Later(partial(self._placed, self.name, i)))
             yield one, two
 
 
-def _refuse_unlike(one: Leaf, two: Leaf, other: str) -> None:
+def _refuse_unlike(one: Leaf, two: Leaf, other: Later) -> None:
     if one.xp is not two.xp:
         msg = f"{two.where} is a {type_of(two.x)} but {other} is a {type_of(one.x)}; convert one of them, libraries are not mixed"
         raise TypeError(msg)
