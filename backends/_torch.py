@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import numpy as np
 from array_api_compat import is_torch_array
 
+from xopt.arrays import torch_follows
 from xopt.backends.base import Backend, cuda_version, rounded, say_once, to_bfloat16_bits, variables
 from xopt.backends.compilers.host import HostFuser, HostMemory
 from xopt.backends.compilers.numba_kernels import FORMATS, numba_or_reason
@@ -273,8 +274,7 @@ def refuse_graph(work: Work) -> None:
                 f"call it within torch.no_grad(). {work.rule.name}_step records one"
             )
             raise TypeError(msg)
-    follows = torch.autograd.forward_ad._current_level >= 0 or torch._C._get_tracing_state() is not None
-    if follows or torch._C._len_torch_dispatch_stack():
+    if torch_follows(torch):
         msg = f"{work.where(0)} is in a block in which torch follows each operation (forward_ad, a trace, a dispatch mode)"
         raise UnfitError(msg)
 

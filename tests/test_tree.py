@@ -442,7 +442,7 @@ FAULTS = [
     fault("tiny numbers are not scaled", "extremes", "norms", "(-76, 112)", "(-160, 112)"),
     fault("the end of a leaf is left out", "norm", "norms", "v[..., n - half : half]", "v[..., n - half : half] * 0.0"),
     fault("the sum forgets a leaf", "norm", "norms", "for i in sorted(parts)", "for i in sorted(parts)[:1]"),
-    fault("squares are added in half precision", "norm", "norms", "in [widest(leaves).compute]", "in [leaves[0].x.dtype]"),
+    fault("squares are added in half precision", "norm", "norms", "dtype = widest(leaves).compute", "dtype = leaves[0].x.dtype"),
     fault("the bound counts no additions", "norm", "norms", "(additions(sizes) + 2) / 2 + 1", "0.0"),
     fault("what is left is not added up", "norm", "norms", "1)[0]", "WIDTH)[0]"),
     fault("what is short is made longer", "clip_by_global_norm", "clipping", "~(norm.norm <= limit)", "norm.norm == norm.norm"),

@@ -132,7 +132,12 @@ def on_host(x: Array) -> Any:
     if type(x).__name__ not in ("Tensor", "Parameter") or not is_torch_array(x) or x.device.type != "cpu":
         return None
     torch: Any = sys.modules["torch"]
-    followed = torch.autograd.forward_ad._current_level >= 0 or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack()
-    if followed or x.requires_grad or torch._C._functorch.is_functorch_wrapped_tensor(x) or x.is_neg():
+    if torch_follows(torch) or x.requires_grad or torch._C._functorch.is_functorch_wrapped_tensor(x) or x.is_neg():
         return None
     return x.numpy()
+
+
+def torch_follows(torch: Any) -> bool:
+    """Whether torch follows each operation: in a block of forward differentiation, of a trace, or of a dispatch mode."""
+    follows = torch.autograd.forward_ad._current_level >= 0 or torch._C._get_tracing_state() is not None
+    return follows or bool(torch._C._len_torch_dispatch_stack())

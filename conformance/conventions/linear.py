@@ -56,8 +56,20 @@ def damped(of: Texts, choice: str = "beta", sentence: str = "v is an average.", 
 momentum = Texts("momentum", u=("v", "v"), first=("v = accumulate(", "v = beta * v + grad"), words={"beta": "c.beta"})
 
 _SUM_OF_STEPS = "v = accumulate(v, c.lr * grad, c.beta)", "v = beta * v + lr * grad"
-_OF_THE_BUFFER = "(1.0 - lr * weight_decay) * params - ({})"
-"""A step that no rate scales any more; the decay acts first, as in Keras."""
+
+
+def stepped_by_the_buffer(of: Texts, step: str, documented: str) -> Convention:
+    """A sum of steps, which no rate scales any more; the decay acts first, as in Keras."""
+    return of(
+        "lr",
+        "in the buffer alone",
+        "v is a sum of steps: a change of lr acts on new gradients only.",
+        of.line(_SUM, *_SUM_OF_STEPS),
+        of.step(f"(1.0 - lr * weight_decay) * params - ({step})"),
+        documented=documented,
+        planted=(),
+    )
+
 
 MOMENTUM = [
     damped(
@@ -80,15 +92,7 @@ MOMENTUM = [
         momentum.line(_SUM, *_SUM_OF_STEPS),
         planted=("rule", "both"),
     ),
-    momentum(
-        "lr",
-        "in the buffer alone",
-        "v is a sum of steps: a change of lr acts on new gradients only.",
-        momentum.line(_SUM, *_SUM_OF_STEPS),
-        momentum.step(_OF_THE_BUFFER.format("v")),
-        documented="keras.optimizers.SGD: velocity = momentum * velocity - learning_rate * g",
-        planted=(),
-    ),
+    stepped_by_the_buffer(momentum, "v", "keras.optimizers.SGD: velocity = momentum * velocity - learning_rate * g"),
     momentum(
         "look-ahead",
         "Nesterov's",
@@ -175,15 +179,7 @@ NESTEROV = [
         planted=("rule", "both"),
     ),
     damped(nesterov),
-    nesterov(
-        "lr",
-        "in the buffer alone",
-        "v is a sum of steps: a change of lr acts on new gradients only.",
-        nesterov.line(_SUM, *_SUM_OF_STEPS),
-        nesterov.step(_OF_THE_BUFFER.format("lr * grad + beta * v")),
-        documented="keras.optimizers.SGD: momentum * velocity - learning_rate * g",
-        planted=(),
-    ),
+    stepped_by_the_buffer(nesterov, "lr * grad + beta * v", "keras.optimizers.SGD: momentum * velocity - learning_rate * g"),
     nesterov.weight_decay("L2", documented="torch.optim.SGD, mlx.optimizers.SGD"),
     nesterov.weight_decay("before the step", documented="kozistr/pytorch_optimizer", same=DECAY_FIRST, planted=()),
 ]

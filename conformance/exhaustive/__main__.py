@@ -15,10 +15,9 @@ from xopt.conformance.exhaustive.store import COMMAND, RESULTS, Store
 from xopt.conformance.exhaustive.sweep import Progress, Task, can, sweep, tasks
 from xopt.conformance.exhaustive.table import tables
 from xopt.conformance.exhaustive.ways import Way, modes
+from xopt.conformance.results import DTYPES
 
 BY_DEFAULT = ("numpy", "torch", "jax", "cupy")
-
-DTYPES = "float16", "bfloat16", "float32", "float64"
 
 FUNCTIONS = "functions"
 """What else can be asked for beside the operations."""

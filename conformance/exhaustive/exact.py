@@ -7,6 +7,7 @@ them by at least 2^-(2p + 3) of itself, of float16 2^-25, so that float64's own 
 float32 would be 2^-51 away; there the squares of the midpoints, of 50 digits, are compared with the operand, exactly.
 """
 
+import operator
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -92,18 +93,18 @@ def _sign(x: Patterns, form: FloatFormat) -> Patterns:
 
 
 ROUNDED: dict[str, Callable[..., Any]] = {
-    "divide": lambda x, y: x / y,
-    "add": lambda x, y: x + y,
-    "multiply": lambda x, y: x * y,
-    "subtract": lambda x, y: x - y,
+    "divide": operator.truediv,
+    "add": operator.add,
+    "multiply": operator.mul,
+    "subtract": operator.sub,
     "sqrt": np.sqrt,
 }
 """What is rounded, on float64."""
 
 COMPARED: dict[str, Callable[[Any, Any], Any]] = {
-    "less": lambda x, y: x < y,
-    "less_equal": lambda x, y: x <= y,
-    "equal": lambda x, y: x == y,
+    "less": operator.lt,
+    "less_equal": operator.le,
+    "equal": operator.eq,
 }
 
 OPERATIONS = (*ROUNDED, "sign", *COMPARED)
@@ -165,9 +166,12 @@ def _intervals(form: FloatFormat) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([low, -high]), np.concatenate([high, -low])
 
 
-def ulps(got: Patterns, exact: np.ndarray, form: FloatFormat) -> np.ndarray:
-    """How far results are off, in units in the last place of the exact ones; all digits where one of the two is no number."""
+def ulps(got: np.ndarray, exact: np.ndarray, form: FloatFormat) -> np.ndarray:
+    """How far results are off, in units in the last place of the exact ones; all digits where one of the two is no number.
+
+    Both are in float64.
+    """
     place = np.maximum(np.frexp(exact)[1] - 1, form.emin) - (form.digits - 1)
-    error = np.abs(np.ldexp(values(got, form) - exact, -place))
+    error = np.abs(np.ldexp(got - exact, -place))
     everything = 2.0**form.digits
     return np.where(error <= everything, error, everything)

@@ -16,6 +16,7 @@ import numpy as np
 from xopt import scalars
 from xopt.backends.base import Backend
 from xopt.conformance.arithmetic.formats import FLOAT_FORMATS
+from xopt.conformance.exhaustive.exact import ulps
 from xopt.operations import namespace
 
 STRIDE = 61
@@ -146,9 +147,7 @@ def _measured(
             own = [x[start : start + CHUNK] for x in operands]
             got = backend.to_numpy(run(*(backend.asarray(x, "float32") for x in own))).astype(np.float64)
             true = exact[start : start + CHUNK]
-            place = np.maximum(np.frexp(true)[1] - 1, -126) - 23
-            error = np.abs(np.ldexp(got - true, -place))
-            error = np.where(error <= 2.0**24, error, 2.0**24)
+            error = ulps(got, true, FLOAT_FORMATS["float32"])
             i = int(np.argmax(error))
             if error[i] > worst:
                 worst, at = float(error[i]), ", ".join(repr(float(x[i])) for x in own)

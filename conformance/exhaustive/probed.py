@@ -1,12 +1,10 @@
 """float64, of which no format has twice the digits: the probes' operands, whose results are known from integers."""
 
-import datetime
-
 import numpy as np
 
 from xopt.conformance.arithmetic.probes import SAMPLES, samples
 from xopt.conformance.exhaustive.store import Row
-from xopt.conformance.exhaustive.sweep import Example, Tally
+from xopt.conformance.exhaustive.sweep import Example, Tally, Task
 from xopt.conformance.exhaustive.ways import Way
 
 DIGITS = 2.0**53
@@ -26,8 +24,7 @@ def probed(way: Way, operation: str) -> Row:
         i = int(np.argmax(error))
         tally.ulps = float(error[i])
         tally.worst = Example([_word(x[i]) for x in case.operands], _word(got[i]), _word(case.expected[i]))
-    where = backend.name, backend.device, way.version, way.mode, way.tool
-    return Row(*where, operation, "float64", SAMPLES, True, f"{datetime.date.today()}", tally)
+    return Row.of(way, Task(operation, "float64", SAMPLES), tally)
 
 
 def _word(x: np.float64) -> str:

@@ -31,6 +31,12 @@ class Row:
     date: str
     tally: Tally
 
+    @classmethod
+    def of(cls, way: Way, task: Task, tally: Tally) -> "Row":
+        """Of today."""
+        where = way.backend.name, way.backend.device, way.version, way.mode, way.tool
+        return cls(*where, task.operation, task.dtype, task.total, bool(task.drawn), f"{datetime.date.today()}", tally)
+
     @property
     def title(self) -> str:
         return f"{self.backend} {self.version} ({self.tool} on {self.device}), {self.operation} of {self.dtype}"
@@ -104,19 +110,13 @@ class Store:
         }
         if progress.finished:
             del self.under_way[task.name]
-            self.put([_row(task, way, progress.tallies[way.name]) for way in ways])
+            self.put([Row.of(way, task, progress.tallies[way.name]) for way in ways])
             self.more.setdefault("seconds", {})[task.name] = round(progress.seconds)
         self.write()
 
 
 def _versions(ways: list[Way]) -> dict[str, str]:
     return {way.name: way.version for way in ways}
-
-
-def _row(task: Task, way: Way, tally: Tally) -> Row:
-    backend = way.backend
-    where = backend.name, backend.device, way.version, way.mode, way.tool
-    return Row(*where, task.operation, task.dtype, task.total, bool(task.drawn), f"{datetime.date.today()}", tally)
 
 
 def machine() -> str:

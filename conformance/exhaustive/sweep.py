@@ -20,6 +20,7 @@ from xopt.conformance.exhaustive.exact import (
     nearest,
     sign_bit,
     ulps,
+    values,
 )
 from xopt.conformance.exhaustive.ways import WORDS, Way, Words, fusable
 
@@ -188,7 +189,7 @@ def judge(task: Task, operands: Sequence[Words], want: Words, got: Words, tally:
         own, found, best = [x[wrong] for x in own], found[wrong], best[wrong]
         error = np.ones(wrong.size)
         if task.operation in ROUNDED:
-            error = ulps(found, exactly(task.operation, own, form), form)
+            error = ulps(values(found, form), exactly(task.operation, own, form), form)
         worst = int(np.argmax(error))
         if error[worst] > tally.ulps:
             tally.ulps, tally.worst = float(error[worst]), _example(own, found, best, worst)

@@ -7,6 +7,7 @@ from xopt.conformance.exhaustive.exact import COMPARED, UNARY
 from xopt.conformance.exhaustive.functions import Measured
 from xopt.conformance.exhaustive.store import Row, Store
 from xopt.conformance.exhaustive.sweep import tasks
+from xopt.conformance.results import DTYPES
 
 SHOWN = {
     "add": "x + y",
@@ -76,8 +77,7 @@ def _line(row: Row) -> tuple[str, str, str]:
 
 
 def _place(line: tuple[str, str, str]) -> tuple[int, bool, int]:
-    dtypes = "float16", "bfloat16", "float32", "float64"
-    return dtypes.index(line[1]), "all" not in line[2], list(SHOWN.values()).index(line[0].strip("`"))
+    return DTYPES.index(line[1]), "all" not in line[2], list(SHOWN.values()).index(line[0].strip("`"))
 
 
 def _cell(row: Row | None) -> str:

@@ -10,18 +10,11 @@ from xopt import Rule
 from xopt.backends import fuse
 from xopt.backends.base import Backend
 from xopt.checks import Rate
-from xopt.conformance.exhaustive.exact import COMPARED, UNARY
-from xopt.operations import sign, sqrt
+from xopt.conformance.arithmetic.probes import PROBED
+from xopt.conformance.exhaustive.exact import COMPARED, ROUNDED, UNARY
+from xopt.operations import sign
 
-ARITHMETIC: dict[str, Callable[..., Any]] = {
-    "add": lambda x, y: x + y,
-    "subtract": lambda x, y: x - y,
-    "multiply": lambda x, y: x * y,
-    "divide": lambda x, y: x / y,
-    "sqrt": sqrt,
-    "sign": sign,
-    **COMPARED,
-}
+ARITHMETIC: dict[str, Callable[..., Any]] = {**{name: PROBED[name] for name in ROUNDED}, "sign": sign, **COMPARED}
 """The operations as rules write them."""
 
 WORDS = {"float16": np.uint16, "bfloat16": np.uint16, "float32": np.uint32}

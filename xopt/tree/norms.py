@@ -84,7 +84,8 @@ def norm_of(leaves: Sequence[Leaf]) -> Norm:
             types = type_of(leaf.x), type_of(first.x)
             msg = f"{leaf.where} is a {types[0]} but the first leaf is a {types[1]}; a norm is of arrays of one library"
             raise TypeError(msg)
-    arrays = [leaf.wide(dtype) for dtype in [widest(leaves).compute] for leaf in leaves]
+    dtype = widest(leaves).compute
+    arrays = [leaf.wide(dtype) for leaf in leaves]
     here = list(itertools.takewhile(lambda x: x is not None, map(on_host, arrays)))
     if len(here) < len(arrays):
         return _norm(xp, arrays)
@@ -115,9 +116,10 @@ def _norm(xp: Any, arrays: Sequence[Array]) -> Norm:
 
 def widest(leaves: Sequence[Leaf]) -> Leaf:
     """The first of those with the widest arithmetic."""
-    of_each = {id(leaf.compute): leaf for leaf in reversed(leaves)}
-    found: Leaf = max(reversed(of_each.values()), key=lambda leaf: leaf.xp.finfo(leaf.compute).bits)
-    return found
+    of_each: dict[int, Leaf] = {}
+    for leaf in leaves:
+        of_each.setdefault(id(leaf.compute), leaf)
+    return max(of_each.values(), key=lambda leaf: leaf.xp.finfo(leaf.compute).bits)
 
 
 class Stack(NamedTuple):
