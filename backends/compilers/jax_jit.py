@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
 from itertools import chain
+from operator import attrgetter, methodcaller
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,9 @@ LEAVES = 256
 """Leaves that are compiled together: a second's work. For 1,000 at once XLA needs seven, and a step takes no less time."""
 
 
+_aval, _sharding, _pointer = attrgetter("aval"), attrgetter("sharding"), methodcaller("unsafe_buffer_pointer")
+
+
 class JaxMemory(Memory):
     """JAX's arrays, on one device or on several. What is given away is taken whole."""
 
@@ -38,8 +42,13 @@ class JaxMemory(Memory):
     def form(self, x: Any) -> Hashable:
         return (x.aval, x.sharding) if type(x) is self._kind else anything()
 
+    def forms(self, arrays: list[Any]) -> list[Hashable]:
+        if set(map(type, arrays)) == {self._kind}:  # in a quarter of the time, as no call of Python is made for each
+            return [*map(_aval, arrays), *map(_sharding, arrays)]
+        return super().forms(arrays)
+
     def address(self, x: Any) -> int:
-        return int(x.unsafe_buffer_pointer())
+        return int(_pointer(x))
 
     def look(self, x: Any) -> Any:
         raise NotImplementedError
@@ -257,8 +266,8 @@ def _row(typed: TypedRule, numbers: list[Any], plain: bool) -> Any:
 def _refuse_shared(work: Work, columns: Sequence[Sequence[Any]], alone: bool) -> None:
     """Raises ValueError where a buffer would be given away twice, or is needed for a gradient too: XLA takes neither."""
     if alone:
-        pointers = [x.unsafe_buffer_pointer() for column in columns for x in column if x is not None]
-        if len(set(pointers)) == len(pointers):
+        arrays = [x for column in columns for x in column if x is not None]
+        if len(set(map(_pointer, arrays))) == len(arrays):
             return
     *old, grads = [[(i, place) for i, x in enumerate(column) if x is not None for place in _places(x)] for column in columns]
     owners: dict[Any, int] = {}

@@ -131,8 +131,7 @@ class Fuser(ABC):
 
     def plan(self, work: Work, columns: Sequence[Sequence[Any]]) -> Plan:
         """That of the step before, where all arrays have the same forms."""
-        form = self.memory.form
-        forms = [None if x is None else form(x) for x in chain.from_iterable(columns)]
+        forms = self.memory.forms(list(chain.from_iterable(columns)))
         plan: Plan | None = work.kept.get(self)
         if plan is None or plan.forms != forms:
             plan = work.kept[self] = self.planned(work, columns, forms)

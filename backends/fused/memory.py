@@ -18,6 +18,10 @@ class Memory(ABC):
         Of what is no ordinary array an object that equals no other, so that it is looked at each time.
         """
 
+    def forms(self, arrays: list[Any]) -> list[Hashable]:
+        """The form of each array, None where there is none; or what is equal where all of those are."""
+        return [None if x is None else self.form(x) for x in arrays]
+
     @abstractmethod
     def address(self, x: Any) -> int:
         """Where the first number of an array is."""

@@ -81,9 +81,14 @@ class Trees:
 
 
 def _taker(shape: Shape | None, spec: optree.PyTreeSpec) -> Callable[[Tree], Sequence[Any]] | None:
-    if shape is None or shape.below or spec.num_leaves < 2:  # itemgetter gives one item as it is
+    if shape is None or shape.below:
         return None
-    return itemgetter(*spec.entries()) if shape.kind in _DICTS else tuple
+    if shape.kind not in _DICTS:
+        return tuple
+    if spec.num_leaves > 1:
+        return itemgetter(*spec.entries())
+    (key,) = spec.entries()
+    return lambda tree: (tree[key],)  # itemgetter gives one item as it is
 
 
 DEEP = 50
