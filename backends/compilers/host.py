@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from xopt.backends.compilers.blocks import blocks_of, look
-from xopt.backends.compilers.numba_kernels import Format, Kernel, compiled, inspector
+from xopt.backends.compilers.numba_kernels import Format, Kernel, called_from_c, inspector
 from xopt.backends.compilers.tables import Layout, LeafGroup, TableFuser, starts_of
 from xopt.backends.fused.compiled import filled
 from xopt.backends.fused.donation import Places
@@ -52,6 +52,15 @@ class HostMemory(Memory):
         """The same memory as a NumPy array; of bfloat16 as integers."""
 
 
+CHANGED = 1
+"""The bit by which the look says that leaves are of another size or format, or that another column is None."""
+
+
+def described(*arrays: Any) -> Any:
+    """What tells compiled code of arrays of integers, of one dimension or two, that live as long: their addresses and shapes."""
+    return np.asarray([(x.ctypes.data, *np.atleast_2d(x).shape) for x in arrays], np.int64)
+
+
 class Table:
     """Where the arrays of a tree are, leaf by leaf."""
 
@@ -62,6 +71,12 @@ class Table:
         self.layout: Layout | None = None  # of these sizes, formats and columns that are None
         self.apart = False  # whether the arrays are known not to overlap, and
         self.written = np.empty((2, 0), np.int64)  # where those that are written begin and end, in order
+        self.describe()
+
+    def describe(self) -> None:
+        """For the look, after another array took the place of one."""
+        self._described = described(self.addresses, self.sizes, self.formats, self.written)
+        self.description = self._described.ctypes.data
 
 
 class Tables:
@@ -79,11 +94,13 @@ class HostFuser(TableFuser):
     def __init__(self, rule: Rule[Any, Any], memory: HostMemory) -> None:
         super().__init__(rule, memory, partial(Kernel, members=memory.members))
         self._inspect: Any = None  # made at the first look
-        self._known = np.asarray([id(None), *map(id, memory.types())], np.int64)
-        self._tags = np.asarray(memory.tags(), np.int64)
-        self._marks = np.asarray(memory.marks(), np.int64)
-        self._widths = np.asarray([np.dtype(one.storage).itemsize for one in memory.formats], np.int64)
-        self._clear = ctypes.cast(ctypes.pythonapi.PyErr_Clear, ctypes.c_void_p).value or 0
+        clear = ctypes.cast(ctypes.pythonapi.PyErr_Clear, ctypes.c_void_p).value or 0
+        known = [id(None), *map(id, memory.types())]
+        widths = [np.dtype(one.storage).itemsize for one in memory.formats]
+        rows = [object.__basicsize__, memory.reader, clear], known, memory.tags(), memory.marks(), widths
+        self._library = [np.asarray(row, np.int64) for row in rows]  # what the look must know of it
+        self._described = described(*self._library)
+        self._description = self._described.ctypes.data
 
     def prepare(self, work: Work) -> Launch:
         kept: list[Tables] = work.kept.setdefault(self, [])  # of steps that have ended; another thread takes others
@@ -107,6 +124,7 @@ class HostFuser(TableFuser):
         if work.donate:
             if odd or not table.apart:
                 table.written = self._refuse_overlap(work, table, views)
+                table.describe()
                 table.apart = True
         else:
             new = self.fresh(work, layout)
@@ -142,17 +160,12 @@ class HostFuser(TableFuser):
         """The table of these arrays, given as lists, whose C structs are read: ``table`` itself, where there are as many."""
         if table.addresses.shape != (len(columns[0]), len(columns)):
             table = Table(len(columns[0]), len(columns))
-        lists = np.asarray([id(column) for column in columns], np.int64)
-        header, reader = object.__basicsize__, self.memory.reader
-        out = table.addresses, table.sizes, table.formats
-        look = lists, self._known, header, reader, self._clear, self._tags, self._marks, donate
-        given = *look, table.written, self._widths
         if self._inspect is None:
-            self._inspect = compiled(inspector(), "inspect", (*given, *[x[:0] for x in out]))
-        changed, moved, met = self._inspect(*given, *out)
-        if changed:
+            self._inspect = called_from_c(inspector(), "inspect", (id([]), self._description, Table(0, 0).description, 0))
+        found = self._inspect(id(columns), self._description, table.description, donate)
+        if found & CHANGED:
             table.layout = None
-        if changed or moved or met:
+        if found:
             table.apart = False
         return table
 

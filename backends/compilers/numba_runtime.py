@@ -278,33 +278,52 @@ def _dense(dims: Any, shape: Any, strides: Any, unit: Any) -> Any:
     return total == expected or total == 0
 
 
+_integers = pointer_to(types.int64)
+
+
+@njit
+def _array(description: Any, at: Any) -> Any:
+    """The array of integers that is described at an address, as the first, the second, ...: by its own address and its shape."""
+    place = description + 24 * at
+    return carray(_integers(_word(place)), (_word(place + 8), _word(place + 16)))
+
+
 @njit  # in a kernel, which is kept where the others are: see numba_kernels.inspector
-def inspect(
-    lists: Any,  # addresses of Python lists, a column each: the first array of each leaf, then the second, ...
-    known: Any,  # addresses: of None, of the array types
-    header: Any,  # bytes before the fields of a PyObject
-    reader: Any,  # 0 for NumPy, else the address of DLPack's function
-    clear: Any,  # address of PyErr_Clear
-    tags: Any,  # of each format: the dtypes of params and of slots, and the units that their strides count
-    marks: Any,  # offsets of a pointer in an array and of a word behind it, and what that word must be; or nothing
-    to_write: Any,  # whether all columns but the last will be written
-    written: Any,  # where what is written begins and ends, in order and apart, as it was found for these addresses; or nothing
-    widths: Any,  # of each format: the bytes of a number of params and gradients
-    addresses: Any,  # in and out: [leaf, column], where the numbers are; 0 where there is None
-    sizes: Any,  # in and out: numbers of each leaf
-    formats: Any,  # in and out: of each leaf, or -1 where it is not for the kernels
-) -> tuple[Any, Any, Any]:
+def inspect(lists: Any, library: Any, table: Any, to_write: Any) -> int:
     """Where the numbers of each leaf are, if all its arrays have one shape, one dense layout and the dtypes of a known format.
 
-    Returns whether any size, format or column that is None, whether any address of what is written, is another than what was there,
-    and whether a gradient that is elsewhere than it was, as those of a training loop are, meets what is ``written``.
+    It is called as C calls: to find out what arrays it is given takes numba longer than the look.
+
+    Parameters
+    ----------
+    lists
+        The address of a list of lists, a column each: the first array of each leaf, then the second, ...
+    library, table
+        Addresses of what ``host.described`` made of the arrays that are named below.
+    to_write
+        Whether all columns but the last will be written.
+
+    Returns bits: 1 where any size, format or column that is None, 2 where any address of what is written, is another than what was
+    there, and 4 where a gradient that is elsewhere than it was, as those of a training loop are, meets what is ``written``.
     """
+    numbers = _array(library, 0)[0]
+    header = numbers[0]  # bytes before the fields of a PyObject
+    reader = numbers[1]  # 0 for NumPy, else the address of DLPack's function
+    clear = numbers[2]  # address of PyErr_Clear
+    known = _array(library, 1)[0]  # addresses: of None, of the array types
+    tags = _array(library, 2)  # of each format: the dtypes of params and of slots, and the units that their strides count
+    marks = _array(library, 3)[0]  # offsets of a pointer in an array and of a word behind it, and what it must be; or nothing
+    widths = _array(library, 4)[0]  # of each format: the bytes of a number of params and gradients
+    addresses = _array(table, 0)  # in and out: [leaf, column], where the numbers are; 0 where there is None
+    sizes = _array(table, 1)[0]  # in and out: numbers of each leaf
+    formats = _array(table, 2)[0]  # in and out: of each leaf, or -1 where it is not for the kernels
+    written = _array(table, 3)  # where what is written begins and ends, in order and apart, for these addresses; or nothing
     room = _room()
     leaves, columns = addresses.shape
     changed, moved, fresh = False, False, False
     items = np.empty(columns, np.int64)  # where each list has the addresses of its objects
     for column in range(columns):
-        items[column] = _word(lists[column] + header + 8)
+        items[column] = _word(_word(_word(lists + header + 8) + 8 * column) + header + 8)
     for leaf in range(leaves):
         if leaf + 2 * SOON < leaves:
             for column in range(columns):
@@ -383,7 +402,8 @@ def inspect(
             format_ = -1
         changed = changed or size != sizes[leaf] or format_ != formats[leaf] or other
         sizes[leaf], formats[leaf] = size, format_
-    return changed, moved, fresh and not changed and not moved and _meets(written, widths, addresses, sizes, formats)
+    met = fresh and not changed and not moved and _meets(written, widths, addresses, sizes, formats)
+    return 1 * changed + 2 * moved + 4 * met
 
 
 @njit
