@@ -111,7 +111,7 @@ class HostFuser(TableFuser):
         columns = work.columns()
         table = tables.old = self._look(tables.old, columns, work.donate)
         layout = table.layout = table.layout or Layout(table.sizes, table.formats, table.addresses == 0)
-        odd = {i: work.leaf(i) for i in layout.odd}
+        odd = {i: work.leaf(i) for i in layout.odd} if layout.odd else {}
         if odd:
             one_library(work, self.memory.device)
         if odd or not work.hosted():
@@ -143,7 +143,8 @@ class HostFuser(TableFuser):
             for i, leaf in odd.items():
                 for column, x in zip(state, filled(leaf, fresh[i]), strict=True):
                     column[i] = x
-            self.carry(work, state, groups, odd)
+            if self.rule.carried_at:
+                self.carry(work, state, groups, odd)
             kept.append(tables)
             return state
 
@@ -161,7 +162,9 @@ class HostFuser(TableFuser):
         if table.addresses.shape != (len(columns[0]), len(columns)):
             table = Table(len(columns[0]), len(columns))
         if self._inspect is None:
-            self._inspect = called_from_c(inspector(), "inspect", (id([]), self._description, Table(0, 0).description, 0))
+            lists: list[Any] = []
+            none = Table(0, 0)  # both must live until it has returned
+            self._inspect = called_from_c(inspector(), "inspect", (id(lists), self._description, none.description, 0))
         found = self._inspect(id(columns), self._description, table.description, donate)
         if found & CHANGED:
             table.layout = None

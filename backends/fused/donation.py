@@ -78,8 +78,8 @@ def giving(work: "Work") -> AbstractContextManager[None]:
 
 def refuse_donated(work: "Work") -> None:
     """Raises ValueError where the state was donated before. One of its arrays tells: what a donating step returns has another."""
-    mark = _find(work.token, GIVEN_AWAY)
-    if mark is not None:
+    mark = GIVEN_AWAY.get(id(work.token))
+    if mark is not None and mark() is work.token:
         _refuse_marked(work, 0, mark)
     if _halves:
         for i in range(len(work.params)):

@@ -85,8 +85,9 @@ class Work:
 
     def renewed(self, new: list[Any], alias: Callable[[Any], Any]) -> list[Any]:
         """The columns of a state that was written over, with another object in place of the array that it was known by."""
-        column = new[self._token_at]
-        new[self._token_at] = [each(lambda x: alias(x) if x is self.token else x, column[0]), *column[1:]]
+        first, *others = new[self._token_at]
+        token = self.token
+        new[self._token_at] = [alias(token) if first is token else each(lambda x: alias(x) if x is token else x, first), *others]
         return new
 
     def loose(self) -> list[Any]:
