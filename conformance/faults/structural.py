@@ -495,7 +495,7 @@ GIVING = (
     _fault(
         "donated: marked for itself alone",
         "A state that was donated is taken again.",
-        (_DONATION, "    if mark is not None:\n        _refuse_marked(work, 0, mark)\n", ""),
+        (_DONATION, "    if mark is not None and mark() is work.token:\n        _refuse_marked(work, 0, mark)\n", ""),
     ),
     _fault(
         "donated: a copy",
