@@ -1,6 +1,7 @@
 """``xopt memory``: what it says is what ``xopt.memory`` says, in the table, in JSON and on the page; wrong usage is refused."""
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -116,7 +117,9 @@ def test_a_rule_of_ones_own_is_asked_by_its_name(tmp_path: Path, monkeypatch: py
     assert done.exit_code == 0, done.output
     settled, growing = json.loads(done.stdout)["rules"]
     assert settled["numbers"]["mean_age"] == 1.0
-    assert growing["numbers"]["mean_age"] == pytest.approx(sum(range(201)) / 201 * 2 / 9, rel=0.1)  # weights that grow as k^7
+    weights = [math.comb(8 + i, 8) * 8 / (8 + i) for i in range(1, 201)]  # of the gradient of step i, over a common factor
+    mean = math.fsum((200 - i) * w for i, w in enumerate(weights, 1)) / math.fsum(weights)
+    assert growing["numbers"]["mean_age"] == pytest.approx(mean, rel=1e-12)
     assert "never settle" in growing["numbers"]["half_life"]
 
 

@@ -42,7 +42,7 @@ def test_overlays_coincide() -> None:
     lion, quasi, _, sums = long_memory.panels("identities")
     for panel in (lion, quasi, sums):
         thick, dashed = panel.curves[:2]
-        np.testing.assert_allclose(dashed.y, thick.y, rtol=2e-11, atol=1e-300)  # 200,000 factors, each rounded
+        np.testing.assert_allclose(dashed.y, thick.y, rtol=1e-12, atol=1e-300)
     assert not np.allclose(sums.curves[2].y, sums.curves[0].y)
 
 
@@ -74,18 +74,16 @@ def test_the_text_says_what_the_figures_show() -> None:
     assert -1 / np.log(rate) == pytest.approx(1e4 / 9, rel=0.01)
 
 
-def test_persistence_of_gradients_is_that_of_a_drawn_process() -> None:
-    """The integral over frequencies, beside steps on a drawn AR(1) process."""
-    rho = np.exp(-1 / 100)
-    noise = np.random.default_rng(0).standard_normal(60_000)
-    grads = np.empty_like(noise)
-    last = 0.0
-    for i, x in enumerate(noise):
-        last = rho * last + x
-        grads[i] = last
-    lengths = []
-    for rule in (xopt.ademamix.bind(beta3=0.99, alpha=8.0), xopt.adamw):
-        weights = memory.of(rule).weights(3_000)
-        lengths.append(np.std(np.convolve(grads, weights)[3_000:60_000]))
-    at = int(np.argmin(np.abs(long_memory.PERSISTENCE - 100)))
-    assert lengths[0] / lengths[1] == pytest.approx(long_memory.raised(8.0, 0.99)[at], rel=0.05)
+@pytest.mark.parametrize("alpha", long_memory.ALPHAS)
+def test_persistence_of_gradients_is_that_of_geometric_series(alpha: float) -> None:
+    """What the table prints: the integral over frequencies, beside the variance in the age domain."""
+
+    def variance(pairs: list[tuple[float, float]], rho: float) -> float:
+        """Of the sum of ``c b^k x_(t - k)`` over all pairs (c, b), where x_s and x_t are correlated by ``rho^|s - t|``."""
+        between = [(c * d / (1 - a * b), a, b) for c, a in pairs for d, b in pairs]
+        return sum(x * (1 + rho * a / (1 - rho * a) + rho * b / (1 - rho * b)) for x, a, b in between)
+
+    fast, slow = (0.1, 0.9), (alpha * 1e-4, 0.9999)
+    for time, found in zip(long_memory.PERSISTENCE, long_memory.raised(alpha), strict=True):
+        rho = np.exp(-1 / time)
+        assert abs(found - np.sqrt(variance([fast, slow], rho) / variance([fast], rho))) < 5e-4

@@ -58,10 +58,10 @@ def _refuse_nonlinear(memory: "Memory", precondition: bool) -> None:
 
 
 def stability_limit(memory: "Memory", curvature: float, precondition: bool) -> float:
-    """See ``Memory.stability_limit``: doubled from far below until steps diverge, then by bisection, to rounding."""
+    """See ``Memory.stability_limit``: raised from far below until steps diverge, then by bisection, to rounding."""
 
-    def diverges(lr: float) -> bool:
-        return bool(rates(memory, curvature, lr, precondition) > 1.0 + 1e-13)
+    def diverges(lr: float, beyond: float = 1e-13) -> bool:
+        return bool(rates(memory, curvature, lr, precondition) > 1.0 + beyond)
 
     low = 1e-9 / curvature
     if diverges(low):
@@ -70,8 +70,9 @@ def stability_limit(memory: "Memory", curvature: float, precondition: bool) -> f
         low = high
         if low * curvature > 1e12:
             return math.inf
+    beyond = 1e-13 if diverges(low, -1e-6) else 0.0  # where a rate is 1 for good, its rounding is no divergence
     while (middle := (low + high) / 2) not in (low, high):
-        low, high = (low, middle) if diverges(middle) else (middle, high)
+        low, high = (low, middle) if diverges(middle, beyond) else (middle, high)
     return low
 
 
@@ -94,4 +95,4 @@ def best_lr(memory: "Memory", low: float, high: float, precondition: bool) -> tu
     return float(grid[best]), float(worst[best])
 
 
-_CURVATURES, _LRS, _ROUNDS = 33, 41, 9
+_CURVATURES, _LRS, _ROUNDS = 33, 41, 10  # after which lr are 7e-13 apart

@@ -200,8 +200,9 @@ class Memory:
         mass = self._not_zero(self.mass(step=step))
         if step is None:
             s = self._settled
-            n = len(s.a)
-            inner = np.linalg.solve(np.eye(n * n) - np.kron(s.a, s.a), np.outer(s.b, s.b).ravel()).reshape(n, n)
+            n, one = len(s.a), np.eye(len(s.a))
+            left = np.kron(one - s.a, one) + np.kron(s.a, one - s.a)  # 1 - a^2 = (1 - a) + a (1 - a), which a near 1 does not round
+            inner = np.linalg.solve(left, np.outer(s.b, s.b).ravel()).reshape(n, n)
             return (s.d * s.d + float(s.c @ inner @ s.c)) / mass**2
         return math.fsum(self.weights(step=step) ** 2) / mass**2
 
@@ -214,8 +215,10 @@ class Memory:
             In waves a step, from 0, a constant gradient, to 1/2, one of which the sign changes at each step.
         """
         s = self._settled
-        turns = np.exp(2j * np.pi * np.asarray(frequencies, dtype=np.float64))
-        return np.abs([s.d + s.c @ np.linalg.solve(z * np.eye(len(s.a)) - s.a, s.b) for z in np.ravel(turns)]).reshape(turns.shape)
+        f = np.pi * np.asarray(frequencies, dtype=np.float64)
+        turns = -2.0 * np.sin(f) ** 2 + 1j * np.sin(2.0 * f)  # z - 1, which is small beside z where waves are long
+        one = np.eye(len(s.a))
+        return np.abs([s.d + s.c @ np.linalg.solve(one - s.a + z * one, s.b) for z in np.ravel(turns)]).reshape(turns.shape)
 
     def _not_zero(self, mass: float) -> float:
         if not mass or not math.isfinite(mass):

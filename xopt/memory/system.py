@@ -7,6 +7,7 @@ A step maps the slots x and the gradient g to new slots, and to what it takes of
 with numbers A, b, c and d of each step: the derivatives of the rule's own program.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -21,8 +22,8 @@ AnyRule = Rule[Any, Any]
 Hyper = Mapping[str, Any]
 """Numbers, or functions of the count t of a step."""
 
-FOREVER = 10**9
-"""The count of a step in which corrections and warm-ups are over."""
+FOREVER = 2**60
+"""The count of a step in which corrections and warm-ups are over: of the decay next to 1, its power is 0 beside 1."""
 
 
 class Systems(NamedTuple):
@@ -222,7 +223,10 @@ def rest(rule: AnyRule, hyper: Hyper, grad: float = 1.0, carried: Hyper | None =
     ``carried`` has the numbers that a state carries where it is near: where it rests with another lr.
     """
     program, start = program_of(rule, hyper), carried or rule.carried
-    (one, last), (two, _) = (_settled(rule, program, hyper, t, start) for t in (FOREVER, 2 * FOREVER))
+    last, later = (_settled(rule, program, hyper, t, start) for t in (FOREVER, 2 * FOREVER))
+    if last is None or later is None:
+        return None
+    one, two = coefficients_at(rule, hyper, FOREVER, last), coefficients_at(rule, hyper, 2 * FOREVER, later)
     if numbers_of(one) != numbers_of(two):
         return None
     coefficients = dict(zip(program.coefficients, map(float, numbers_of(one)), strict=True))
@@ -242,16 +246,32 @@ def rest(rule: AnyRule, hyper: Hyper, grad: float = 1.0, carried: Hyper | None =
 _NEWTON = 8
 
 
-def _settled(rule: AnyRule, program: Program, hyper: Hyper, t: int, carried: Hyper) -> tuple[Any, dict[str, Any]]:
-    """The coefficients with the numbers that a state carries where they no longer change, and these numbers."""
-    now = dict(carried)
-    for _ in range(100_000):
+def _settled(rule: AnyRule, program: Program, hyper: Hyper, t: int, start: Hyper) -> dict[str, float] | None:
+    """The numbers that a state carries where they no longer change. None where they never do.
+
+    At once where each is a multiple of itself and a number more, such as a product of decays, else step by step.
+    """
+
+    def onward(now: Hyper) -> dict[str, float]:
         c = coefficients_at(rule, hyper, t, now)
-        after = _carried_on(program, names_of(c), numbers_of(c))
-        if after == now:
-            break
-        now = after
-    return c, now
+        return _carried_on(program, names_of(c), numbers_of(c))
+
+    limit, first = dict(start), onward(start)
+    for name, x in start.items():
+        more = onward(limit | {name: 0.0})[name]
+        factor = onward(limit | {name: 1.0})[name] - more
+        if abs(factor) < 1.0 and math.isclose(factor * x + more, first[name], rel_tol=1e-12):
+            limit[name] = more / (1.0 - factor)
+    for now in (limit, dict(start)):
+        for _ in range(1 if now is limit else _STEPS):
+            after = onward(now)
+            if after == now:
+                return now
+            now = after
+    return None
+
+
+_STEPS = 100_000
 
 
 # Weights, of systems.
