@@ -94,6 +94,13 @@ def test_ages_and_warmups_are_the_papers() -> None:
     assert found[10] == pytest.approx(0.9999, rel=1e-12)
 
 
+def test_weights_of_nested_averages_have_their_closed_form() -> None:
+    k = np.arange(60)
+    exact = 0.1 * 0.01 * (0.99 ** (k + 1) - 0.9 ** (k + 1)) / 0.09
+    np.testing.assert_allclose(toys.nested((0.9, 0.99), 60), exact, rtol=1e-12)
+    assert int(np.argmax(exact)) > 20 > int(np.argmax(toys.summed((0.9, 0.99), 8.0, 60))) == 0
+
+
 def test_the_notebooks_first_value_differs_by_the_rounding_of_its_beta2() -> None:
     first = toys.notebook(1)["Adam, beta1 = 0.9"][0]
     assert first == pytest.approx(1599.2273, abs=5e-5)

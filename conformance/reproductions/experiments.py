@@ -53,7 +53,7 @@ EXPERIMENTS = {
             "toys",
             "How old gradients are, AdEMAMix's warm-up, and optax's notebook",
             ADEMAMIX,
-            "section 3, Fig. 3a; optax's notebook rosenbrock_ademamix",
+            "section 3, Fig. 3a, Fig. 31; optax's notebook rosenbrock_ademamix",
             "half of the weight is on 6 gradients for beta = 0.9 and on 6,930 for 0.9999; the values that the notebook prints",
             10,
         ),

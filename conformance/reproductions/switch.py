@@ -8,6 +8,7 @@ import torch
 
 from xopt.conformance.reproductions.language import DECAYED
 from xopt.conformance.reproductions.outcome import NONE, Curve, Finding, Outcome, Panel, banded, number, spread, verdict
+from xopt.conformance.workers import cores, workers
 
 STEPS, LOOKS = 1500, 15
 SWITCHED = (0.2, 0.4, 0.6, 0.8)
@@ -101,7 +102,8 @@ def losses(seed: int, steps: int) -> Losses:
 
 
 def run(seeds: int, steps: int = STEPS) -> Outcome:
-    seen = [losses(seed, steps) for seed in range(1, seeds + 1)]
+    with workers(min(cores(), seeds), ()) as submit:  # a process for each seed, which has one thread
+        seen = [task.result() for task in [submit(losses, seed, steps) for seed in range(1, seeds + 1)]]
     found = [one.of for one in seen]
     ends = {name: [one[name][-1] for one in found] for name in found[0]}
     gain = {name: [base - end for base, end in zip(ends["AdamW"], of, strict=True)] for name, of in ends.items() if name != "AdamW"}

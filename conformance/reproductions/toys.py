@@ -1,14 +1,16 @@
-"""AdEMAMix's toy problems: how old the gradients of an average are (Figure 3a), its warm-up, and optax's notebook on Rosenbrock."""
+"""AdEMAMix's toy problems: how old gradients are (Figures 3a and 31), its warm-up, and optax's notebook on Rosenbrock."""
 
 from typing import Any
 
 import numpy as np
 
+from xopt import memory
 from xopt.conformance.reproductions.outcome import NONE, Curve, Finding, Outcome, Panel, number, verdict
 from xopt.conformance.reproductions.rosenbrock import START, gradient, value
 from xopt.rules import RULES
 
 BETAS = (0.9, 0.99, 0.999, 0.9999)
+MIXED, ALPHA = (0.9, 0.9999), 8.0
 WARMUP = 10_000
 LR, WHOLE, LOOKED = 0.003, 100_000, 25_000
 """Of the notebook: lr, the steps over which alpha and beta3 rise, and the step at which it prints the function. Counted from 0."""
@@ -41,6 +43,22 @@ def decays(steps: int, every: int) -> list[tuple[int, float]]:
         state = bound.step(bound.init(np.zeros(1))._replace(step=t - 1), np.ones(1))
         found.append((t, 1.0 - float(state.m2[0])))
     return found
+
+
+def nested(betas: tuple[float, float], ages: int) -> list[float]:
+    """The weight of a gradient by its age in an average of an average: what one of 1 among zeros leaves there."""
+    fast, slow = (RULES["qhm"].bind(nu=1.0, beta=beta) for beta in betas)
+    inner, outer, found = fast.init(np.zeros(1)), slow.init(np.zeros(1)), []
+    for age in range(ages):
+        inner = fast.step(inner, np.full(1, float(age == 0)))
+        outer = slow.step(outer, inner.m)
+        found.append(float(outer.m[0]))
+    return found
+
+
+def summed(betas: tuple[float, float], alpha: float, ages: int) -> list[float]:
+    """The same in AdEMAMix's sum of two averages, after all corrections."""
+    return list(memory.of(RULES["ademamix"], beta1=betas[0], beta3=betas[1], alpha=alpha, eps=0.0).weights(ages))
 
 
 def notebook(steps: int) -> dict[str, list[float]]:
@@ -90,6 +108,19 @@ def run(seeds: int, steps: int = LOOKED) -> Outcome:
         ),
         Finding("what 0.0001 more adds to them at 0.999", "section 3", "77", f"{more:.1f}", verdict(abs(more - 77) < 0.5)),
     ]
+    old = 1_000
+    within, beside = ([float(f"{w:.5g}") for w in of] for of in (nested(MIXED, old + 1), summed(MIXED, ALPHA, old + 1)))
+    findings.append(
+        Finding(
+            f"weight of the newest gradient over that of one {old:,} steps older, by averages of 0.9 and 0.9999",
+            "Fig. 31",
+            "curves: one average of the other, beside AdEMAMix's sum; no numbers",
+            f"nested {number(within[0] / within[-1], 2)}, largest at age {int(np.argmax(within))}; "
+            f"AdEMAMix's sum, alpha = {ALPHA:g}: {number(beside[0] / beside[-1])}, falling throughout",
+            verdict(within[0] < within[-1] and beside[0] > 100 * beside[-1] > 0),
+            "an average of an average has little of the newest gradients; a sum has these and the old ones",
+        )
+    )
     for beta, printed in PRINTED_ADAM.items():
         found = at[f"Adam, beta1 = {beta:g}"]
         findings.append(_value(f"Adam, lr 0.003, beta1 = {beta:g}, beta2 = 0.9999: f at step 25,000", printed, found, whole))
@@ -118,6 +149,7 @@ def run(seeds: int, steps: int = LOOKED) -> Outcome:
     rise = [Curve("beta3(t)", [t for t, _ in warm], [float(f"{-1 / np.log(beta):.5g}") for _, beta in warm])]
     panels = [
         Panel("weight of a gradient by its age", "age", "weight", weights, log_x=True, log_y=True),
+        Panel("one average of another, and a sum of both", "age", "share of the weight", _mixtures(age), log_x=True, log_y=True),
         Panel("memory during the warm-up of beta3", "step", "-1 / ln beta3", rise),
         Panel("optax's notebook on Rosenbrock", "step", "f", curves, log_y=True),
     ]
@@ -129,6 +161,15 @@ def run(seeds: int, steps: int = LOOKED) -> Outcome:
 
 
 NOTEBOOK = "optax's notebook"
+
+
+def _mixtures(age: Any) -> list[Curve]:
+    """Over all ages, for which the nested ones have their closed form."""
+    fast, slow = MIXED
+    both = (1 - fast) * (1 - slow) * (slow ** (age + 1) - fast ** (age + 1)) / (slow - fast)
+    found = memory.of(RULES["ademamix"], beta1=fast, beta3=slow, alpha=ALPHA, eps=0.0)
+    sums = found.weights(age) / found.mass()
+    return [Curve("average of an average", age.tolist(), _short(both)), Curve("AdEMAMix", age.tolist(), _short(sums))]
 
 
 def _value(what: str, printed: float, found: float, whole: bool) -> Finding:
