@@ -46,7 +46,18 @@ def test_overlays_coincide() -> None:
     assert not np.allclose(sums.curves[2].y, sums.curves[0].y)
 
 
+def _turn(one: memory.Memory) -> int | None:
+    return one.reversal(long_memory.BEFORE, 10_000).turn
+
+
 def test_the_text_says_what_the_figures_show() -> None:
+    five = long_memory._five()
+    halves, turns = ([of(one) for one in five.values()] for of in (memory.Memory.half_mass_age, _turn))
+    assert halves == [5_753, 59, 336, 67, 58, 6]  # ages: of AdamW 7 gradients
+    assert turns == [5_053, 60, 337, 68, 59, 7]
+    assert [round(five[name].mass()) for name in ("ademamix", "aggmo")] == [9, 37]
+    for text in (ENGLISH, JAPANESE):
+        assert all(number in text for number in ("5,753", "5,053", "60", "37", "30 %"))
     slow, fixed = memory.of(xopt.ademamix), memory.of(long_memory.corrected)
     assert (f"{slow.noise_steps(10)[-1]:.2f}", f"{fixed.noise_steps(10)[-1]:.1f}") == ("0.33", "2.8")
     for text in (ENGLISH, JAPANESE):

@@ -219,3 +219,23 @@ def test_the_page_has_room_in_light_and_in_dark(in_browser, width, dark):
     assert page.ask("[...document.querySelectorAll('input, button')].every((one) => one.textContent || one.labels?.length)")
     paper, ink = page.ask("[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]")
     assert (sum(map(int, re.findall(r"\d+", paper))) < sum(map(int, re.findall(r"\d+", ink)))) is dark
+
+
+def test_within_a_page_it_has_the_colours_of_that_page(in_browser):
+    """What a reader chose there, whatever the browser prefers."""
+    page = in_browser
+    page.colours(dark=False)
+    ground = "getComputedStyle(document.querySelector('iframe').contentDocument.body).backgroundColor"
+    frame = f"""new Promise((done) => {{
+        const frame = document.createElement("iframe");
+        frame.srcdoc = {json.dumps(PAGE)};
+        frame.addEventListener("load", () => done(1));
+        document.body.dataset.mdColorScheme = "slate";
+        document.body.append(frame);
+    }})"""
+    page.ask(frame)
+    dark = page.ask(ground)
+    page.ask("document.body.dataset.mdColorScheme = 'default'")
+    page.drawn()
+    assert dark != page.ask(ground) == page.ask("getComputedStyle(document.body).backgroundColor")
+    page.ask("document.querySelector('iframe').remove()")

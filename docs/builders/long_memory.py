@@ -4,7 +4,7 @@ The first text of each pair is English, the second Japanese.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, NamedTuple
 
@@ -29,18 +29,23 @@ LANGUAGES = ("en", "ja")
 RUN = 256_000
 """Steps of the paper's longest runs, which are the steps of its warm-ups too."""
 RULES = {"ademamix": "AdEMAMix", "lion": "Lion", "qhm": "QHM", "qhadam": "QHAdam", "aggmo": "AggMo"}
+BESIDE = {"adamw": "AdamW"}
+"""What the five are held beside: a memory of ten gradients."""
 NAMES = 0.95
 """Inches for the names of curves."""
 
 
 @lru_cache(maxsize=1)
 def _five() -> dict[str, memory.Memory]:
-    return {name: memory.of(xopt.RULES[name]) for name in RULES}
+    return {name: memory.of(xopt.RULES[name]) for name in RULES | BESIDE}
 
 
-def _of_five(x: Callable[[memory.Memory], Any], y: Callable[[memory.Memory], Any], only: Iterable[str] = RULES) -> list[Curve]:
+def _of_five(x: Callable[[memory.Memory], Any], y: Callable[[memory.Memory], Any], and_of: Mapping[str, str] = BESIDE) -> list[Curve]:
+    """And of what they are held beside, as a thin line."""
+    how = {"aggmo": ("--", 1.9), **dict.fromkeys(BESIDE, (":", 1.5))}
     return [
-        Curve(RULES[name], x(_five()[name]), y(_five()[name]), COLOURS[name], "--" if name == "aggmo" else "-") for name in only
+        Curve(title, x(_five()[name]), y(_five()[name]), COLOURS[name], *how.get(name, ("-", 1.9)))
+        for name, title in (RULES | dict(and_of)).items()
     ]
 
 
@@ -115,7 +120,7 @@ def reversal(say: Say) -> list[Panel]:
     return [
         Panel(
             say("the gradient turns round: step over that before", "勾配が反転：反転前に対するステップ"),
-            _of_five(lambda _: k + 1, after),
+            _of_five(lambda _: k + 1, after, {}),
             say("steps since", "反転後のステップ"),
             "x",
             ylim=(-1.15, 1.15),
@@ -124,10 +129,10 @@ def reversal(say: Say) -> list[Panel]:
         ),
         Panel(
             say("one gradient of 1, then zeros: size of a step, over lr", "勾配 1 が一度、以後 0：ステップ幅 ÷ lr"),
-            _of_five(lambda _: late + 1, alone),
+            _of_five(lambda _: late + 1, alone, {}),
             say("steps since", "その後のステップ"),
             "xy",
-            ylim=(1e-5, 1e4),
+            ylim=(1e-5, 1e5),
             legend="upper left",
         ),
     ]
@@ -475,8 +480,8 @@ FIGURES: dict[str, Callable[[Say], list[Panel]]] = {
 
 CAPTIONS: dict[str, Text] = {
     "weights": (
-        "The five rules with their defaults. Both scales of the first figure are logarithmic.",
-        "5 つの規則、いずれも既定値。1 枚目は両対数。",
+        "The five rules, and AdamW, with their defaults. Both scales of the first figure are logarithmic.",
+        "5 つの規則と AdamW、いずれも既定値。1 枚目は両対数。",
     ),
     "effective": (
         "First: defaults, both scales logarithmic. Second: AdEMAMix with α = 8 and β3 = 0.9999.",
@@ -567,8 +572,8 @@ def terms(language: str = "en") -> str:
         ("AggMo", aggmo[0], f"{aggmo[1]}, `beta2 = 0.9`", f"{aggmo[2]}, `beta3 = 0.99`", inline("u = z")),
     ]
     heads = {
-        "en": "rule | factor of the gradient g | of a short average | of a long average | what becomes of the sum z",
-        "ja": "規則 | 現在の勾配 g の係数 | 短い平均の係数 | 長い平均の係数 | 和 z の使い方",
+        "en": "rule | factor of the gradient g | of a short average, its decay | of a long average, its decay | what becomes of the sum z",
+        "ja": "規則 | 現在の勾配 g の係数 | 短い平均の係数と減衰率 | 長い平均の係数と減衰率 | 和 z の使い方",
     }
     return table(heads[language], rows)
 
@@ -581,12 +586,12 @@ def kept(language: str = "en") -> str:
         ("step under a constant gradient, over lr", "一定の勾配でのステップ幅 ÷ lr"): lambda m: _number(m.mass()),
         ("mean age of a gradient", "勾配の平均の古さ"): lambda m: _number(m.mean_age()),
         ("half of the weight is within", "重みの半分が入る古さ"): lambda m: _number(m.half_mass_age()),
-        ("weight older than 1,000 steps, %", "1,000 ステップより古い重み (%)"): lambda m: _number(100 * m.share_older(1000)),
+        ("weight older than 1,000 steps, %", "1,000 ステップより古い重み (%)"): lambda m: f"{round(100 * m.share_older(1000), 5):.3g}",
         ("noise that is left", "残る雑音"): lambda m: _number(math.sqrt(m.noise())),
         ("turns after", "反転までのステップ"): lambda m: _number(m.reversal(BEFORE, 10_000).turn),
     }
     at = LANGUAGES.index(language)
-    return table(" | ".join(["", *RULES.values()]), [(text[at], *map(of, _five().values())) for text, of in says.items()], True)
+    return table(" | ".join(["", *(RULES | BESIDE).values()]), [(text[at], *map(of, _five().values())) for text, of in says.items()], True)
 
 
 def tuned(language: str = "en") -> str:
@@ -595,15 +600,14 @@ def tuned(language: str = "en") -> str:
         "en": ("as published", "m2 corrected", "published, warm-ups", "corrected, warm-ups"),
         "ja": ("論文のまま", "m2 を補正", "論文のまま、ウォームアップあり", "補正、ウォームアップあり"),
     }[language]
-    heads = {"en": "loss at the end, by lr", "ja": "最後の損失（lr ごと）"}
     settings = [(rule, given) for given in ({}, WARM_VALLEY) for rule in (xopt.ademamix, corrected)]
-    rows = []
-    for name, (rule, given) in zip(names, settings, strict=True):
+    columns = []
+    for rule, given in settings:
         means, spreads = at_the_end(rule, given)
+        cells = [f"{mean:.4f}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{spread:.4f}" for mean, spread in zip(means, spreads, strict=True)]
         best = int(np.argmin(means))
-        cells = [f"{mean:.4f} ± {spread:.4f}" for mean, spread in zip(means, spreads, strict=True)]
-        rows.append((name, *(f"**{cell}**" if i == best else cell for i, cell in enumerate(cells))))
-    return table(" | ".join([heads[language], *map("{:g}".format, LRS)]), rows, True)
+        columns.append([f"**{cell}**" if i == best else cell for i, cell in enumerate(cells)])
+    return table(" | ".join(["lr", *names]), zip(map("{:g}".format, LRS), *columns, strict=True), True)
 
 
 def at_the_end(rule: Rule[Any, Any], given: Mapping[str, float]) -> tuple[Any, Any]:

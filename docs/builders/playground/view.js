@@ -2,7 +2,7 @@
 // The page: sliders, four figures, and a table of the same in numbers.
 
 const AGES = 30000, STEPS = 10000, BEFORE = 2000, AFTER = 4000;
-const SHOWN = ["ademamix", "lion", "qhm", "aggmo", "adamw"];
+const SHOWN = ["ademamix", "lion", "qhm", "qhadam", "aggmo", "adamw"];
 const $ = (selector) => document.querySelector(selector);
 const make = (tag, attributes = {}, ...children) => {
     const element = document.createElement(tag);
@@ -179,7 +179,7 @@ function figure(svg, { x, y, series, zero }) {
     const labels = [];
     for (const { name, inside } of lines) { // each where the other lines, and the labels that stand, are farthest
         const others = lines.flatMap((line) => (line.name === name ? [] : line.inside));
-        const room = ([u, v]) => Math.min(60, ...others.map(([a, b]) => Math.hypot((a - u) / 2, b - (v - 9))), ...labels.map(([a, b]) => Math.hypot((a - u) / 4, b - v)));
+        const room = ([u, v]) => Math.min(60, ...others.map(([a, b]) => Math.hypot((a - u) / 2, b - (v - 9))), ...labels.map(([a, b]) => Math.hypot((a - u) / 8, b - v)));
         const best = inside.reduce((found, at) => (found && room(found) >= room(at) ? found : at), null);
         if (!best) continue;
         labels.push(best);
@@ -297,7 +297,21 @@ function refresh() {
     });
 }
 
+// --- light or dark: as the site that the page is shown in, where there is one, or as the reader prefers --------------------------
+
+const prefersDark = matchMedia("(prefers-color-scheme: dark)");
+let around = null;
+try {
+    around = parent === window ? null : parent.document;
+} catch {} // of another site
+function recolour() {
+    const scheme = around?.body.dataset.mdColorScheme;
+    document.documentElement.dataset.scheme = (scheme ? scheme === "slate" : prefersDark.matches) ? "dark" : "light";
+    refresh();
+}
+
 controls();
-refresh();
+recolour();
 addEventListener("resize", refresh);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", refresh);
+prefersDark.addEventListener("change", recolour);
+if (around) new MutationObserver(recolour).observe(around.body, { attributes: true, attributeFilter: ["data-md-color-scheme"] });
