@@ -93,6 +93,28 @@ def test_all_rules_have_a_column_and_a_page(tmp_path: Path) -> None:
     assert len({*lines(entries)}) == len(RULES)  # no two with the same colour and dash
 
 
+@pytest.mark.parametrize("steps", [1, 2, 29])
+def test_short_runs_have_numbers_and_curves(steps: int) -> None:
+    done = run("memory", "ademamix", "sgd", "--steps", str(steps), "--before", "1", "--json", "-")
+    assert done.exit_code == 0, done.output
+    for one in json.loads(done.stdout)["rules"]:
+        assert one["curves"]["t"] == [*range(1, steps + 1)]
+        assert len(one["curves"]["reversal"]) == len(one["curves"]["after"])
+
+
+@pytest.mark.parametrize("lr", ["0", "5e-324", "1e-300", "1.7e308"])
+def test_any_lr_is_answered(lr: str, tmp_path: Path) -> None:
+    """Ratios do not depend on it; of steps of 0 there are none."""
+    pytest.importorskip("matplotlib")
+    words = [f"{name}:lr={lr}" for name in ("sgd", "qhm", "aggmo", "ademamix", "lion")]
+    done = run("memory", *words, "--steps", "40", "--before", "3", "--json", "-", "--png", str(tmp_path / "m.png"))
+    assert done.exit_code == 0, done.output
+    numbers = json.loads(done.stdout)["rules"][1]["numbers"]
+    if lr == "1e-300":
+        assert numbers["mean_age"] == pytest.approx(memory.of(xopt.qhm).mean_age(), rel=1e-12)
+    assert ("sum up to 0" in str(numbers["noise"])) is (lr == "0")
+
+
 def test_a_narrow_terminal_has_whole_words_and_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A list in the place of the table, where that has no room."""
     wide, narrow = [], []

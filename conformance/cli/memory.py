@@ -5,6 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from xopt import memory as of_rules
@@ -47,7 +48,8 @@ def memory(
         if path is not None and (why := missing("matplotlib")):
             msg = f"{why}, which draws the diagrams: pip install matplotlib"
             raise typer.BadParameter(msg, param_hint=option)
-    with Outputs({"--json": json, "--html": html, "--png": png}) as files:
+    outputs = Outputs({"--json": json, "--html": html, "--png": png})
+    with outputs as files, np.errstate(all="ignore"):  # what is over steps of 0, or beyond the largest number, is shown as none
         try:
             length = Length.of(given, steps, before)
             entries = [entry(one, length) for one in given]

@@ -118,8 +118,9 @@ def _short(value: Any) -> str:
 
 
 def ages(last: float) -> Any:
-    """Ages from 0, on a logarithmic scale."""
-    return np.unique(np.concatenate([np.arange(30), np.geomspace(30, max(last, 31), 300).astype(np.int64)]))
+    """Ages from 0 to the last, on a logarithmic scale."""
+    found = np.unique(np.concatenate([np.arange(30), np.geomspace(30, max(last, 31), 300).astype(np.int64)]))
+    return found[found <= last]
 
 
 def curves(one: Memory, length: Length) -> Json:
@@ -214,7 +215,7 @@ def panels(entries: Sequence[Json], length: Length) -> list[Panel]:
         return [
             Curve(name, np.array(one["curves"][x]) + shift, one["curves"][y], colour, dash)
             for name, one, (colour, dash) in known
-            if x in one["curves"]
+            if x in one["curves"] and np.any(np.array(one["curves"][y]) > 0)
         ]
 
     found = [

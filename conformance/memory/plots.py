@@ -54,7 +54,7 @@ def png(name: str, panels: Sequence[Panel], columns: int = 2, names: float = NAM
     if not key:
         return drawing.png(name, draw, (width, height))
     curves = panels[0].curves
-    across = max(1, min(len(curves), int((width - 0.8) / (0.75 + 0.082 * max(len(curve.name) for curve in curves)))))
+    across = max(1, min(len(curves), int((width - 0.8) / (0.75 + 0.082 * max((len(curve.name) for curve in curves), default=1)))))
     above = 0.25 + 0.215 * math.ceil(len(curves) / across)
 
     def with_key(figure: Any) -> None:

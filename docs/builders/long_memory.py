@@ -40,7 +40,10 @@ def _five() -> dict[str, memory.Memory]:
     return {name: memory.of(xopt.RULES[name]) for name in RULES | BESIDE}
 
 
-def _of_five(x: Callable[[memory.Memory], Any], y: Callable[[memory.Memory], Any], and_of: Mapping[str, str] = BESIDE) -> list[Curve]:
+Of = Callable[[memory.Memory], Any]
+
+
+def _of_five(x: Of, y: Of, and_of: Mapping[str, str] = BESIDE) -> list[Curve]:
     """And of what they are held beside, as a thin line."""
     how = {"aggmo": ("--", 1.9), **dict.fromkeys(BESIDE, (":", 1.5))}
     return [
@@ -535,6 +538,10 @@ def _number(x: Any) -> str:
     return f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.3g}"
 
 
+def _percent(share: float) -> str:
+    return f"{round(100 * share, 5):.3g}"
+
+
 def terms(language: str = "en") -> str:
     """What each rule adds up, term by term, with the factors that its defaults give."""
     factors = {name: xopt.RULES[name].defaults for name in RULES}
@@ -572,7 +579,7 @@ def terms(language: str = "en") -> str:
         ("AggMo", aggmo[0], f"{aggmo[1]}, `beta2 = 0.9`", f"{aggmo[2]}, `beta3 = 0.99`", inline("u = z")),
     ]
     heads = {
-        "en": "rule | factor of the gradient g | of a short average, its decay | of a long average, its decay | what becomes of the sum z",
+        "en": "rule | factor of the gradient g | of a short average, its decay | of a long one, its decay | what becomes of the sum z",
         "ja": "規則 | 現在の勾配 g の係数 | 短い平均の係数と減衰率 | 長い平均の係数と減衰率 | 和 z の使い方",
     }
     return table(heads[language], rows)
@@ -586,12 +593,13 @@ def kept(language: str = "en") -> str:
         ("step under a constant gradient, over lr", "一定の勾配でのステップ幅 ÷ lr"): lambda m: _number(m.mass()),
         ("mean age of a gradient", "勾配の平均の古さ"): lambda m: _number(m.mean_age()),
         ("half of the weight is within", "重みの半分が入る古さ"): lambda m: _number(m.half_mass_age()),
-        ("weight older than 1,000 steps, %", "1,000 ステップより古い重み (%)"): lambda m: f"{round(100 * m.share_older(1000), 5):.3g}",
+        ("weight older than 1,000 steps, %", "1,000 ステップより古い重み (%)"): lambda m: _percent(m.share_older(1000)),
         ("noise that is left", "残る雑音"): lambda m: _number(math.sqrt(m.noise())),
         ("turns after", "反転までのステップ"): lambda m: _number(m.reversal(BEFORE, 10_000).turn),
     }
     at = LANGUAGES.index(language)
-    return table(" | ".join(["", *(RULES | BESIDE).values()]), [(text[at], *map(of, _five().values())) for text, of in says.items()], True)
+    rows = [(text[at], *map(of, _five().values())) for text, of in says.items()]
+    return table(" | ".join(["", *(RULES | BESIDE).values()]), rows, True)
 
 
 def tuned(language: str = "en") -> str:
@@ -604,7 +612,7 @@ def tuned(language: str = "en") -> str:
     columns = []
     for rule, given in settings:
         means, spreads = at_the_end(rule, given)
-        cells = [f"{mean:.4f}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{spread:.4f}" for mean, spread in zip(means, spreads, strict=True)]
+        cells = [f"{mean:.4f} ± {spread:.4f}".replace(" ", "\N{NO-BREAK SPACE}") for mean, spread in zip(means, spreads, strict=True)]
         best = int(np.argmin(means))
         columns.append([f"**{cell}**" if i == best else cell for i, cell in enumerate(cells)])
     return table(" | ".join(["lr", *names]), zip(map("{:g}".format, LRS), *columns, strict=True), True)

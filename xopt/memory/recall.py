@@ -10,7 +10,7 @@ import numpy as np
 from xopt.checks import shown
 from xopt.memory import quadratics, worst
 from xopt.memory.responses import Response
-from xopt.memory.system import Linear, Rest, Systems, coefficients_at, powers, program_of, rest, run, weights_at_the_end
+from xopt.memory.system import Linear, Rest, Systems, coefficients_at, powers, program_of, rest, run, total, weights_at_the_end
 from xopt.program import Program, record
 from xopt.rule import Rule, rule_given
 
@@ -145,25 +145,25 @@ class Memory:
 
     def mean_age(self, *, step: int | None = None) -> float:
         """The mean age of a gradient in a step, by weight, in steps. For a linear rule: how far it lags behind a ramp."""
-        mass, first, _ = self._moments(step)
-        return first / self._not_zero(mass)
+        return self._moments(step, self._not_zero(self.mass(step=step)))[1]
 
     def spread(self, *, step: int | None = None) -> float:
         """The standard deviation of that age, in steps. NaN where negative weights make the variance negative."""
-        mass, first, second = self._moments(step)
-        variance = second / self._not_zero(mass) - (first / mass) ** 2
+        _, mean, square = self._moments(step, self._not_zero(self.mass(step=step)))
+        variance = square - mean * mean
         return math.sqrt(variance) if variance >= 0 else math.nan
 
-    def _moments(self, step: int | None) -> tuple[float, float, float]:
-        """The sums of the weights, of their products with the age, and with its square."""
+    def _moments(self, step: int | None, scale: float = 1.0) -> tuple[float, float, float]:
+        """The sums of the weights, of their products with the age, and with its square, all over a scale."""
         if step is None:
             s, inverse = self._settled, self._settled.inverse
+            c = s.c / scale
             one = inverse @ s.b
             two = inverse @ one
             three = (np.eye(len(s.a)) + s.a) @ (inverse @ two)
-            return s.d + float(s.c @ one), float(s.c @ two), float(s.c @ three)
-        weights, ages = self.weights(step=step), np.arange(float(step))
-        return math.fsum(weights), math.fsum(ages * weights), math.fsum(ages**2 * weights)
+            return s.d / scale + float(c @ one), float(c @ two), float(c @ three)
+        weights, ages = self.weights(step=step) / scale, np.arange(float(step))
+        return total(weights), total(ages * weights), total(ages**2 * weights)
 
     def half_life(self) -> float:
         """In how many steps the weights of old gradients halve, in the end: ``-ln 2 / ln r``, with the slowest decay r.
@@ -203,8 +203,9 @@ class Memory:
             n, one = len(s.a), np.eye(len(s.a))
             left = np.kron(one - s.a, one) + np.kron(s.a, one - s.a)  # 1 - a^2 = (1 - a) + a (1 - a), which a near 1 does not round
             inner = np.linalg.solve(left, np.outer(s.b, s.b).ravel()).reshape(n, n)
-            return (s.d * s.d + float(s.c @ inner @ s.c)) / mass**2
-        return math.fsum(self.weights(step=step) ** 2) / mass**2
+            c, d = s.c / mass, s.d / mass
+            return d * d + float(c @ inner @ c)
+        return total((self.weights(step=step) / mass) ** 2)
 
     def gain(self, frequencies: Any) -> Floats:
         """By what factor a step has waves of the gradient, long after the start.

@@ -312,6 +312,14 @@ def powers(s: Linear, ages: Any) -> Any:
     return found
 
 
+def total(terms: Any) -> float:
+    """A sum that is rounded once, or infinite where it is beyond the largest number."""
+    try:
+        return math.fsum(terms)
+    except OverflowError:
+        return float(np.sum(terms))
+
+
 def weights_at_the_end(found: Systems) -> Any:
     """The weights of all ages at the last step of a run: of the system of each step, from the last one back."""
     length = found.length

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from xopt.memory.slopes import Sloped, functions
-from xopt.memory.system import Linear, Systems, powers, run, slots_of, systems, weights_at_the_end
+from xopt.memory.system import Linear, Systems, powers, run, slots_of, systems, total, weights_at_the_end
 from xopt.program import Operation, Program, evaluate, is_linear, needed
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def longest(memory: "Memory", step: int | None) -> float:
     names = [operation.name for operation in program.operations]
     if is_linear(program.operations, program.arrays):
         weights = memory.weights(step=step) if step is not None else memory.weights(_ages_of(memory._settled.a, memory))
-        return math.fsum(np.abs(weights))
+        return total(np.abs(weights))
     if names.count("sign") == 1 and "divide" not in names:
         return float(abs(_scale(memory, program, step)))
     quotient = _quotient(memory, program)
@@ -39,7 +39,7 @@ def longest(memory: "Memory", step: int | None) -> float:
         scale = _factor(quotient, values)
     with np.errstate(all="ignore"):
         terms = np.where(a == 0.0, 0.0, a * a / b)
-    return float(scale * math.sqrt(math.fsum(terms))) if np.all(np.isfinite(terms)) else math.inf
+    return float(scale * math.sqrt(total(terms))) if np.all(np.isfinite(terms)) else math.inf
 
 
 class _Quotient(NamedTuple):
