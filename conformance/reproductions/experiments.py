@@ -121,7 +121,7 @@ EXPERIMENTS = {
             ADEMAMIX,
             "Fig. 5b, section 4.1",
             "the switch improves upon AdamW, the more the earlier",
-            490,
+            330,
             ("numpy", "torch", "mpmath"),
         ),
         Experiment(

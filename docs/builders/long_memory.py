@@ -24,6 +24,7 @@ from xopt.scalars import Scalar
 Text = tuple[str, str]
 Say = Callable[..., Any]
 """Makes a pair of the two texts."""
+Of = Callable[[memory.Memory], Any]
 
 LANGUAGES = ("en", "ja")
 RUN = 256_000
@@ -38,9 +39,6 @@ NAMES = 0.95
 @lru_cache(maxsize=1)
 def _five() -> dict[str, memory.Memory]:
     return {name: memory.of(xopt.RULES[name]) for name in RULES | BESIDE}
-
-
-Of = Callable[[memory.Memory], Any]
 
 
 def _of_five(x: Of, y: Of, and_of: Mapping[str, str] = BESIDE) -> list[Curve]:
@@ -579,7 +577,7 @@ def terms(language: str = "en") -> str:
         ("AggMo", aggmo[0], f"{aggmo[1]}, `beta2 = 0.9`", f"{aggmo[2]}, `beta3 = 0.99`", inline("u = z")),
     ]
     heads = {
-        "en": "rule | factor of the gradient g | of a short average, its decay | of a long one, its decay | what becomes of the sum z",
+        "en": "rule | factor of the gradient | of a short average, its decay | of a long one, its decay | what the sum z becomes",
         "ja": "規則 | 現在の勾配 g の係数 | 短い平均の係数と減衰率 | 長い平均の係数と減衰率 | 和 z の使い方",
     }
     return table(heads[language], rows)
@@ -612,7 +610,8 @@ def tuned(language: str = "en") -> str:
     columns = []
     for rule, given in settings:
         means, spreads = at_the_end(rule, given)
-        cells = [f"{mean:.4f} ± {spread:.4f}".replace(" ", "\N{NO-BREAK SPACE}") for mean, spread in zip(means, spreads, strict=True)]
+        texts = [f"{mean:.4f} ± {spread:.4f}" for mean, spread in zip(means, spreads, strict=True)]
+        cells = [text.replace(" ", "\N{NO-BREAK SPACE}") for text in texts]
         best = int(np.argmin(means))
         columns.append([f"**{cell}**" if i == best else cell for i, cell in enumerate(cells)])
     return table(" | ".join(["lr", *names]), zip(map("{:g}".format, LRS), *columns, strict=True), True)
