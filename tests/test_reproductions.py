@@ -26,7 +26,7 @@ from xopt.conformance.reproductions import (
     toys,
 )
 from xopt.conformance.reproductions import text as texts
-from xopt.conformance.reproductions.figure import Axis, svg
+from xopt.conformance.reproductions.figure import LEFT, Axis, svg
 from xopt.conformance.reproductions.outcome import VERDICTS, Curve, Panel, banded, number, spread
 from xopt.conformance.reproductions.search import search
 from xopt.conformance.reproductions.settings import Setting
@@ -396,13 +396,16 @@ def test_a_figure_breaks_where_a_run_had_diverged() -> None:
     assert "a &lt; b" in svg(Panel("t", "x", "y", [curve]))
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.0236, 0.0331), (0.3, 0.4), (1.0, 9.0), (1e-9, 3.0), (0.02, 0.6)])
+@pytest.mark.parametrize(("low", "high"), [(0.0236, 0.0331), (0.3, 0.4), (1.0, 9.0), (1e-9, 3.0), (1e-30, 1.0)])
 @pytest.mark.parametrize("log", [False, True])
 def test_an_axis_has_numbers(low: float, high: float, log: bool) -> None:
     axis = Axis([low, high], 200.0, log)
     ticks = axis.ticks()
     assert 2 <= len(ticks) <= 12
     assert all(0 <= axis(tick) <= 200 for tick in ticks)
+    drawn = ElementTree.fromstring(svg(Panel("t", "x", "y", [Curve("c", [1, 2], [low, high])], False, log)))
+    said = [text.text for text in drawn.iter("text") if float(text.get("x", 0)) < LEFT and text.get("text-anchor")]
+    assert len({*said}) == len(said) == len(ticks)
 
 
 def test_numbers_are_said_with_their_spread() -> None:

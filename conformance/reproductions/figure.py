@@ -9,7 +9,7 @@ from xopt.conformance.reproductions.outcome import Curve, Panel
 COLOURS = ("#3b82f6", "#e8590c", "#0f9d76", "#d6409f", "#a18007", "#8b6cf0", "#0e9bb5", "#e5484d", "#6b8e23", "#8d8d8d", "#b5651d")
 DASHES = ("", "6 3", "2 2", "8 3 2 3")
 """With the colours: from one turn through either to the next, a line has another dash, so that colour does not say all."""
-LEFT, TOP, WIDTH, HEIGHT, RIGHT = 62, 26, 520, 250, 14
+LEFT, TOP, WIDTH, HEIGHT, RIGHT = 62, 46, 400, 220, 14
 """Of the plot, in units of the picture; what is below is the axis and the legend."""
 CHARACTER, LINE = 6.9, 18
 
@@ -83,11 +83,10 @@ def _axes(panel: Panel, x: Axis, y: Axis) -> Iterator[str]:
         yield f'<text x="{at:.1f}" y="{base + 17}" text-anchor="middle" fill-opacity=".75">{_tick(tick)}</text>'
     yield f'<path d="M{LEFT} {base}h{WIDTH}" stroke="currentColor" stroke-opacity=".6"/>'
     yield f'<text x="{LEFT + WIDTH}" y="{base + 32}" text-anchor="end" fill-opacity=".75">{escape(panel.x)}</text>'
-    yield f'<text x="{LEFT + WIDTH}" y="14" text-anchor="end" fill-opacity=".75">{escape(panel.y)}</text>'
+    yield f'<text x="0" y="32" fill-opacity=".75">{escape(panel.y)}</text>'
 
 
 def _tick(value: float) -> str:
-    value = round(value, 12)
     return f"{value:,.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.6g}".replace("e-0", "e-").replace("e+0", "e")
 
 

@@ -17,6 +17,8 @@ LR, WHOLE, LOOKED = 0.003, 100_000, 25_000
 PRINTED_ADAM = {0.9: 8.6184, 0.99: 8.3700, 0.999: 8.7576, 0.9999: 7.6316}
 PRINTED_MIX = {0.999: 1.1e-7, 0.9999: 6.0e-8}
 PRINTED_FIRST = 1599.2258
+SMALLEST = 1e-7
+"""Weight that is drawn."""
 CLOSE = 1e-2
 """How far float64 may part from the notebook's float32, whose beta2^t has an error of 2e-4 of 1 - beta2^t."""
 
@@ -144,7 +146,7 @@ def run(seeds: int, steps: int = LOOKED) -> Outcome:
     every = max(1, steps // 250)
     curves = [Curve(name, list(range(0, steps + 1, every)), _short(one[::every])) for name, one in values.items()]
     age = np.unique(np.logspace(0, np.log10(20_000), 120).astype(int))
-    weights = [Curve(f"beta = {beta:g}", age.tolist(), _short((1 - beta) * beta**age)) for beta in BETAS]
+    weights = [Curve(f"beta = {beta:g}", age.tolist(), _seen(_short((1 - beta) * beta**age))) for beta in BETAS]
     warm = decays(WARMUP, WARMUP // 100)
     rise = [Curve("beta3(t)", [t for t, _ in warm], [float(f"{-1 / np.log(beta):.5g}") for _, beta in warm])]
     panels = [
@@ -170,6 +172,11 @@ def _mixtures(age: Any) -> list[Curve]:
     found = memory.of(RULES["ademamix"], beta1=fast, beta3=slow, alpha=ALPHA, eps=0.0)
     sums = found.weights(age) / found.mass()
     return [Curve("average of an average", age.tolist(), _short(both)), Curve("AdEMAMix", age.tolist(), _short(sums))]
+
+
+def _seen(weights: list[float | None]) -> list[float | None]:
+    """Those that are left where a logarithmic axis has room for the others."""
+    return [w if w and w > SMALLEST else None for w in weights]
 
 
 def _value(what: str, printed: float, found: float, whole: bool) -> Finding:
