@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xopt.checks import Interval
+from xopt.checks import Interval, shown
 from xopt.memory.recall import Memory, of
 
 
@@ -57,9 +57,12 @@ def nearest(target: Memory, rule: Any, /, **fixed: Any) -> Nearest:
 
     Raises
     ------
-    ValueError
-        For a target whose weights sum up to 0, and for a rule without anything to be sought.
+    TypeError, ValueError
+        For a target that is none, or whose weights sum up to 0, and for a rule without anything to be sought.
     """
+    if type(target) is not Memory:
+        msg = f"memory.nearest: target must be what memory.of returns, got {shown(target)}"
+        raise TypeError(msg)
     other = of(rule, **fixed)
     ages = _scale(target)
     wanted = target.share_older(ages)

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xopt.memory.system import behind, rest, slots_of
+from xopt.checks import shown
+from xopt.memory.system import behind, numbers, rest, slots_of
 from xopt.program import is_linear
 
 if TYPE_CHECKING:
@@ -15,11 +16,11 @@ if TYPE_CHECKING:
 def rates(memory: "Memory", curvatures: Any, lrs: Any, precondition: bool) -> Any:
     """See ``Memory.rates``."""
     _refuse_nonlinear(memory, precondition)
-    h = np.asarray(curvatures, dtype=np.float64)
+    h = numbers("memory.rates", "curvatures", curvatures)
     if "lr" not in memory.rule.defaults and lrs is not None:
         msg = f"memory of {memory.rule.name}: it has no hyperparameter lr"
         raise ValueError(msg)
-    etas = [None] if lrs is None else np.ravel(np.asarray(lrs, dtype=np.float64)).tolist()
+    etas = [None] if lrs is None else np.ravel(numbers("memory.rates", "lrs", lrs)).tolist()
     found = np.stack([_radii(_matrices(memory, eta, h.ravel())) for eta in etas])
     return found.reshape((() if lrs is None else np.shape(lrs)) + h.shape)
 
@@ -63,6 +64,9 @@ def stability_limit(memory: "Memory", curvature: float, precondition: bool) -> f
     def diverges(lr: float, beyond: float = 1e-13) -> bool:
         return bool(rates(memory, curvature, lr, precondition) > 1.0 + beyond)
 
+    if numbers("memory.stability_limit", "curvature", curvature).shape or not curvature > 0.0:
+        msg = f"memory.stability_limit: curvature must be a number above 0, got {shown(curvature)}"
+        raise ValueError(msg)
     low = 1e-9 / curvature
     if diverges(low):
         return 0.0
@@ -78,8 +82,9 @@ def stability_limit(memory: "Memory", curvature: float, precondition: bool) -> f
 
 def best_lr(memory: "Memory", low: float, high: float, precondition: bool) -> tuple[float, float]:
     """See ``Memory.best_lr``: by ever finer grids around the best lr so far, of all up to the limit of stability."""
-    if not 0.0 < low <= high < math.inf:
-        msg = f"memory.best_lr: low and high must be curvatures with 0 < low <= high, got {low} and {high}"
+    ends = numbers("memory.best_lr", "low and high", [low, high])
+    if ends.shape != (2,) or not 0.0 < low <= high:
+        msg = f"memory.best_lr: low and high must be curvatures with 0 < low <= high, got {shown(low)} and {shown(high)}"
         raise ValueError(msg)
     curvatures = np.geomspace(low, high, _CURVATURES) if low < high else np.array([low])
     limit = stability_limit(memory, high, precondition)

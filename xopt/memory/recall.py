@@ -10,7 +10,19 @@ import numpy as np
 from xopt.checks import shown
 from xopt.memory import quadratics, worst
 from xopt.memory.responses import Response
-from xopt.memory.system import Linear, Rest, Systems, coefficients_at, powers, program_of, rest, run, total, weights_at_the_end
+from xopt.memory.system import (
+    Linear,
+    Rest,
+    Systems,
+    coefficients_at,
+    numbers,
+    powers,
+    program_of,
+    rest,
+    run,
+    total,
+    weights_at_the_end,
+)
 from xopt.program import Program, record
 from xopt.rule import Rule, rule_given
 
@@ -58,6 +70,9 @@ def of(rule: Any, /, *, held: bool = True, **hyper: Any) -> "Memory":
     found.check_names("memory.of", given)
     found.check_hyper("memory.of", {name: value(1) if callable(value) else value for name, value in given.items()})
     for name, value in given.items():
+        if callable(value) and found.ranges[name].sequence:
+            msg = f"memory.of: {name} must be numbers, as they say what a state has, not a function of the count"
+            raise TypeError(msg)
         if not callable(value) and not found.value_of(name)(value):
             msg = f"memory.of: {name} must be one number, or a function of the count of a step, got {shown(value)}"
             raise TypeError(msg)
@@ -216,7 +231,7 @@ class Memory:
             In waves a step, from 0, a constant gradient, to 1/2, one of which the sign changes at each step.
         """
         s = self._settled
-        f = np.pi * np.asarray(frequencies, dtype=np.float64)
+        f = np.pi * numbers("memory.gain", "frequencies", frequencies)
         turns = -2.0 * np.sin(f) ** 2 + 1j * np.sin(2.0 * f)  # z - 1, which is small beside z where waves are long
         one = np.eye(len(s.a))
         return np.abs([s.d + s.c @ np.linalg.solve(one - s.a + z * one, s.b) for z in np.ravel(turns)]).reshape(turns.shape)
@@ -234,7 +249,7 @@ class Memory:
 
         The parameter is at 0 before each step, so that no weight decay is in it.
         """
-        given = np.asarray(grads, dtype=np.float64)
+        given = numbers("memory.steps", "grads", grads, finite=False)
         if given.ndim != 1 or not given.size:
             msg = f"memory.steps: grads must be numbers, one for each step, got {shown(grads)}"
             raise ValueError(msg)
@@ -258,7 +273,7 @@ class Memory:
 
     def step_response(self, after: int, *, before: int = 0) -> Response:
         """Gradients of 0, ``before`` steps long, then of 1, ``after`` steps long."""
-        return self._response([0.0] * before + [1.0] * _count("after", after), before)
+        return self._response([0.0] * _count("before", before, 0) + [1.0] * _count("after", after), before)
 
     def ramp_response(self, after: int) -> Response:
         """Gradients of 1, 2, 3, ..."""
@@ -270,7 +285,8 @@ class Memory:
 
     def burst(self, length: int, after: int, *, before: int = 0) -> Response:
         """Gradients of 0, ``before`` steps long, then of 1, ``length`` steps long, then of 0, ``after`` steps long."""
-        return self._response([0.0] * before + [1.0] * _count("length", length) + [0.0] * _count("after", after), before + length)
+        zeros, ones, after = _count("before", before, 0), _count("length", length), _count("after", after)
+        return self._response([0.0] * zeros + [1.0] * ones + [0.0] * after, before + length)
 
     def _response(self, grads: Any, change: int) -> Response:
         return Response(np.asarray(grads, dtype=np.float64), self.steps(grads), change)
@@ -347,9 +363,9 @@ def _refuse_slots_of_params(rule: Rule[Any, Any], program: Program) -> None:
             raise ValueError(msg)
 
 
-def _count(name: str, given: Any) -> int:
-    if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 1:
-        msg = f"memory: {name} must be a whole number of steps, 1 or more, got {shown(given)}"
+def _count(name: str, given: Any, least: int = 1) -> int:
+    if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < least:
+        msg = f"memory: {name} must be a whole number of steps, {least} or more, got {shown(given)}"
         raise ValueError(msg)
     return int(given)
 

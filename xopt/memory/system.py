@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xopt.checks import shown
 from xopt.memory.slopes import NUMBERS, Sloped, functions
 from xopt.program import INFIX, Program, evaluate, names_of, numbers_of, record
 from xopt.rule import Rule
@@ -67,6 +68,18 @@ class Runs(NamedTuple):
         return systems(self.program, sloped(self.program, self.coefficients, self.slots.T, self.grads, held), len(self.grads))
 
 
+def numbers(function: str, name: str, given: Any, finite: bool = True) -> Any:
+    """An array of float64. Raises ValueError for what is none, and for numbers that are not finite where ``finite`` is True."""
+    try:
+        found = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        found = None
+    if found is None or (finite and not np.all(np.isfinite(found))):
+        msg = f"{function}: {name} must be {'finite ' if finite else ''}numbers, got {shown(given)}"
+        raise ValueError(msg)
+    return found
+
+
 def program_of(rule: AnyRule, hyper: Hyper) -> Program:
     """The program for a state in which all slots are there: one that a decay of 0 leaves out forgets at once."""
     slots = rule.schema.full(hyper)
@@ -74,13 +87,10 @@ def program_of(rule: AnyRule, hyper: Hyper) -> Program:
     return record(rule, slots, c)
 
 
-def at(hyper: Hyper, t: int) -> dict[str, Any]:
-    """The hyperparameters of step t."""
-    return {name: value(t) if callable(value) else value for name, value in hyper.items()}
-
-
 def coefficients_at(rule: AnyRule, hyper: Hyper, t: int, carried: Mapping[str, float]) -> Any:
-    return rule.coefficients(t, *(carried[name] for name in rule.slots if name in carried), **at(hyper, t))
+    scheduled = {name: value(t) for name, value in hyper.items() if callable(value)}
+    rule.check_hyper(f"memory of {rule.name}, step {t}", scheduled)
+    return rule.coefficients(t, *(carried[name] for name in rule.slots if name in carried), **{**hyper, **scheduled})
 
 
 def coefficients_of(rule: AnyRule, program: Program, hyper: Hyper, steps: int) -> dict[str, Any]:
