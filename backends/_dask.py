@@ -15,7 +15,7 @@ class DaskBackend(Backend):
     module = "dask.array"
     distributions = ("dask",)
     extra = "dask"
-    slow = True
+    slow = laborious = True
 
     @classmethod
     def owns(cls, x: Any) -> bool:

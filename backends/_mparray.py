@@ -15,7 +15,7 @@ class MPArrayBackend(Backend):
     module = "mparray"
     distributions = ("mparray",)
     extra = "mparray"
-    slow = True
+    slow = laborious = True
 
     @classmethod
     def owns(cls, x: Any) -> bool:

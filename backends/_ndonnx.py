@@ -1,7 +1,10 @@
 """ndonnx: arrays that are computed at once or, without values, become an ONNX model."""
 
+import importlib
 import sys
+from contextlib import AbstractContextManager
 from typing import Any
+from unittest.mock import patch
 
 from xopt.backends.base import Backend, rounded
 from xopt.operations import Array
@@ -12,7 +15,7 @@ class NDONNXBackend(Backend):
     module = "ndonnx"
     distributions = ("ndonnx",)
     extra = "ndonnx"
-    slow = True
+    slow = laborious = True
 
     @classmethod
     def owns(cls, x: Any) -> bool:
@@ -35,3 +38,15 @@ class NDONNXBackend(Backend):
 
     def to_numpy(self, x: Array) -> Any:
         return x.unwrap_numpy()
+
+    def session(self) -> AbstractContextManager[Any]:
+        """One that computes in this thread: onnxruntime starts a pool of them for each operation, which takes most of its time."""
+        runtime: Any = importlib.import_module("onnxruntime")
+        options = runtime.SessionOptions
+
+        def of_one_thread() -> Any:
+            made = options()
+            made.intra_op_num_threads = 1
+            return made
+
+        return patch.object(runtime, "SessionOptions", of_one_thread)

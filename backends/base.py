@@ -59,6 +59,8 @@ class Backend(ABC):
     """What is missing where there is no device."""
     slow: ClassVar[bool] = False
     """Whether its checks take minutes: the conformance suite then runs where the backend is asked for by name, and at night."""
+    laborious: ClassVar[bool] = False
+    """Whether an operation takes a millisecond, however few the numbers: the suite then looks at less."""
 
     asked_compiler: str | None = None
     """The one that fused steps must be asked for on this device; None where they take the right one by themselves."""

@@ -95,6 +95,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         name = self._name()
         self._take(defaults, name, hyper | {"maximize": maximize, "fused": fused})
         self._begin()
+        _refuse_module(name, params)
         super().__init__(params, defaults)
 
     def _begin(self) -> None:
@@ -149,6 +150,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             known = {name: value for name, value in param_group.items() if name in own or (name in _ELSEWHERE and value)}
             self._take(own, self._where(len(self.param_groups)), known)
             own.update((name, value) for name, value in param_group.items() if name not in known)
+            _refuse_module(self._where(len(self.param_groups)), own.get("params"))
         super().add_param_group(own)
         try:
             self._check(len(self.param_groups) - 1)
@@ -479,6 +481,13 @@ class _Places:
     def accessors(self) -> Any:
         tree: Any = OrderedDict.fromkeys(self.names(), 0)
         return optree.tree_structure(tree).accessors()
+
+
+def _refuse_module(function: str, params: Any) -> None:
+    """Raises TypeError for what has parameters where they are asked for; a ParameterList is a list of them."""
+    if isinstance(params, torch.nn.Module) and not isinstance(params, torch.nn.ParameterList):
+        msg = f"{function}: params is a {type(params).__name__}; pass its parameters() or named_parameters()"
+        raise TypeError(msg)
 
 
 def keys_of(slot: Slot, hyper: Mapping[str, Any]) -> list[str]:

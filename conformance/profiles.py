@@ -1,12 +1,18 @@
 """Profiles: how much a run does."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
+from xopt.backends import BACKENDS
 from xopt.conformance.laws import LAWS
 from xopt.conformance.results import MODES, Cell, LawResult
 from xopt.conformance.stateful.machine import MACHINE
 
 LAW_NAMES = frozenset(law.name for law in LAWS)
+
+
+MOST = 48
+"""Examples of a cell of a backend whose operations are laborious."""
 
 
 class Profile(NamedTuple):
@@ -22,6 +28,24 @@ class Profile(NamedTuple):
     modes: tuple[str, ...]
     slow: bool = False  # whether slow backends run unasked
 
+    def of(self, backend: str) -> "Profile":
+        """How much of it a backend gets: one of laborious operations no more than hours can hold."""
+        if not _laborious(backend):
+            return self
+        return self._replace(examples=min(self.examples, MOST), laws=min(self.laws, 3), operations=min(self.operations, 10))
+
+    def in_turn(self, backend: str) -> bool:
+        """Whether the laws of a rule, which are most of the work, are asked of a backend in one dtype, for each rule the next."""
+        return _laborious(backend) and not self.slow
+
+    def said_of(self, backends: Iterable[str]) -> str:
+        """What of these backends less is run."""
+        fewer = [name for name in backends if _laborious(name)]
+        if not fewer:
+            return ""
+        what = f"at most {MOST} examples" if self.slow else "laws in one dtype of each rule"
+        return f"{what} on {', '.join(fewer)}"
+
     def cells(self, dtype: str) -> int:
         """Examples of a cell: half as many in the other dtypes, in which a rule says the same."""
         return self.examples if dtype == "float32" else self.examples // 2
@@ -32,11 +56,16 @@ class Profile(NamedTuple):
 
     def asked(self, result: Cell | LawResult) -> int:
         """Examples that a result must rest on."""
+        plan = self.of(result.backend)
         if isinstance(result, Cell):
-            return self.cells(result.dtype)
+            return plan.cells(result.dtype)
         if result.law == MACHINE:
-            return self.operations
-        return self.law_examples(result.dtype) if result.law in LAW_NAMES else 1
+            return plan.operations
+        return plan.law_examples(result.dtype) if result.law in LAW_NAMES else 1
+
+
+def _laborious(backend: str) -> bool:
+    return backend in BACKENDS and BACKENDS[backend].laborious
 
 
 PROFILES = {

@@ -119,8 +119,9 @@ def conform(
             found += [] if backends else _left_out(plan)
             for backend in found[len(targets) :]:
                 events.probed(backend)
-            skipped, tasks = _plan(found, rules, dtypes, plan, seed)
+            skipped, unasked, tasks = _plan(found, rules, dtypes, plan, seed)
             cells += skipped
+            laws += unasked
             planned = len(tasks)
             events.planned(planned)
             kept: dict[type, list[Any]] = {Cell: cells, LawResult: laws, Replay: replays}
@@ -307,9 +308,10 @@ def _probe(name: str, device: str | None, compiled: bool) -> BackendReport:
 
 def _plan(
     found: list[BackendReport], rules: list[str], dtypes: list[str], plan: Profile, seed: int
-) -> tuple[list[Cell], list[Task]]:
-    """The cells that cannot run, with the reason, and the tasks for those that can."""
+) -> tuple[list[Cell], list[LawResult], list[Task]]:
+    """The cells and the laws that do not run, with the reason, and the tasks for those that do."""
     cells: list[Cell] = []
+    laws: list[LawResult] = []
     tasks: list[Task] = []
     possible = [(b, mode, b.target(mode)) for b in found if b.reason is None for mode in MODES]
     for rule in rules:
@@ -321,20 +323,29 @@ def _plan(
                     if reason is not None:
                         cells.append(Cell(rule, backend.name, backend.device, dtype, mode, reason))
             on_numpy = [target for target in targets if target.backend == "numpy"]
-            if targets:
-                where = rule, dtype, targets
+            later = {b.name: why for b in found if (why := _why_no_laws(b, rule, dtype, dtypes, plan, seed))}
+            laws += [
+                LawResult(law.name, rule, target.backend, target.device, dtype, target.mode, later[target.backend])
+                for target in targets
+                for law in LAWS
+                if target.backend in later and rule in law.rules
+            ]
+            for given in dict.fromkeys(plan.of(target.backend) for target in targets):
+                some = [target for target in targets if plan.of(target.backend) == given]
+                lawful = [target for target in some if target.backend not in later]
                 turn = (list(RULES).index(rule) + seed) % TURNS == 0 and dtype == "float32"
                 play = partial(check_structures, compiled=plan.compiled * turn)
-                places = targets
+                places = some
                 if "fused" not in plan.modes:  # blocks alone compile nothing
                     play = partial(play, compilers=("blocks",))
-                    places = [*targets, *(b.target("fused") for b in found if b.name == "numpy" and on_numpy)]
-                tasks += [
-                    Task(rule, dtype, check_rule, (*where, Effort(plan.cells(dtype), seed, plan.pool))),
-                    Task(rule, f"{dtype} laws", check_laws, (*where, Effort(plan.law_examples(dtype), seed))),
-                    Task(rule, f"{dtype} operations", check_machine, (*where, Effort(plan.operations, seed))),
-                    Task(rule, f"{dtype} structures", play, (rule, dtype, places, Effort(plan.situations, seed))),
+                    places = [*some, *(b.target("fused") for b in found if b.name == "numpy" and on_numpy)]
+                checks: list[tuple[str, Callable[..., Any], list[Any], Effort]] = [
+                    (dtype, check_rule, some, Effort(given.cells(dtype), seed, plan.pool)),
+                    (f"{dtype} laws", check_laws, lawful, Effort(given.law_examples(dtype), seed)),
+                    (f"{dtype} operations", check_machine, some, Effort(given.operations, seed)),
+                    (f"{dtype} structures", play, places, Effort(plan.situations, seed)),
                 ]
+                tasks += [Task(rule, what, check, (rule, dtype, at, effort)) for what, check, at, effort in checks if at]
             if any(target.mode == "eager" for target in on_numpy):
                 tasks.append(Task(rule, f"{dtype} digest", check_digest, (rule, dtype)))
         if "float64" in dtypes and any(b.name == "numpy" and b.reason is None for b in found):
@@ -342,7 +353,18 @@ def _plan(
         targets = [target for b, mode, target in possible if "float32" in dtypes and not _why_not(b, "float32", mode, plan)]
         if targets:
             tasks.append(Task(rule, "digits", replay_rule, (rule, targets, plan.training)))
-    return cells, tasks
+    return cells, laws, tasks
+
+
+def _why_no_laws(backend: BackendReport, rule: str, dtype: str, dtypes: list[str], plan: Profile, seed: int) -> str | None:
+    """Why a backend is not held to the laws of a rule in a dtype, though it runs."""
+    own = [one for one in dtypes if one in backend.dtypes]
+    if dtype not in own or not plan.in_turn(backend.name):
+        return None
+    turn = own[(list(RULES).index(rule) + seed) % len(own)]
+    if dtype == turn:
+        return None
+    return f"an operation of {backend.name} takes a millisecond: of this rule the laws are asked in {turn}, of another elsewhere"
 
 
 def _why_not(backend: BackendReport, dtype: str, mode: str, plan: Profile) -> str | None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -14,13 +15,16 @@ import pytest
 from typer.testing import CliRunner
 
 import xopt
-from xopt.backends import BACKENDS
+from xopt.backends import BACKENDS, get
 from xopt.conformance import PROFILES, Report, conform, ledger, suite
 from xopt.conformance.__main__ import NEEDED
+from xopt.conformance.arithmetic.probes import probe
 from xopt.conformance.cli.app import app
 from xopt.conformance.evidence.examination import Evidence
+from xopt.conformance.report.report import BackendReport
+from xopt.conformance.report.summary import Scope
 from xopt.conformance.report.text import TABLE, mark, markdown, read_json, write_json, write_table
-from xopt.conformance.results import NOT_RUN, WRONG, Cell
+from xopt.conformance.results import DTYPES, NOT_RUN, WRONG, Cell
 
 SCHEMA = json.loads((files("xopt.conformance.report") / "schema.json").read_text())
 
@@ -248,6 +252,35 @@ def test_backends_of_slow_operations_run_where_they_are_asked_for():
         assert report.reason is not None
         assert f"--backend {report.name}" in report.reason if report.version else "not installed" in report.reason
     assert suite._left_out(nightly) == []
+
+
+def test_laborious_backends_take_turns_and_get_no_more_than_hours_hold():
+    """Every rule is held to its laws in one dtype of dask, and each dtype has its rules; at night in all, with fewer examples."""
+    own = {"dask": ("float16", "float32", "float64"), "mlx": ("float16", "bfloat16", "float32", "float64")}
+    right = probe(get("numpy"), compiled=False).to_dict()
+    found = [BackendReport(name, "cpu", "1", None, dtypes, probes=right) for name, dtypes in own.items()]
+    for profile, turns in (("quick", 1), ("ci", 1), ("nightly", 3)):
+        plan = PROFILES[profile]
+        _, left, tasks = suite._plan(found, list(xopt.RULES), list(DTYPES), plan, seed=3)
+        laws = {
+            (target.backend, task.rule, task.arguments[1]): task.arguments[3].examples
+            for task in tasks
+            if task.what.endswith(" laws")
+            for target in task.arguments[2]
+        }
+        counted = Counter((backend, rule) for backend, rule, _ in laws)
+        assert counted == {(name, rule): {"dask": turns, "mlx": 4}[name] for name in own for rule in xopt.RULES}
+        assert {dtype for backend, _, dtype in laws if backend == "dask"} == set(own["dask"])
+        reasons = {law.reason for law in left}
+        assert all("takes a millisecond: of this rule the laws are asked in float" in reason for reason in reasons)
+        assert {(law.backend, law.verdict) for law in left} == ({("dask", NOT_RUN)} if turns == 1 else set())
+        assert all(n == plan.of(backend).law_examples(dtype) for (backend, _, dtype), n in laws.items())
+        drawn = [task.arguments for task in tasks if task.what == "float32"]
+        cells = {target.backend: effort.examples for _, _, targets, effort in drawn for target in targets}
+        assert cells == {"dask": min(plan.examples, 48), "mlx": plan.examples}
+        said = str(Scope.of({"asked": {"backend": ["mlx", "dask"]}, "profile": profile}))
+        assert ("at most 48 examples on dask" if turns == 3 else "laws in one dtype of each rule on dask") in said
+        assert "dask" not in str(Scope.of({"asked": {"backend": ["mlx"]}, "profile": profile}))
 
 
 @pytest.mark.parametrize("name", ["mlx", "mparray"])

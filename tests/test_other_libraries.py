@@ -2,6 +2,8 @@
 
 import importlib.util
 import pickle
+import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -226,6 +228,30 @@ def test_what_cannot_be_registered_is_named():
         xopt.register_namespace(np.ndarray, np)
     with pytest.raises(TypeError, match=r"register_namespace: xp must offer asarray.*lacks log, finfo"):
         xopt.register_namespace(Numbers, SimpleNamespace(**{k: 0 for k in vars(boxes()) if k not in ("log", "finfo")}))
+
+
+@pytest.fixture
+def tensors():
+    """TensorFlow's, after the page's own example of a class that is registered."""
+    tf = pytest.importorskip("tensorflow", reason="TensorFlow, which takes 1.5 GB, is not installed")
+    page = (Path(__file__).parent.parent / "docs" / "recipes" / "other-libraries.md").read_text()
+    (example,) = re.findall(r"^```python no-run: TensorFlow[^\n]*\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    exec(example, {})
+    return tf
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_tensorflow_as_the_page_registers_it_has_numpys_bits(rule, dtype, tensors):
+    for start, hyper in list(variants(rule))[:2]:
+        one = rule.bind(**start).init(tree(0, dtype))
+        other = rule.bind(**start).init({k: tensors.constant(x) for k, x in tree(0, dtype).items()})
+        for i in range(1, 4):
+            one = rule.step(one, tree(i, dtype), **hyper)
+            other = rule.step(other, {k: tensors.constant(x) for k, x in tree(i, dtype).items()}, **hyper)
+        for name, x in one.params.items():
+            found = other.params[name].numpy()
+            assert (found.dtype, found.shape) == (x.dtype, x.shape)
+            assert np.array_equal(found, x)
 
 
 # ONNX.

@@ -1,5 +1,6 @@
-"""Rules as optimizers of torch on tensors that several processes share: FSDP2 and DTensor, in real processes on this machine."""
+"""Rules as optimizers of torch on tensors that several processes share, by FSDP2, DTensor and DDP, in real processes here."""
 
+import contextlib
 import os
 import sys
 import traceback
@@ -152,6 +153,54 @@ def check_partial(mesh, folder):
         torch_optim.Lion([p]).step()
 
 
+class Sometimes(torch.nn.Module):
+    """A part of it has no gradient in every other step."""
+
+    def __init__(self):
+        super().__init__()
+        self.always, self.sometimes = net(), torch.nn.Linear(3, 2)
+
+    def forward(self, x, both):
+        return self.always(x) + (self.sometimes(x) if both else 0.0)
+
+
+def check_ddp(mesh, folder):
+    """DistributedDataParallel: optimizer, plain steps and donated ones take the gradients of its buckets, alike everywhere."""
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    from xopt.backends import torch_optim
+
+    rank = torch.distributed.get_rank()
+    for rule in (xopt.adamw, xopt.nadam, xopt.aggmo, xopt.ademamix):
+        torch.manual_seed(3)
+        model = torch.nn.parallel.DistributedDataParallel(Sometimes(), find_unused_parameters=True, gradient_as_bucket_view=True)
+        if rule is xopt.adamw:  # each process keeps the slots of a part
+            optimizer = ZeroRedundancyOptimizer(model.parameters(), optimizer_class=torch_optim.AdamW, lr=0.1)
+        else:
+            optimizer = torch_optim.of(rule)(model.parameters(), lr=0.1)
+        schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+        plain, donated = (rule.init({n: p.detach().clone() for n, p in model.named_parameters()}) for _ in range(2))
+        step, donate = fuse(rule), fuse(rule, donate=True)
+        for t in range(4):
+            optimizer.zero_grad()
+            x = torch.from_numpy(np.random.default_rng([t, rank]).standard_normal((6, 3)).astype(np.float32))
+            with model.no_sync() if t == 2 else contextlib.nullcontext():
+                model(x, t % 2).square().mean().backward()
+            if t == 2:  # the gradients are summed in the second of two passes
+                model(x, 1).square().mean().backward()
+            grads, lr = {n: p.grad for n, p in model.named_parameters()}, optimizer.param_groups[0]["lr"]
+            plain, donated = step(plain, grads, lr=lr), donate(donated, grads, lr=lr)
+            optimizer.step()
+            schedule.step()
+        for name, p in model.named_parameters():
+            everywhere = [torch.empty_like(p) for _ in range(mesh.size())]
+            torch.distributed.all_gather(everywhere, p.detach())
+            for x in (plain.params[name], donated.params[name], *everywhere):
+                assert torch.equal(x, p), (rule, name)
+        assert plain.step["module.always.0.bias"] == 4
+        assert plain.step["module.sometimes.bias"] == 3
+
+
 def saved_runs():
     """Every rule, and those whose slots are several arrays or numbers in the flat form of a checkpoint too."""
     for name, rule in xopt.RULES.items():
@@ -225,5 +274,5 @@ def in_processes(tmp_path, size, *checks):
 
 
 def test_two_and_four_processes_step_as_one_does_and_four_resume_what_two_have_saved(tmp_path):
-    in_processes(tmp_path, 2, "check_bits", "check_training", "check_partial", "check_save")
+    in_processes(tmp_path, 2, "check_bits", "check_training", "check_partial", "check_ddp", "check_save")
     in_processes(tmp_path, 4, "check_load", "check_bits", "check_training")

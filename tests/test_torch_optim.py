@@ -409,6 +409,75 @@ def test_steps_within_a_backward_pass(make):
     assert same(numbers(net), numbers(plain))
 
 
+class Lookahead:
+    """Every second step goes back half of the way: as people wrap optimizers, by sharing their groups and states."""
+
+    def __init__(self, base):
+        self.base, self.param_groups, self.state, self.zero_grad = base, base.param_groups, base.state, base.zero_grad
+        self.slow = [p.detach().clone() for p in self.param_groups[0]["params"]]
+        self.count = 0
+
+    def step(self):
+        self.base.step()
+        self.count += 1
+        for p, slow in zip(self.param_groups[0]["params"], self.slow, strict=True):
+            if self.count % 2 == 0:
+                p.data.copy_(slow.lerp_(p.detach(), 0.5))
+
+
+def with_lookahead(make, net):
+    return Lookahead(make(net.parameters(), lr=0.05))
+
+
+def with_sharpness(make, net):
+    """Its gradients are those at a point further up."""
+    optimizer = make(net.parameters(), lr=0.05)
+
+    def climb(one, args, kwargs):
+        before = numbers(net)
+        with torch.no_grad():
+            for p in net.parameters():
+                p.add_(p.grad, alpha=0.05 / float(p.grad.norm()))
+        net.zero_grad()
+        with torch.enable_grad():
+            loss_of(net, 0).backward()
+        for p, x in zip(net.parameters(), before, strict=True):
+            p.data = x
+
+    optimizer.register_step_pre_hook(climb)
+    return optimizer
+
+
+@everyone
+@pytest.mark.parametrize("wrapped", [with_lookahead, with_sharpness])
+def test_optimizers_around_it(make, wrapped):
+    net, start = model(), loss_of(model(), 0).item()
+    optimizer = wrapped(make, net)
+    train(net, optimizer, [0] * 12)
+    assert loss_of(net, 0).item() < start
+    assert {float(entry["step"]) for entry in optimizer.state.values()} == {12}
+
+
+@everyone
+def test_a_parameter_that_grows_takes_its_slots_along(make):
+    """As where points are added to a scene: another parameter is put in its place, with longer slots."""
+    (p,), (twin,) = with_grads((3, 2)), with_grads((3, 2))
+    optimizer, other = make([p], lr=0.1), make([twin], lr=0.1)
+    optimizer.step()
+    entry = optimizer.state.pop(p)
+    for key, x in entry.items():
+        if isinstance(x, torch.Tensor) and x.shape == p.shape:
+            entry[key] = torch.cat([x, torch.zeros(4, 2)])
+    q = torch.nn.Parameter(torch.cat([p.detach(), torch.ones(4, 2)]))
+    optimizer.param_groups[0]["params"][0], optimizer.state[q] = q, entry
+    q.grad = torch.cat([p.grad, torch.ones(4, 2)])
+    optimizer.step()
+    for _ in range(2):
+        other.step()
+    assert same([q[:3].detach()], [twin.detach()])
+    assert not torch.any(q[3:] == 1.0)
+
+
 @everyone
 def test_a_rate_may_be_a_tensor(make):
     net, plain = model(), model()
@@ -702,6 +771,16 @@ def test_errors_name_the_optimizer_the_argument_and_the_range(given, error, word
     with pytest.raises(error, match=words.replace("torch_optim.AdamW:", "torch_optim.AdamW, group 1:")):
         optimizer.add_param_group(more)
     assert len(optimizer.param_groups) == 1
+
+
+def test_a_module_in_place_of_its_parameters_is_refused():
+    layer, several = torch.nn.Linear(2, 1), torch.nn.ParameterDict({"w": torch.nn.Parameter(torch.ones(2))})
+    for one, words in ((layer, "a Linear"), (torch.nn.Sequential(layer), "a Sequential"), (several, "a ParameterDict")):
+        with pytest.raises(TypeError, match=rf"^torch_optim.Lion: params is {words}; pass its parameters\(\)"):
+            torch_optim.Lion(one)
+        with pytest.raises(TypeError, match=rf"^torch_optim.Lion, group 1: params is {words}"):
+            torch_optim.Lion([{"params": layer.parameters()}, {"params": one}])
+    assert len(torch_optim.Lion(torch.nn.ParameterList(several.values())).param_groups[0]["params"]) == 1
 
 
 def test_a_group_has_no_hyperparameter_in_vain():

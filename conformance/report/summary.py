@@ -24,14 +24,18 @@ class Scope:
     profile: str
     seed: int
     interrupted: str | None = None  # how far it came
+    fewer: str = ""  # what is run less of some of it
 
     @classmethod
     def of(cls, about: Mapping[str, Any]) -> "Scope":
         """Of a report's ``about``."""
         asked, profile = about.get("asked", {}), about.get("profile", "")
-        modes = PROFILES[profile].modes if profile in PROFILES else ()
+        plan = PROFILES.get(profile)
+        modes = plan.modes if plan else ()
+        run = asked.get("backend", [name for name, kind in BACKENDS.items() if plan and (plan.slow or not kind.slow)])
+        fewer = plan.said_of(dict.fromkeys(name.partition(":")[0] for name in run)) if plan else ""
         names = {what: tuple(asked.get(what, known)) for what, known in ALL.items() if what != "mode"}
-        return cls(names | {"mode": modes}, profile, about.get("seed", 0), about.get("interrupted"))
+        return cls(names | {"mode": modes}, profile, about.get("seed", 0), about.get("interrupted"), fewer)
 
     @property
     def whole(self) -> bool:
@@ -49,7 +53,8 @@ class Scope:
         parts = [_some(what, names if what != "mode" else modes, len(ALL[what])) for what, names in self.names.items()]
         begun = "Everything" if not self.lacking else "A part"
         ended = f"Interrupted after {self.interrupted}. " if self.interrupted is not None else ""
-        return f"{ended}{begun}: {', '.join(parts)}; profile {self.profile}, seed {self.seed}"
+        fewer = f"; {self.fewer}" if self.fewer else ""
+        return f"{ended}{begun}: {', '.join(parts)}{fewer}; profile {self.profile}, seed {self.seed}"
 
     def to_dict(self) -> dict[str, Any]:
         names = {f"{what}s": list(names) for what, names in self.names.items()}

@@ -4,7 +4,7 @@
 packages found of it, ``<!-- source: path -->`` a file of the project, ``<!-- api: module -->`` the reference of a public module.
 ``<!-- rules -->``, ``<!-- scale -->``, ``<!-- laws -->``,
 ``<!-- laws left out -->``, ``<!-- conventions -->``, ``<!-- catalogue -->``, ``<!-- checks -->``, ``<!-- ledger -->`` and
-``<!-- reproductions -->`` become tables, ``<!-- agreement -->`` the picture of the front page,
+``<!-- reproductions -->`` become tables, ``<!-- agreement -->`` the picture of the front page, ``<!-- schedules -->`` losses,
 ``<!-- reproduction: rosenbrock -->`` what an experiment found, ``<!-- arithmetic -->`` what operations gave on all operands,
 ``<!-- implementations -->`` and ``<!-- findings -->`` what the survey of other packages found. ``<!-- long memory: name -->``
 becomes a figure or a table of the page on long-term gradients, with `` ja`` in Japanese.
@@ -13,7 +13,7 @@ becomes a figure or a table of the page on long-term gradients, with `` ja`` in 
 import re
 from pathlib import Path
 
-from builders import agreement, api, formulas, implementations, long_memory, reproductions, rule_pages, tables
+from builders import agreement, api, formulas, implementations, long_memory, reproductions, rule_pages, schedules, tables
 
 from xopt import RULES
 from xopt.conformance.exhaustive.store import RESULTS, Store
@@ -39,6 +39,7 @@ _TABLES = {
     "checks": tables.checks_table,
     "ledger": tables.ledger_table,
     "agreement": agreement.picture,
+    "schedules": schedules.figure,
     "reproductions": reproductions.summary,
     "implementations": implementations.tables_of_packages,
     "findings": implementations.findings_told,
