@@ -6,6 +6,8 @@ ELSEWHERE has the rows that are not about a pure step on a machine like this one
 import itertools
 import math
 import re
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import optree
@@ -259,6 +261,22 @@ def test_what_torch_keeps_parameters_in():
                 init(given)
     ways = dict(model.named_parameters()), list(model.parameters()), dict(torch.nn.ParameterDict(one).named_parameters())
     assert all(xopt.lion_init(way).step == 0 for way in ways)
+
+
+@dataclass
+class Layer:
+    w: Any
+    b: Any
+
+
+def test_a_dataclass_is_refused_with_what_to_pass():
+    layer = Layer(np.ones(2), np.zeros(1))
+    words = (
+        r"params\['a'\] must be an array, got a Layer, a dataclass that is not registered.*or pass vars\(it\), a dict of its fields"
+    )
+    with pytest.raises(TypeError, match=words):
+        xopt.lion_init({"a": layer})
+    assert xopt.lion_init({"a": vars(layer)}).m["a"]["b"].shape == (1,)
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "complex128"])

@@ -18,6 +18,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+import optree
 import pytest
 from builders import pages, rule_pages, tables
 from test_layout import project_files
@@ -131,6 +132,29 @@ def test_blocks_run_and_print_what_the_page_shows(name, runner, tmp_path):
     missing = [left_out[block.line] for block in page if block.note.startswith("needs") and block.line in left_out]
     if missing:
         pytest.skip(f"all but {len(missing)} blocks ran: {'; '.join(missing)}")
+
+
+def test_what_a_step_costs_is_what_its_arrays_are():
+    """The table of bytes beside a state of real arrays with every decay above 0; and what the page says of 10^12 parameters."""
+    torch = pytest.importorskip("torch", reason="torch, which has bfloat16, is not installed")
+    page = " ".join((DOCS / "more-than-one-machine.md").read_text().split())
+    rows = [line.strip("| ").split(" | ") for line in tables.scale_table().splitlines()[2:]]
+    assert [row[0].strip("`") for row in rows] == list(xopt.RULES)
+    n, cost = 1000, {}
+    for row in rows:
+        rule = xopt.RULES[row[0].strip("`")]
+        given = {"betas": (0.5, 0.9, 0.99)} if rule is xopt.aggmo else {}
+        cost[rule.name] = []
+        for dtype in (torch.float32, torch.bfloat16):
+            params = torch.ones(n, dtype=dtype)
+            state = rule.bind(**given).init(params)
+            kept = sum(x.nbytes for x in optree.tree_leaves(state) if isinstance(x, torch.Tensor))
+            # all that is kept is read and written again, and the gradient is read
+            cost[rule.name] += [kept // n, (2 * kept + params.nbytes) // n]
+        assert list(map(int, row[1:])) == cost[rule.name], rule
+    kept, moved, *_ = cost["adamw"]
+    assert f"AdamW keeps {kept} TB and moves {moved} TB; over 1,000 devices each keeps {kept} GB and moves {moved} GB" in page
+    assert f"at 2 TB/s that is {moved / 2:g} ms" in page
 
 
 def test_the_runner_sees_errors_and_output(runner, tmp_path):

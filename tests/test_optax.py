@@ -270,6 +270,16 @@ WRAPPED: dict[str, Callable[[], Any]] = {
     "schedule_free": lambda: optax.contrib.schedule_free(as_optax(xopt.adamw, beta1=0.0, lr=0.1), 0.1, b1=0.9),
     "mechanize": lambda: optax.contrib.mechanize(as_optax(xopt.adam, lr=0.1)),
 }
+WRAPPED["MultiSteps of a partition of inject_hyperparams"] = lambda: optax.MultiSteps(
+    optax.partition(
+        {
+            "first": optax.inject_hyperparams(lambda lr: as_optax(xopt.ademamix, lr=lr))(lr=optax.cosine_decay_schedule(0.1, 9)),
+            "second": optax.inject_hyperparams(lambda lr: as_optax(xopt.aggmo, lr=lr))(lr=0.1),
+        },
+        label,
+    ),
+    2,
+).gradient_transformation()
 STILL = {"masked away": set(), "multi_transform": {"b", "s"}}
 """The params that do not move. What is masked away moves, by the gradient itself, as optax passes it on."""
 
@@ -322,6 +332,20 @@ def test_states_are_seen_as_trees_of_params(name: str) -> None:
     leaves = jax.tree.leaves(mapped)
     assert leaves.count("other") == 1
     assert len(leaves) == len(jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_shapes_are_known_before_there_are_numbers(name: str) -> None:
+    """As a state is placed on devices before it is made: eval_shape of init, update and a step."""
+    rule, p = xopt.RULES[name], params("bfloat16")
+    tx = as_optax(rule)
+    shapes = jax.eval_shape(tx.init, p)
+    updates, state = jax.eval_shape(tx.update, p, shapes, p)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), (updates, state)) == jax.tree.map(lambda x: (x.shape, x.dtype), (p, shapes))
+    made = jax.eval_shape(rule.step, jax.eval_shape(rule.init, p), p)
+    assert jax.tree.structure(made) == jax.tree.structure(rule.init(p))
+    for one, real in zip(jax.tree.leaves(made[:-1]), jax.tree.leaves(rule.init(p)[:-1]), strict=True):
+        assert (one.shape, one.dtype) == (jnp.shape(real), jnp.asarray(real).dtype)
 
 
 def test_scan_donate_and_vmap() -> None:

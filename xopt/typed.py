@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import is_dataclass
 from functools import partial
 from numbers import Real
 from operator import attrgetter
@@ -434,6 +435,11 @@ def _without_arrays(given: Any) -> str:
         plain = "dict" if isinstance(given, Mapping) else "list"
         name = type(given).__name__
         return f"a {name}, a container that is not registered with optree or JAX; register it, or pass a {plain} of its items"
+    if is_dataclass(given) and not isinstance(given, type):
+        name = type(given).__name__
+        return (
+            f"a {name}, a dataclass that is not registered with optree or JAX; register it, or pass vars(it), a dict of its fields"
+        )
     if callable(given) and "equinox" in sys.modules:
         return f"{shown(given)}; of a module of Equinox pass eqx.filter(module, eqx.is_inexact_array)"
     return shown(given)
