@@ -244,7 +244,7 @@ def lives(*_: Any) -> list[Cell]:
 
 def test_a_process_that_dies_is_a_problem_of_its_own_check(monkeypatch: pytest.MonkeyPatch) -> None:
     tasks = [suite.Task("sgd", "dies", dies, ()), suite.Task("sgd", "lives", lives, ())]
-    monkeypatch.setattr(suite, "_plan", lambda *_: ([], tasks))
+    monkeypatch.setattr(suite, "_plan", lambda *_: ([], [], tasks))
     report = run(jobs=2)
     assert [p for p in report.problems if "died" in p] == ["sgd dies: the process died: a library crashed, or the memory was full"]
     assert len(report.cells) == 1
