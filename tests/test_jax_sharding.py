@@ -25,11 +25,11 @@ layouts = {
     "tensor parallel": {"w": P(None, "model"), "b": P("model")},
     "both": {"w": P("data", "model"), "b": P("data")},
 }
-found = {}
+here, found = jax.tree.map(jnp.asarray, grads), {}
 for rule in (xopt.aggmo, xopt.ademamix):
     alone = rule.init(jax.tree.map(jnp.asarray, host))
-    jitted, eager = jax.jit(rule.step), rule.step(alone, jax.tree.map(jnp.asarray, grads))
-    compiled = jitted(alone, jax.tree.map(jnp.asarray, grads))
+    jitted, eager = jax.jit(rule.step), rule.step(alone, here)
+    compiled = jitted(alone, here)
     for kind in (AxisType.Auto, AxisType.Explicit):
         mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(kind, kind))
         for name, specs in layouts.items():
@@ -44,11 +44,15 @@ for rule in (xopt.aggmo, xopt.ademamix):
             key = f"{rule.name}, {name}, {kind.name}"
             found[key] = {
                 "eager": same(rule.step(state, grad), eager),
-                "fused": same(fuse(rule)(state, grad), fuse(rule)(alone, jax.tree.map(jnp.asarray, grads))),
+                "fused": same(fuse(rule)(state, grad), fuse(rule)(alone, here)),
                 "jit": same(jitted(state, grad), compiled),
                 "sent": SENT.findall(jitted.lower(state, grad).compile().as_text()),
             }
             if kind is AxisType.Auto:
+                if name == "FSDP":  # jit(grad) places what it makes where it likes
+                    elsewhere = jax.device_put(grads, NamedSharding(mesh, P("data")))
+                    found[key]["elsewhere"] = same(rule.step(state, elsewhere), eager)
+                    found[key]["elsewhere, fused"] = same(fuse(rule)(state, elsewhere), fuse(rule)(alone, here))
                 spec = jax.tree.map(lambda x: x.sharding.spec, state._replace(step=jax.device_put(0, NamedSharding(mesh, P()))))
                 mapped = jax.jit(jax.shard_map(rule.step, mesh=mesh, in_specs=(spec, specs), out_specs=spec))
                 with_array = state._replace(step=jnp.int32(0))
