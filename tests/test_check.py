@@ -22,6 +22,7 @@ from xopt.conformance.conventions import CONVENTIONS
 from xopt.conformance.faults.fault import Fault
 from xopt.conformance.faults.planting import edited
 from xopt.conformance.golden import golden_of
+from xopt.conformance.thirdparty import measure, variants
 from xopt.conformance.thirdparty.agree import read_gradients
 from xopt.conformance.thirdparty.behaviour import FAILED, HELD, NOT_TRIED
 from xopt.conformance.thirdparty.check import DEFAULTS, STATE
@@ -250,6 +251,19 @@ def test_the_command_writes_what_was_found(tmp_path):
     assert 'failures="0"' in Path(files[2]).read_text()
     assert CliRunner().invoke(app(), ["check", "sgd"]).exit_code == 2
     assert CliRunner().invoke(app(), ["check", "py:strange_optimizers:sgd", "--set", "lr"]).exit_code == 2
+
+
+def test_what_is_remembered_has_an_end(monkeypatch):
+    """A process that checks many keeps what the last ones need."""
+    monkeypatch.setattr(measure, "MOST_FOLLOWED", 3)
+    monkeypatch.setattr(measure, "_FOLLOWED", {})
+    seen = [stepped(Variant("sgd"), run, "float32") for run in runs("sgd", xopt.sgd.defaults, random=4)]
+    assert diagnose("sgd", [one for one in seen if one.run.kind != "defaults"]).variants
+    assert len(measure._FOLLOWED) == 3
+    values = variants._values.cache_info()
+    diagnose("sgd", [one._replace(params=1.01 * one.params) for one in seen if one.run.kind != "defaults"])  # looks for a factor
+    assert variants._values.cache_info().currsize < values.currsize + 100
+    assert None not in (values.maxsize, variants._bounded.cache_info().maxsize, variants._golden.cache_info().maxsize)
 
 
 def test_names_are_translated():

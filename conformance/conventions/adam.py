@@ -172,6 +172,7 @@ ADAMW = [
     adamw.weight_decay("lr^2"),
     adamw.weight_decay(
         "after the step",
+        documented="explosion/thinc, optimizers.py: L2_is_weight_decay",
         seen="huggingface/transformers#3407; bitsandbytes-foundation/bitsandbytes#2010",
         planted=("rule", "both"),
     ),

@@ -9,6 +9,7 @@ from xopt.conformance.thirdparty.measure import Judge, Measure, Seen
 from xopt.conformance.thirdparty.variants import (
     ALL,
     COARSE,
+    PLAIN,
     Variant,
     fits,
     formulas,
@@ -17,6 +18,7 @@ from xopt.conformance.thirdparty.variants import (
     residual,
     roundings,
     rows_of,
+    trajectory,
 )
 
 NEAR = 64.0
@@ -181,8 +183,9 @@ def _fitted(variant: Variant, name: str, seen: Sequence[Seen]) -> float | None:
     """The factor, by a search over eight decades; None where none fits the designed numbers."""
 
     def distance(log: float) -> float:
-        changed = [one._replace(run=_multiplied(one.run, name, 10.0**log)) for one in seen]
-        return sum(float(np.nansum(np.abs(one.params - variant.values(one.run)))) for one in changed)
+        runs = [_multiplied(one.run, name, 10.0**log) for one in seen]
+        values = [trajectory(variant.golden, PLAIN, run, variant.hyper(run)) for run in runs]
+        return sum(float(np.nansum(np.abs(one.params - value))) for one, value in zip(seen, values, strict=True))
 
     grid = np.linspace(-4, 4, 81)
     at = float(min(grid, key=distance))

@@ -102,7 +102,7 @@ class Judge:
         return _planted(self.variant.rule, tuple(row.name for row in self.variant.conventions))
 
     def _followed(self, one: Seen) -> Iterator["_Params"]:
-        key = self.variant.rule, tuple(row.name for row in self.variant.conventions), one.dtype, one.run.key
+        key = self.variant, one.run, one.dtype
         if key in _FOLLOWED:
             yield from _FOLLOWED[key].again(one)
             return
@@ -117,8 +117,8 @@ class Judge:
             (comparison,) = follower.step(grad, one.run.idle + i + 1, (after,))
             yield comparison  # type: ignore[misc]
         if len(follower.kept) == len(one.params) and np.all(np.isfinite(one.params)):  # else what follows depends on the candidate
-            if len(_FOLLOWED) >= 4096:
-                _FOLLOWED.clear()
+            if len(_FOLLOWED) >= MOST_FOLLOWED:
+                del _FOLLOWED[next(iter(_FOLLOWED))]
             _FOLLOWED[key] = follower
 
 
@@ -191,5 +191,6 @@ class _Follower(Reference):
         del self.kept[len(one.params) :]
 
 
-_FOLLOWED: dict[tuple[Any, ...], _Follower] = {}
-"""Of variants that have been followed through a run."""
+MOST_FOLLOWED = 512
+_FOLLOWED: dict[tuple[Variant, Run, str], _Follower] = {}
+"""Of variants that have been followed through a run, the last so many."""

@@ -69,9 +69,15 @@ class Run(NamedTuple):
     idle: int = 0  # steps before, from parameters of 0 with gradients of 0, which leave everything but the count as it was
 
     @property
-    def key(self) -> tuple[Any, ...]:
-        """Equal where all is."""
+    def _key(self) -> tuple[Any, ...]:
         return tuple(sorted(self.hyper.items())), self.lrs, self.params.tobytes(), self.grads.tobytes(), self.idle
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all is the same that a step sees, whatever it is called."""
+        return isinstance(other, Run) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
 
 
 def runs(rule: str, takes: Iterable[str], changes: bool = True, seed: int = 0, random: int = 4) -> Iterator[Run]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from itertools import combinations, permutations
 from types import ModuleType
 from typing import Any, TypeVar
@@ -19,8 +19,6 @@ from xopt.conformance.thirdparty.probe import Run
 
 Made = TypeVar("Made")
 F32 = FLOAT_FORMATS["float32"]
-_VALUES: dict[tuple[Any, ...], Any] = {}
-_BOUNDED: dict[tuple[Any, ...], tuple[Any, Any]] = {}
 BY_NAME = {row.name: row for row in CONVENTIONS}
 
 
@@ -59,25 +57,22 @@ class Variant:
         return " and ".join([self.rule, *self.names])
 
     def values(self, run: Run) -> Any:
-        """The parameters after each step, in float64; NaN where the golden has no number. What was computed once is kept."""
-        key = self.rule, *(row.name for row in self.conventions), run.key
-        if key not in _VALUES:
-            _VALUES[key] = trajectory(self.golden, PLAIN, run, self.hyper(run))
-        return _VALUES[key]
+        """The parameters after each step, in float64; NaN where the golden has no number."""
+        return _values(self, run)
 
     def bounded(self, run: Run, dtype: str) -> tuple[Any, Any]:
         """The same, and how far from it a correct library may be that computes in ``dtype``."""
-        key = self.rule, dtype, self.coarse, *(row.name for row in self.conventions), run.key
-        if key not in _BOUNDED:
-            n, compute = self.arithmetic(dtype)
-            steps = trajectory(self.golden, n, run, self.hyper(run), lambda x: exact(x, compute))
-            truth = trajectory(self.golden, BoundedArithmetic(), run, self.hyper(run), lambda x: exact(x, HOST))
-            own = np.array([x.error for x in truth])
-            value = np.where(
-                np.isnan(self.values(run)), np.nan, [x.value for x in truth]
-            )  # as a root of what is below 0 has a bound
-            _BOUNDED[key] = value, inflate(np.array([x.error for x in steps]) + own)
-        return _BOUNDED[key]
+        return _bounded(self, run, dtype)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Variant) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @cached_property
+    def _key(self) -> tuple[str, ...]:
+        return self.rule, self.coarse, *(row.name for row in self.conventions)
 
     def arithmetic(self, dtype: str) -> tuple[Any, FloatFormat]:
         """What it computes in: its coefficients' numbers, and the format of its arrays."""
@@ -85,6 +80,22 @@ class Variant:
 
     def hyper(self, run: Run) -> dict[str, Any]:
         return self.golden.defaults | dict(run.hyper)
+
+
+@lru_cache(maxsize=2**14)  # all that a diagnosis compares with, and of what was seen long ago nothing
+def _values(variant: Variant, run: Run) -> Any:
+    return trajectory(variant.golden, PLAIN, run, variant.hyper(run))
+
+
+@lru_cache(maxsize=2**11)
+def _bounded(variant: Variant, run: Run, dtype: str) -> tuple[Any, Any]:
+    n, compute = variant.arithmetic(dtype)
+    hyper = variant.hyper(run)
+    steps = trajectory(variant.golden, n, run, hyper, lambda x: exact(x, compute))
+    truth = trajectory(variant.golden, BoundedArithmetic(), run, hyper, lambda x: exact(x, HOST))
+    value = np.array([x.value for x in truth])
+    value[np.isnan(variant.values(run))] = np.nan  # as a root of what is below 0 has a bound
+    return value, inflate(np.array([x.error for x in steps]) + np.array([x.error for x in truth]))
 
 
 def trajectory(golden: Golden, n: Any, run: Run, hyper: dict[str, Any], read: Any = np.asarray) -> Any:
@@ -127,7 +138,7 @@ class _Coarse(BoundedArithmetic):
         return Bounded(float(x), 2 * F32.unit * abs(float(x)), HOST)
 
 
-@cache
+@lru_cache(maxsize=2**11)
 def _golden(rule: str, names: tuple[str, ...]) -> Golden:
     """Raises ValueError where an edit's text does not stand in what the others leave."""
     if not names:
