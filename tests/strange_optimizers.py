@@ -23,6 +23,28 @@ def hangs(params, grad, state, *, lr=0.01, weight_decay=0.0):
     time.sleep(60)
 
 
+def forks(params, grad, state, *, lr=0.01, weight_decay=0.0):
+    """Both processes go on."""
+    if state is None:
+        os.fork()
+    return params - lr * (grad + weight_decay * params), 1
+
+
+def exits(params, grad, state, *, lr=0.01, weight_decay=0.0):
+    """After the first step."""
+    if state is not None:
+        raise SystemExit(0)
+    return params - lr * (grad + weight_decay * params), 1
+
+
+def is_complex(params, grad, state, *, lr=0.01, weight_decay=0.0):
+    return params - 1j * lr * grad, state
+
+
+def is_a_list(params, grad, state, *, lr=0.01, weight_decay=0.0):
+    return list(params - lr * grad), state
+
+
 def raises(params, grad, state, *, lr=0.01, weight_decay=0.0):
     raise RuntimeError("not today")  # noqa: EM101
 
@@ -60,6 +82,29 @@ def shares_state(params, grad, state, *, lr=0.01, weight_decay=0.0):
     """Every other step, of whatever optimizer, is half as long."""
     _shared["t"] += 1
     return params - lr * (0.5 if _shared["t"] % 2 else 1.0) * (grad + weight_decay * params), state
+
+
+def changes_the_dtype(params, grad, state, *, lr=0.01, weight_decay=0.0):
+    """A rate of NumPy's float64 makes arrays of float32 wider."""
+    return params - np.float64(lr) * (grad + weight_decay * params), state
+
+
+def in_two_subtractions(params, grad, state, *, lr=0.01, weight_decay=0.0):
+    """Nothing is wrong with this one."""
+    return params - lr * grad - lr * weight_decay * params, state
+
+
+def decays_first(params, grad, state, *, lr=0.01, weight_decay=0.0):
+    """Nor with this one."""
+    return (1 - lr * weight_decay) * params - lr * grad, state
+
+
+def ignores_lr(params, grad, state, *, lr=0.01, weight_decay=0.0):
+    return params - 0.03 * (grad + weight_decay * params), state
+
+
+def clips(params, grad, state, *, lr=0.01, weight_decay=0.0):
+    return params - lr * (np.clip(grad, -1.0, 1.0) + weight_decay * params), state
 
 
 def spreads_nan(params, grad, state, *, lr=0.01, weight_decay=0.0):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from xopt.conformance.thirdparty.check import DEFAULTS, STATE
 from xopt.conformance.thirdparty.diagnosis import diagnose
 from xopt.conformance.thirdparty.names import ARGUMENTS, translated
 from xopt.conformance.thirdparty.probe import runs
+from xopt.conformance.thirdparty.report import junit_of
 from xopt.conformance.thirdparty.separation import pairs, separation, singles, stepped
 from xopt.conformance.thirdparty.subject import Subject
 from xopt.conformance.thirdparty.targets import KINDS, TargetError, parsed
@@ -49,6 +51,10 @@ def beside_the_tests(monkeypatch):
         ("py:strange_optimizers:crashes", "crashed", "exit status 3", 1),
         ("py:strange_optimizers:aborts", "crashed", "signal 6", 1),
         ("py:strange_optimizers:hangs", "hung", "within 1 s", 1),
+        ("py:strange_optimizers:forks", "garbage", "it forks, and both processes go on", 1),
+        ("py:strange_optimizers:exits", "crashed", "exit status 0", 1),
+        ("py:strange_optimizers:is_complex", "raised", "complex", 1),
+        ("py:strange_optimizers:is_a_list", "raised", "an array of parameters first, not list", 1),
         ("py:strange_optimizers:raises", "raised", "RuntimeError: not today", 1),
         ("py:strange_optimizers:grows", "garbage", "shapes [[25]]", 1),
         ("py:strange_optimizers:broadcasts", "garbage", "shapes [[24, 24]]", 1),
@@ -79,6 +85,7 @@ def test_a_bad_target_has_its_verdict(target, verdict, says, status, capfd):
     [
         (strange.writes_to_its_inputs, {"inputs are not written to"}),
         (strange.spreads_nan, {"a NaN stays where it is"}),
+        (strange.changes_the_dtype, {"the parameters keep their dtype"}),
     ],
 )
 def test_a_right_formula_may_behave_badly(make, broken):
@@ -86,6 +93,50 @@ def test_a_right_formula_may_behave_badly(make, broken):
     assert found.verdict == "agrees"
     assert {one.check for one in found.findings if one.outcome == FAILED} == broken
     assert found.status == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "verdict", "says"),
+    [
+        ("arguments are a list", "garbage", "arguments that are no object"),
+        ("a dtype is no list", "garbage", "dtypes that are no list"),
+        ("a default is text", "agrees", "error/bound"),
+        ("the name is no text", "agrees", "error/bound"),
+        ("the state has no names", "agrees", "error/bound"),
+        ("lines end as on Windows", "agrees", "error/bound"),
+        ("numbers are text", "garbage", "or what is none"),
+        ("numbers are lists", "garbage", "or what is none"),
+        ("a number is too large", "garbage", "or what is none"),
+        ("numbers are null", "no known formula", "infinitely many"),
+        ("shapes are null", "garbage", "shapes None"),
+        ("wrote is a number", "garbage", "'wrote'"),
+        ("there is nothing", "garbage", "no params"),
+        ("it is a list", "garbage", "no JSON object"),
+        ("it is no UTF-8", "garbage", "no JSON object"),
+        ("an endless line", "garbage", "no JSON object"),
+        ("an error that is not printable", "raised", "no \ufffd \ufffd[31m \ufffd"),
+        ("it answers twice", "garbage", "one line must come for each question"),
+        ("it floods", "garbage", "one line must come for each question"),
+        ("what it started lives on", "crashed", "exit status 0"),
+    ],
+)
+def test_a_program_that_answers_anything_has_its_verdict(wrong, verdict, says):
+    found = check(f"cmd:{sys.executable} -S strange_program.py '{wrong}'", "sgd", dtypes=["float64"])
+    assert found.verdict == verdict
+    assert says in found.words
+    assert found.status == (0 if verdict == "agrees" and not found.failed else 1)
+    ElementTree.fromstring(junit_of(found))
+    json.dumps(found.to_dict()).encode()
+    str(found).encode()
+
+
+def test_what_a_callable_exits_with_ends_nothing_of_ours():
+    assert check(strange.exits, "sgd", dtypes=["float64"]).words == "It crashed: it exits, with 0"
+
+
+@pytest.mark.parametrize("make", [strange.in_two_subtractions, strange.decays_first])
+def test_a_decay_that_is_taken_off_alone_is_the_rule(make):
+    assert check(make, "sgd", dtypes=["float32"])
 
 
 def of(found, name):

@@ -94,9 +94,9 @@ def resumes(lab: Lab) -> str | None:
     alone, subject, half = lab.alone(), lab.subject, STEPS // 2
     subject.start([lab.params], lab.dtype, lab.given())
     found = [subject.step([grad], lab.dtype)[0] for grad in lab.grads[:half]]
-    before = subject.ask({"do": "state"})["dtypes"] if subject.about.state else {}
+    before = subject.state().dtypes if subject.about.state else {}
     subject.ask({"do": "resume"})
-    after = subject.ask({"do": "state"})["dtypes"] if subject.about.state else {}
+    after = subject.state().dtypes if subject.about.state else {}
     found += [subject.step([grad], lab.dtype)[0] for grad in lab.grads[half:]]
     changed = [
         f"{name} is {after[name]} after it is loaded, and was {dtype}"
@@ -146,6 +146,21 @@ def nan_stays(lab: Lab) -> str | None:
     return _first_difference(found, [x[1:] for x in lab.alone()], "without a NaN in another element of the gradient")
 
 
+def dtype_kept(lab: Lab) -> str | None:
+    """Parameters have the dtype that they began with: a rate that is a float64 of NumPy makes float32 ones float64."""
+    for dtype in lab.subject.about.dtypes:
+        lab.subject.start([lab.params], dtype, lab.given())
+        for t, grad in enumerate(lab.grads, start=1):
+            lab.subject.step([grad], dtype)
+            other = next((one for one in lab.subject.dtypes if one != dtype), None)
+            if other is not None:
+                return f"{dtype} parameters are {other} after step {t}"
+    if not lab.subject.dtypes:
+        why = "it does not say what they are"
+        raise NotTriedError(why)
+    return None
+
+
 def state_dtype(lab: Lab) -> str | None:
     """Arrays of the state have one dtype after every step, and not one below that of the arithmetic."""
     if not lab.subject.about.state:
@@ -156,7 +171,7 @@ def state_dtype(lab: Lab) -> str | None:
         lab.subject.start([lab.params], dtype, lab.given())
         for t, grad in enumerate(lab.grads[:3], start=1):
             lab.subject.step([grad], dtype)
-            now = lab.subject.ask({"do": "state"})["dtypes"]
+            now = lab.subject.state().dtypes
             for name, kind in now.items():
                 if t > 1 and seen.get(name, kind) != kind:
                     return f"{name} of {dtype} parameters is {kind} after step {t}, and was {seen[name]}"
@@ -173,8 +188,8 @@ def long_count(lab: Lab) -> str | None:
     lab.subject.start([lab.params], dtype, lab.given())
     for i in range(LONG):
         lab.subject.step([lab.grads[i % STEPS]], dtype)
-    state = lab.subject.ask({"do": "state"})["state"]
-    counts = {name: leaves[0][0] for name, leaves in state.items() if name in COUNTS and leaves and leaves[0]}
+    state = lab.subject.state().arrays
+    counts = {name: leaves[0][0] for name, leaves in state.items() if name in COUNTS and leaves and np.size(leaves[0])}
     if not counts:
         why = "no part of its state is called a count"
         raise NotTriedError(why)
@@ -206,6 +221,7 @@ CHECKS: dict[str, Check] = {
     "an empty leaf stops nothing": empty_leaf,
     "shapes do not matter": shapes_kept,
     "a NaN stays where it is": nan_stays,
+    "the parameters keep their dtype": dtype_kept,
     "the state keeps its dtype": state_dtype,
     "the count of steps goes on": long_count,
     "groups do not mix": groups_apart,

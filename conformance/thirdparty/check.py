@@ -11,6 +11,7 @@ from xopt.conformance.thirdparty import verdict as words
 from xopt.conformance.thirdparty.behaviour import FAILED, HELD, NOT_TRIED, Finding, behaviour
 from xopt.conformance.thirdparty.diagnosis import APART, Diagnosis, diagnose
 from xopt.conformance.thirdparty.measure import Judge, Place, Seen
+from xopt.conformance.thirdparty.names import holds
 from xopt.conformance.thirdparty.probe import Run, designed_numbers, runs
 from xopt.conformance.thirdparty.report import program
 from xopt.conformance.thirdparty.sandbox import TargetFailedError
@@ -229,6 +230,12 @@ class _Inquiry:
 
     def _defaults(self, rule: str, dtype: str) -> Finding:
         """Whether it does, with nothing given, what its signature says, and which defaults are not the rule's."""
+        unsaid = {
+            name: x for name, x in self.subject.about.arguments.items() if isinstance(x, str) and holds(name, RULES[rule].defaults)
+        }
+        if unsaid:
+            said = ", ".join(f"{name} is {x!r}" for name, x in unsaid.items())
+            return Finding(DEFAULTS, NOT_TRIED, f"{said}, which is no number")
         params, grads = designed_numbers()
         run = Run("its own defaults", {}, params, grads, kind="defaults")
         try:

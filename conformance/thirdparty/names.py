@@ -78,8 +78,11 @@ def told(arguments: Mapping[str, Any], rule: Iterable[str]) -> dict[str, Any]:
     rule = list(rule)
     for argument, value in arguments.items():
         names = holds(argument, rule)
-        if len(names) > 1 and isinstance(value, tuple | list) and len(value) == len(names):
+        several = isinstance(value, tuple | list)
+        if not all(isinstance(x, int | float) for x in (value if several else [value])):
+            continue
+        if len(names) > 1 and several and len(value) == len(names):
             found |= dict(zip(names, value, strict=True))
         elif len(names) == 1:
-            found[names[0]] = tuple(value) if isinstance(value, list) else value
+            found[names[0]] = tuple(value) if several else value
     return found

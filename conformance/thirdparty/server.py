@@ -74,7 +74,7 @@ class Server:
         adapter = self._running[question.get("of", "")] = self._adapter()
         given = question["given"]
         adapter.start(_arrays(question), question["dtype"], given if isinstance(given, list) else [given])
-        return {"params": _numbers(adapter.params()), "dtypes": [adapter.dtype_of(x) for x in adapter.params()]}
+        return {"params": _numbers(adapter.params())}
 
     def _step(self, question: Message) -> Message:
         adapter = self._running[question.get("of", "")]
@@ -82,11 +82,13 @@ class Server:
         before = [None if g is None else np.array(g) for g in grads]
         adapter.step(grads, question.get("changed", {}))
         wrote = [name for name, now, then in adapter.inputs if _differ(now, then)]
-        kept = [None if g is None else adapter.numpy(g) for g in adapter.grads]
+        kept = [None if g is None else _kept(adapter, g) for g in adapter.grads]
         rounded = question["dtype"] if question.get("dtype") in ("float32", "float64") else None
         if rounded and any(g is not None and _differ(k, g.astype(rounded)) for k, g in zip(kept, before, strict=True)):
             wrote.append("gradients")
-        return {"params": _numbers(adapter.params()), "shapes": [list(x.shape) for x in adapter.params()], "wrote": wrote}
+        params = adapter.params()
+        shapes = [list(x.shape) for x in params]
+        return {"params": _numbers(params), "shapes": shapes, "dtypes": adapter.param_dtypes(), "wrote": wrote}
 
     def _idle(self, question: Message) -> Message:
         adapter = self._running[question.get("of", "")]
@@ -130,7 +132,18 @@ def _array(adapter: Adapter, x: Any) -> Any:
     return None if x is None else adapter.numpy(x) if hasattr(x, "dtype") else np.asarray(x)
 
 
+def _kept(adapter: Adapter, x: Any) -> Any:
+    """What an input holds after a step; nothing where it is deleted, as what is donated to a compiled step is."""
+    try:
+        return adapter.numpy(x)
+    except RuntimeError:
+        return np.zeros(0)
+
+
 def _numbers(arrays: list[Any]) -> list[Any]:
+    if any(np.iscomplexobj(x) for x in arrays):
+        msg = "its numbers are complex"
+        raise TypeError(msg)
     return [None if x is None else np.ravel(x).astype(np.float64).tolist() for x in arrays]
 
 
@@ -196,7 +209,7 @@ def _adapter(kind: str, make: Callable[..., Any]) -> type[Adapter]:
 
 def main(name: str) -> None:
     """Serves a target on standard input and output. What the target prints goes to standard error."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    answers, own = os.fdopen(os.dup(1), "w", encoding="utf-8"), os.getpid()
     os.dup2(2, 1)
     sys.path.insert(0, "")
     try:
@@ -208,8 +221,12 @@ def main(name: str) -> None:
         server, first = None, {"error": f"its import ends with {one_line(error)}"}
     for line in sys.stdin:
         answer = server.answer(json.loads(line)) if server else first
+        if os.getpid() != own:
+            answer = {"error": "it forks, and both processes go on", "garbage": True}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
+        if os.getpid() != own:
+            os._exit(1)
 
 
 if __name__ == "__main__":

@@ -3,37 +3,20 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from xopt.conformance.thirdparty.answers import Leaves, State, about_of, leaves_of, state_of, wrote_of
 from xopt.conformance.thirdparty.measure import Seen
 from xopt.conformance.thirdparty.names import NEUTRAL, SWITCHES, holds, taken, told, translated
 from xopt.conformance.thirdparty.probe import Run
-from xopt.conformance.thirdparty.sandbox import GarbageError, LateError, asked
+from xopt.conformance.thirdparty.sandbox import LateError, asked
 from xopt.conformance.thirdparty.targets import name_of
 from xopt.rules import RULES
 
-Leaves = list[Any]
 IDLE_SECONDS = 3.0
 """So long a target is stepped with nothing, where what shows only late is to be seen."""
-
-
-class About(NamedTuple):
-    """What a target says of itself."""
-
-    name: str = ""
-    library: str = ""
-    version: str = ""
-    arguments: Mapping[str, Any] = MappingProxyType({})  # what it can be given, and the defaults
-    dtypes: tuple[str, ...] = ("float64",)
-    leaves: bool = False  # several at once
-    instances: bool = False  # several optimizers beside each other
-    groups: bool = False  # with other hyperparameters for some leaves
-    changes: bool = False  # a learning rate that changes from step to step
-    resumes: bool = False  # is saved and loaded
-    state: bool = False  # can be read
-    idles: bool = False  # takes many steps of nothing at once
 
 
 class Subject:
@@ -57,16 +40,15 @@ class Subject:
         self.limit = limit
         self.given = {name: tuple(x) if isinstance(x, list) else x for name, x in given.items()}
         self.wrote: dict[str, int] = {}  # what it wrote to though it is not its own, and at which step first
+        self.dtypes: list[str] = []  # of the parameters after the last step, where it says them
 
     def __enter__(self) -> "Subject":
         self._asked = asked(self._target).__enter__()
         try:
-            said = self.ask({"do": "describe"}, 3 * self.limit)
+            self.about = about_of(self.ask({"do": "describe"}, 3 * self.limit))
         except BaseException:
             self._asked.__exit__(None, None, None)
             raise
-        known = {name: said[name] for name in About._fields if name in said}
-        self.about = About(**(known | {"dtypes": tuple(said.get("dtypes", ("float64",)))}))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -166,35 +148,18 @@ class Subject:
         answer = self.ask(
             {"do": "step", "of": of, "dtype": dtype, "shapes": self._shapes, "grads": _lists(grads), "changed": changed or {}}
         )
-        for what in answer.get("wrote", ()):
+        for what in wrote_of(answer):
             self.wrote.setdefault(what, self._steps)
-        return self._read(answer)
+        self.dtypes = answer["dtypes"] if isinstance(answer.get("dtypes"), list) else []
+        return leaves_of(answer, self._shapes, self._steps)
+
+    def state(self, of: str = "") -> State:
+        """What can be read of its memory."""
+        return state_of(self.ask({"do": "state", "of": of}))
 
     def _state(self, of: str) -> dict[str, Any]:
-        """Of the first leaf, by name, what can be read of the state."""
-        read = self.ask({"do": "state", "of": of}).get("state")
-        try:
-            return {name: np.array(x[0], np.float64) for name, x in read.items() if x and x[0] is not None}  # type: ignore[union-attr]
-        except (AttributeError, KeyError, TypeError, ValueError):
-            msg = "the answer to 'state' has no state: by name, a list of numbers for each leaf"
-            raise GarbageError(msg) from None
-
-    def _read(self, answer: dict[str, Any]) -> Leaves:
-        params, shapes = answer.get("params"), answer.get("shapes", self._shapes)
-        if not isinstance(params, list) or not all(isinstance(leaf, list) for leaf in params):
-            msg = "the answer to 'step' has no params: a list of numbers for each leaf"
-            raise GarbageError(msg)
-        if [list(shape) for shape in shapes] != self._shapes:
-            msg = f"after step {self._steps} the parameters have shapes {shapes} in place of {self._shapes}"
-            raise GarbageError(msg)
-        try:
-            return [np.array(leaf, np.float64).reshape(shape) for leaf, shape in zip(params, self._shapes, strict=True)]
-        except (ValueError, TypeError):
-            sizes = [len(leaf) for leaf in params]
-            msg = (
-                f"after step {self._steps} the leaves have {sizes} numbers, or what is none, where their shapes are {self._shapes}"
-            )
-            raise GarbageError(msg) from None
+        """Of the first leaf, by name."""
+        return {name: leaves[0] for name, leaves in self.state(of).arrays.items() if leaves and leaves[0] is not None}
 
     def see(self, rule: str, run: Run, dtype: str, states: list[dict[str, Any]] | None = None) -> Seen:
         """One run, with all hyperparameters that the golden needs to follow it. ``states`` is given what can be read."""

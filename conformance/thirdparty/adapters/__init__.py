@@ -56,6 +56,9 @@ class Adapter:
     def params(self) -> Leaves:
         raise NotImplementedError
 
+    def param_dtypes(self) -> list[str]:
+        return [self.dtype_of(leaf) for leaf in self.params()]
+
     def state(self) -> dict[str, list[Any]]:
         """What can be read of its memory: by name, for each leaf."""
         return {}

@@ -39,6 +39,9 @@ class Keras(Adapter):
     def params(self) -> Leaves:
         return [self.numpy(leaf.value) for leaf in self._leaves]
 
+    def param_dtypes(self) -> list[str]:
+        return [self.dtype_of(leaf) for leaf in self._leaves]
+
     def state(self) -> dict[str, list[Any]]:
         found: dict[str, list[Any]] = {}
         for variable in self._optimizer.variables:

@@ -50,6 +50,9 @@ class Optax(Adapter):
     def params(self) -> Leaves:
         return [self.numpy(leaf) for leaf in self._params]
 
+    def param_dtypes(self) -> list[str]:
+        return [self.dtype_of(leaf) for leaf in self._params]
+
     def state(self) -> dict[str, list[Any]]:
         found: dict[str, list[Any]] = {}
         for path, leaf in jax.tree_util.tree_flatten_with_path(self._state)[0]:

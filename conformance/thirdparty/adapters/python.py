@@ -32,11 +32,7 @@ class Function(Adapter):
         self._params, self._state = map(list, zip(*done, strict=True))
 
     def _one(self, params: Any, grad: Any, state: Any) -> tuple[Any, Any]:
-        done = self.make(params, grad, state, **self._given)
-        if not isinstance(done, tuple) or len(done) != 2:
-            msg = f"a step must return (params, state), not {type(done).__name__}"
-            raise TypeError(msg)
-        return done
+        return _pair(self.make(params, grad, state, **self._given))
 
     def params(self) -> Leaves:
         return [np.asarray(leaf) for leaf in self._params]
@@ -72,8 +68,17 @@ class TwoMethods(Function):
         if len([p for p in inspect.signature(step).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]) == 2:
             state = step(state, grad)
             return state.params, state
-        done: tuple[Any, Any] = step(params, grad, state)
-        return done
+        return _pair(step(params, grad, state))
+
+
+def _pair(done: Any) -> tuple[Any, Any]:
+    if not isinstance(done, tuple) or len(done) != 2:
+        msg = f"a step must return (params, state), not {type(done).__name__}"
+        raise TypeError(msg)
+    if not hasattr(done[0], "dtype"):
+        msg = f"a step must return an array of parameters first, not {type(done[0]).__name__}"
+        raise TypeError(msg)
+    return done
 
 
 def _tuples(given: dict[str, Any]) -> dict[str, Any]:

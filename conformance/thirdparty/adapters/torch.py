@@ -1,6 +1,7 @@
 """Optimizers of torch's form: ``make(params, **arguments)`` and ``step()``, on ``.grad``."""
 
 import copy
+import inspect
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -19,6 +20,7 @@ class Torch(Adapter):
         self._leaves = [torch.tensor(leaf, dtype=getattr(torch, dtype), requires_grad=True) for leaf in leaves]
         self._given = [{name: tuple(x) if isinstance(x, list) else x for name, x in one.items()} for one in given]
         self._optimizer = self._made()
+        self._closure = [_gradients_stay] if _needs_a_closure(self._optimizer) else []
 
     def _made(self) -> Any:
         if len(self._given) == 1:
@@ -34,7 +36,7 @@ class Torch(Adapter):
         ]
         for leaf, grad in zip(self._leaves, self.grads, strict=True):
             leaf.grad = grad
-        self._optimizer.step()
+        self._optimizer.step(*self._closure)
 
     def skip(self, steps: int) -> bool:
         kept = (*self._optimizer.state.values(), *self._optimizer.param_groups)
@@ -45,6 +47,9 @@ class Torch(Adapter):
 
     def params(self) -> Leaves:
         return [self.numpy(leaf) for leaf in self._leaves]
+
+    def param_dtypes(self) -> list[str]:
+        return [self.dtype_of(leaf) for leaf in self._leaves]
 
     def state(self) -> dict[str, list[Any]]:
         states = [dict(self._optimizer.state.get(leaf, {})) for leaf in self._leaves]
@@ -66,3 +71,12 @@ class Torch(Adapter):
 
     def dtype_of(self, x: Any) -> str:
         return str(x.dtype).removeprefix("torch.")
+
+
+def _gradients_stay() -> Any:
+    return torch.zeros(())
+
+
+def _needs_a_closure(optimizer: Any) -> bool:
+    parameters = inspect.signature(optimizer.step).parameters.values()
+    return any(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
