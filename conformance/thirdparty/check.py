@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from xopt.backends.names import unknown
 from xopt.conformance.conventions import CONVENTIONS
 from xopt.conformance.thirdparty import verdict as words
@@ -24,6 +26,9 @@ from xopt.rules import RULES
 
 FORMULA_DTYPES = ("float32", "float64")
 """In which formulas are compared."""
+
+SMALL = 2.0**-12
+"""By which the designed gradients are multiplied, to see whether larger ones are clipped."""
 
 DEFAULTS = "the defaults"
 STATE = "the state, step by step"
@@ -148,7 +153,8 @@ class _Inquiry:
         for dtype in dtypes:
             seen = self._seen(rule, dtype, late=dtype == dtypes[0])
             found = diagnose(rule, seen)
-            self.checked.formulas.append(_formula(found, seen))
+            small = None if found.variants or found.factor else self._of_small_gradients(rule, dtype)
+            self.checked.formulas.append(_formula(found, seen, small))
         self.checked.verdict, self.checked.words = _verdict(self.checked)
         for one in self.checked.formulas:
             right = one.fits and not self._refused(one)
@@ -187,6 +193,17 @@ class _Inquiry:
             else:
                 self.checked.runs.append(f"{run.name}, {dtype}")
         return seen
+
+    def _of_small_gradients(self, rule: str, dtype: str) -> Variant | None:
+        """What it computes where no gradient is large enough to be clipped."""
+        run = next(runs(rule, self.subject.takes(rule), changes=False, random=0))
+        try:
+            seen = self.subject.see(rule, run._replace(grads=SMALL * run.grads), dtype)
+        except TargetFailedError as error:
+            if error.what != "raised":
+                raise
+            return None
+        return next(iter(diagnose(rule, [seen]).variants), None)
 
     def _not_tried(self, what: str, why: str) -> None:
         self.checked.findings.append(Finding(f"run: {what}", NOT_TRIED, why))
@@ -289,8 +306,8 @@ class _Inquiry:
         return Finding(STATE, HELD, "; ".join(said))
 
 
-def _formula(found: Diagnosis, seen: Sequence[Seen]) -> Formula:
-    variants = found.variants
+def _formula(found: Diagnosis, seen: Sequence[Seen], small: Variant | None) -> Formula:
+    variants, factor = found.variants, found.factor
     measure = found.measure
     return Formula(
         dtype=seen[0].dtype,
@@ -303,8 +320,10 @@ def _formula(found: Diagnosis, seen: Sequence[Seen]) -> Formula:
         vacuous=measure.vacuous,
         next="" if found.next is None else repr(found.next),
         next_ratio=_finite(found.next_ratio),
-        factor=None if found.factor is None else list(found.factor),
+        factor=None if factor is None else [factor.name, factor.factor],
+        value=None if factor is None else factor.value,
         partly=None if found.partly is None else found.partly.names,
+        small=None if small is None else small.names,
         where=_where(found.own.first) if found.own and found.own.first else None,
         nearest=[[name, _finite(ratio)] for name, ratio in found.nearest],
     )
@@ -359,8 +378,13 @@ def _said(rule: str, one: Formula, accepted: Sequence[str]) -> str:
         said = (
             f"Not {rule} in {one.dtype}, nor what it is with up to three conventions of another: error/bound {_amount(one.ratio)}"
         )
-        if one.factor:
+        if one.value is not None:
+            said += f"; it is {rule} with {one.factor[0]} = {one.value:.6g}, whatever it is given"  # type: ignore[index]
+        elif one.factor:
             said += f"; it is {rule} with {one.factor[0]} x {one.factor[1]:.6g}"
+        elif one.small is not None:
+            large = SMALL * float(np.max(np.abs(designed_numbers()[1])))
+            said += f"; where no gradient is above {large:.2g}, it is {' and '.join([rule, *one.small])}: are larger ones clipped?"
         elif one.partly is not None:
             said += f"; on the designed numbers it is {' and '.join([rule, *one.partly])}"
         if one.where:

@@ -35,7 +35,7 @@ class Diagnosis(NamedTuple):
     measure: Measure  # of the first; of the rule itself where nothing fits
     next: Variant | None  # the nearest that does not fit
     next_ratio: float
-    factor: tuple[str, float] | None = None  # a hyperparameter, and by what it is multiplied, where that explains it
+    factor: "Factor | None" = None  # of a hyperparameter, where that explains the designed numbers
     partly: Variant | None = None  # fits the designed numbers, and not the others
     own: Measure | None = None  # of the rule itself
     nearest: tuple[tuple[str, float], ...] = ()  # of the designed numbers: names and bounds away, the nearest first
@@ -44,6 +44,14 @@ class Diagnosis(NamedTuple):
     def thin(self) -> bool:
         """Whether another formula is too near for this one to be named."""
         return bool(self.variants) and self.next_ratio < APART
+
+
+class Factor(NamedTuple):
+    """What one hyperparameter is, in place of what was asked for."""
+
+    name: str
+    factor: float  # by which it is multiplied on the designed numbers
+    value: float | None  # that it has whatever it is given, where that explains all numbers and the factor does not
 
 
 class Ranked(NamedTuple):
@@ -84,7 +92,7 @@ def diagnose(rule: str, seen: Sequence[Seen]) -> Diagnosis:
         apart, ratio = (best.variant, best.ratio) if best else (None, np.inf)
         return Diagnosis(rule, [variant for variant, _ in ties], ties[0][1], apart, ratio, own=own, nearest=nearest)
     best = ranked[0]
-    factor = _factor(rule, best.variant, designed)
+    factor = _factor(rule, best.variant, trajectories, designed)
     return Diagnosis(rule, [], own, best.variant, best.ratio, factor, partly, own, nearest)
 
 
@@ -168,22 +176,43 @@ def _coarse(variant: Variant) -> Variant:
 FACTORS = ("lr", "eps", "weight_decay", "alpha")
 
 
-def _factor(rule: str, variant: Variant, designed: Sequence[Seen]) -> tuple[str, float] | None:
-    """A hyperparameter of the nearest variant or of the rule, multiplied by a number that makes it fit."""
+def _factor(rule: str, variant: Variant, seen: Sequence[Seen], designed: Sequence[Seen]) -> Factor | None:
+    """A hyperparameter of the nearest variant or of the rule, multiplied by a number that makes it fit, or held at one."""
+    still = [one for one in designed if not one.run.lrs]
     for base in (Variant(rule), variant):
         for name in FACTORS:
-            if name in base.golden.defaults and all(one.run.hyper.get(name) for one in designed if not one.run.lrs):
-                factor = _fitted(base, name, [one for one in designed if not one.run.lrs])
+            if name in base.golden.defaults and all(one.run.hyper.get(name) for one in still):
+                factor = _fitted(base, name, still[:1])
                 if factor is not None and abs(factor - 1) > 1e-6:
-                    return name, factor
+                    value = factor * still[0].run.hyper[name]
+                    if _fit(base, [_multiplied(one, name, factor) for one in still]):
+                        others = [one for one in seen if one.run.kind != "designed" and one.run.hyper.get(name)]
+                        everywhere = _fit(base, [_multiplied(one, name, factor) for one in others])
+                        held = not everywhere and _fit(base, [_holding(one, name, value) for one in others])
+                        return Factor(name, factor, value if held else None)
+                    if _fit(base, [_holding(one, name, value) for one in seen if one.run.hyper.get(name)]):
+                        return Factor(name, factor, value)
     return None
+
+
+def _fit(variant: Variant, seen: Sequence[Seen]) -> bool:
+    return all(residual(one.params, *variant.bounded(one.run, one.dtype)) <= NEAR for one in seen)
+
+
+def _holding(one: Seen, name: str, value: float) -> Seen:
+    run = one.run._replace(hyper=dict(one.run.hyper) | {name: value}, lrs=() if name == "lr" else one.run.lrs)
+    return one._replace(run=run)
+
+
+def _multiplied(one: Seen, name: str, factor: float) -> Seen:
+    return one._replace(run=one.run._replace(hyper=dict(one.run.hyper) | {name: one.run.hyper[name] * factor}))
 
 
 def _fitted(variant: Variant, name: str, seen: Sequence[Seen]) -> float | None:
     """The factor, by a search over eight decades; None where none fits the designed numbers."""
 
     def distance(log: float) -> float:
-        runs = [_multiplied(one.run, name, 10.0**log) for one in seen]
+        runs = [_multiplied(one, name, 10.0**log).run for one in seen]
         values = [trajectory(variant.golden, PLAIN, run, variant.hyper(run)) for run in runs]
         return sum(float(np.nansum(np.abs(one.params - value))) for one, value in zip(seen, values, strict=True))
 
@@ -193,11 +222,5 @@ def _fitted(variant: Variant, name: str, seen: Sequence[Seen]) -> float | None:
     for _ in range(60):
         step /= 1.6
         at = min((at - step, at, at + step), key=distance)
-    changed = [one._replace(run=_multiplied(one.run, name, 10.0**at)) for one in seen]
-    bounds = [variant.bounded(one.run, one.dtype)[1] for one in changed]
-    near = max(residual(one.params, variant.values(one.run), bound) for one, bound in zip(changed, bounds, strict=True))
-    return 10.0**at if near <= NEAR else None
-
-
-def _multiplied(run: Any, name: str, factor: float) -> Any:
-    return run._replace(hyper=dict(run.hyper) | {name: run.hyper[name] * factor})
+    changed = [_multiplied(one, name, 10.0**at) for one in seen]
+    return 10.0**at if _fit(variant, changed) else None

@@ -55,8 +55,10 @@ class Formula:
     vacuous: int  # numbers of which the bound says nothing
     next: str  # the nearest that does not fit
     next_ratio: float | None
-    factor: list[Any] | None  # a hyperparameter and its factor, where that explains it
+    factor: list[Any] | None  # a hyperparameter and its factor, where that explains it, on the designed numbers at least
+    value: float | None  # of that hyperparameter, where it has this one whatever it is given
     partly: list[str] | None  # fits the designed numbers and no others
+    small: list[str] | None  # fits where gradients are small, and not elsewhere
     where: dict[str, Any] | None  # the first number that is off the rule itself, and what it came from
     nearest: list[list[Any]]  # conventions alone, and how many bounds each is away on the designed numbers; None is infinitely many
 
