@@ -62,7 +62,7 @@ def beside_the_tests(monkeypatch):
         ("py:strange_optimizers:returns_text", "raised", "could not convert string", 1),
         ("py:strange_optimizers:is_nan", "no known formula", "infinitely many", 1),
         ("py:strange_optimizers:ignores_lr", "no known formula", "sgd with lr = 0.03, whatever it is given", 1),
-        ("py:strange_optimizers:clips", "no known formula", "it is sgd: are larger ones clipped?", 1),
+        ("py:strange_optimizers:clips", "no known formula", "it is sgd: are larger ones clipped? First off", 1),
         ("py:strange_optimizers:no_optimizer", "no target", "it makes int", 2),
         ("py:strange_optimizers:number", "no target", "cannot be called", 2),
         ("py:strange_optimizers:nothing", "no target", "'nothing'", 2),

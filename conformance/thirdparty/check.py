@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -373,23 +373,9 @@ def _verdict(checked: Checked) -> tuple[str, str]:
 
 def _said(rule: str, one: Formula, accepted: Sequence[str]) -> str:
     """What one dtype shows, in a sentence or two."""
-    nearest = f"; the next best, {one.next}, is {_amount(one.next_ratio)} bounds away" if one.next else ""
     if not one.fits:
-        said = (
-            f"Not {rule} in {one.dtype}, nor what it is with up to three conventions of another: error/bound {_amount(one.ratio)}"
-        )
-        if one.value is not None:
-            said += f"; it is {rule} with {one.factor[0]} = {one.value:.6g}, whatever it is given"  # type: ignore[index]
-        elif one.factor:
-            said += f"; it is {rule} with {one.factor[0]} x {one.factor[1]:.6g}"
-        elif one.small is not None:
-            large = SMALL * float(np.max(np.abs(designed_numbers()[1])))
-            said += f"; where no gradient is above {large:.2g}, it is {' and '.join([rule, *one.small])}: are larger ones clipped?"
-        elif one.partly is not None:
-            said += f"; on the designed numbers it is {' and '.join([rule, *one.partly])}"
-        if one.where:
-            said += f"; first off in run {one.where['run']!r}, step {one.where['step']}, element {one.where['element']}"
-        return said + nearest + "."
+        return " ".join(_unknown(rule, one))
+    nearest = f"; the next best, {one.next}, is {_amount(one.next_ratio)} bounds away" if one.next else ""
     measured = f"error/bound {_amount(one.ratio)}, {_amount(one.ulps)} ulps, in {one.numbers:,} numbers of {one.dtype}"
     others = [row for row in one.conventions if row.status != "same"]
     same = [row.name for row in one.conventions if row.status == "same"]
@@ -399,6 +385,25 @@ def _said(rule: str, one: Formula, accepted: Sequence[str]) -> str:
         return f"{rule}{how}{tied}: {measured}{nearest}."
     asked = "" if all(row.name in accepted for row in others) else "Not the rule of the paper: "
     return f"{asked}{rule} with {' and '.join(row.name for row in others)}{how}{tied}: {measured}{nearest}."
+
+
+def _unknown(rule: str, one: Formula) -> Iterator[str]:
+    """Sentences on what has no name."""
+    ratio = _amount(one.ratio)
+    yield f"Not {rule} in {one.dtype}, nor what it is with up to three conventions of another: error/bound {ratio}."
+    if one.value is not None and one.factor:
+        yield f"It is {rule} with {one.factor[0]} = {one.value:.6g}, whatever it is given."
+    elif one.factor:
+        yield f"It is {rule} with {one.factor[0]} x {one.factor[1]:.6g}."
+    elif one.small is not None:
+        large = SMALL * float(np.max(np.abs(designed_numbers()[1])))
+        yield f"Where no gradient is above {large:.2g}, it is {' and '.join([rule, *one.small])}: are larger ones clipped?"
+    elif one.partly is not None:
+        yield f"On the designed numbers it is {' and '.join([rule, *one.partly])}."
+    if one.where:
+        yield f"First off in run {one.where['run']!r}, step {one.where['step']}, element {one.where['element']}."
+    if one.next:
+        yield f"The next best, {one.next}, is {_amount(one.next_ratio)} bounds away."
 
 
 def _amount(x: float | None) -> str:
