@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from pathlib import Path
 
 from xopt.conformance.namesake import namesake
 
@@ -40,27 +41,9 @@ First-order update rules written once in the Python array API, and the proof tha
 
 
 def main() -> None:
-    """Entry point of the console script. Says what to install where the extra is missing."""
-    if said := namesake():
-        sys.stderr.write(f"xopt: {said}\n")
-        sys.exit(2)
-    missing = [package for name, package in NEEDED.items() if importlib.util.find_spec(name) is None]
-    if missing:
-        needed = f"The commands need packages that are not installed: pip install {' '.join(missing)}\n"
-        if len(sys.argv) > 1 and sys.argv[1] == "--version":
-            from importlib.metadata import version
-
-            sys.stdout.write(f"xopt {version('array-xopt')}\n")
-        elif len(sys.argv) == 1 or sys.argv[1] == "--help":
-            sys.stdout.write(HELP + needed)
-        else:
-            sys.stderr.write(f"xopt: {needed}")
-            sys.exit(2)
-        return
+    """Entry point of the console script. Ctrl-C ends it quietly from here on: before, only ``import xopt`` itself has run."""
     try:
-        from xopt.conformance.cli.app import app
-
-        app()()
+        _run()
     except KeyboardInterrupt:
         sys.stderr.write("\nxopt: interrupted\n")
         sys.exit(130)
@@ -68,6 +51,34 @@ def main() -> None:
         if isinstance(ended.__context__, BrokenPipeError):  # who read the output has gone: that is nothing wrong
             sys.exit(CLOSED_PIPE)
         raise
+
+
+def _run() -> None:
+    """Says what to install where the extra is missing."""
+    if said := namesake():
+        sys.stderr.write(f"xopt: {said}\n")
+        sys.exit(2)
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        sys.stderr.write("xopt: the current folder is gone; change to another\n")
+        sys.exit(2)
+    missing = [package for name, package in NEEDED.items() if importlib.util.find_spec(name) is None]
+    if not missing:
+        from xopt.conformance.cli.app import app
+
+        app()()
+        return
+    needed = f"The commands need packages that are not installed: pip install {' '.join(missing)}\n"
+    if len(sys.argv) > 1 and sys.argv[1] == "--version":
+        from importlib.metadata import version
+
+        sys.stdout.write(f"xopt {version('array-xopt')}\n")
+    elif len(sys.argv) == 1 or sys.argv[1] == "--help":
+        sys.stdout.write(HELP + needed)
+    else:
+        sys.stderr.write(f"xopt: {needed}")
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """The other project that is called xopt: its distribution ``xopt`` and ``array-xopt`` install into one folder."""
 
-from importlib.metadata import PackageNotFoundError, version
-
 
 def namesake() -> str | None:
     """What to do where it is installed beside this one; None where it is not."""
+    from importlib.metadata import PackageNotFoundError, version  # takes a third of the time until ``main`` can be interrupted
+
     try:
         found = version("xopt")
     except PackageNotFoundError:

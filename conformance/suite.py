@@ -254,9 +254,9 @@ def _targets(names: Sequence[str] | None) -> list[tuple[str, str | None]]:
     available = backends.available(_libraries(names))
     targets: list[tuple[str, str | None]] = []
     for target in names or available:
-        name, _, device = target.partition(":")
+        name, colon, device = target.partition(":")
         devices = available[name].devices
-        if device and available[name].reason is None and device not in devices:
+        if colon and available[name].reason is None and device not in devices:
             msg = f"unknown device {device!r} of backend {name}; there are {', '.join(devices)}"
             raise UnknownNameError(msg)
         apart = [d for d in devices if not d.startswith("cpu:")]  # a further one of JAX is the same CPU

@@ -25,7 +25,7 @@ def parametrize(
 ) -> Callable[[Test], Test]:
     """Gives a test of pytest, whose argument is ``check``, one case for each check of an optimizer.
 
-    The optimizer is checked once, as :func:`xopt.conformance.check` does it, when the first case runs. A check that cannot be tried
+    The optimizer is checked once, as ``xopt.conformance.check`` does it, when the first case runs. A check that cannot be tried
     is skipped, with the reason.
 
     Parameters

@@ -38,10 +38,10 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
-_DATE = re.compile(r"\b20\d\d-\d\d-\d\d\b")
+_WHOLE = re.compile(r"\b20\d\d-\d\d-\d\d\b|\([\d.,]+-[\d.,]+\)")
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Called by MkDocs for every page: an option in code, and a date in a table, are not broken at their hyphens."""
+    """Called by MkDocs for every page: an option in code, and dates and quartiles in a table, are not broken at their hyphens."""
     html = re.sub(r"<code>[^<]*</code>", lambda code: _OPTION.sub(r'<span class="whole">\g<0></span>', code[0]), html)
-    return re.sub(r"<td>[^<]*</td>", lambda cell: _DATE.sub(r'<span class="whole">\g<0></span>', cell[0]), html)
+    return re.sub(r"<td>[^<]*</td>", lambda cell: _WHOLE.sub(r'<span class="whole">\g<0></span>', cell[0]), html)

@@ -1,9 +1,11 @@
 """The command line: what is refused before a run, where it writes to, and what is left of a run that was interrupted."""
 
 import contextlib
+import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from xopt.conformance import Report, suite
 from xopt.conformance.__main__ import main
 from xopt.conformance.cli.app import app
 from xopt.conformance.cli.options import Outputs, names_of
+from xopt.conformance.reading import read
 from xopt.conformance.report.text import TABLE, mark
 from xopt.conformance.results import DTYPES, Cell
 from xopt.conformance.workers import workers
@@ -75,8 +78,33 @@ def test_many_names_are_not_listed() -> None:
 
 
 def test_names_are_repeated_or_have_commas() -> None:
-    assert names_of(["lion,sgd", " adam", "sgd"]) == ["lion", "sgd", "adam"]
-    assert names_of(["lion", "all"]) is names_of(None) is names_of([]) is None
+    assert names_of(["lion,sgd", " adam", "sgd"], "--rule") == ["lion", "sgd", "adam"]
+    assert names_of(["all"], "--rule") is names_of(None, "--rule") is names_of([], "--rule") is None
+    assert "all stands beside lion, nope; give either" in complaint(run("conform", "--rule", "lion,nope", "--rule", "all"))
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("bench --seconds inf", "inf must be finite"),
+        ("check py:a:b --limit inf", "inf must be finite"),
+        ("bench --only ''", "no contender has '' in its name"),
+        ("conform --profile ''", "unknown profile ''"),
+        ("check py:a:b --rule lion --convention nope", "unknown convention of lion 'nope'"),
+        ("check py:a:b --dtype float16", "unknown dtype 'float16'"),
+    ],
+)
+def test_what_means_nothing_is_refused_before_the_work(line: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for work in ("suite.conform", "cli.bench.run_bench", "thirdparty.check.check"):
+        monkeypatch.setattr(f"xopt.conformance.{work}", never)
+    assert says in complaint(run(*shlex.split(line)))
+
+
+def test_what_is_no_json_to_be_read_is_a_valueerror(tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    for path, says in ((tmp_path / "deep.json", "nested too deeply"), (tmp_path, "directory"), (tmp_path / "none", "No such file")):
+        with pytest.raises(ValueError, match=says):
+            read(path)
 
 
 def test_options_are_spelt_alike() -> None:
@@ -161,6 +189,15 @@ def test_a_dash_is_standard_output_and_all_else_goes_elsewhere(monkeypatch: pyte
     assert "RIGHT: 1 check holds" in done.stderr
     assert ElementTree.fromstring(run("conform", "--junit", "-").stdout.partition("\n")[2]).tag == "testsuites"
     assert "| `sgd` | bits |" in run("conform", "--rule", "sgd", "--table", "-").stdout
+
+
+def test_standard_output_has_the_bytes_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a terminal's encoding is: JSON and pages are UTF-8."""
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="ascii"))
+    with Outputs({"--html": Path("-")}) as files:
+        files.fill("--html", lambda: "\u00b7")
+    assert printed.getvalue() == "\u00b7".encode()
 
 
 def test_the_command_is_told_with_every_option(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -314,6 +351,26 @@ def test_an_interrupted_benchmark_leaves_what_it_has(tmp_path: Path, monkeypatch
 
 
 # Without the extra
+
+
+def test_an_interrupt_ends_quietly_from_the_first(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("xopt.conformance.__main__.namesake", stop)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, capsys.readouterr().err) == (130, "\nxopt: interrupted\n")
+
+
+def test_a_folder_that_is_gone_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, capsys.readouterr().err) == (2, "xopt: the current folder is gone; change to another\n")
 
 
 def test_a_closed_pipe_is_nothing_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

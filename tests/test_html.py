@@ -81,6 +81,10 @@ def replayed(rule: str, backend: str, device: str, mode: str, draw: random.Rando
     }
 
 
+def problem(says: str, kind: str = "run") -> dict[str, str]:
+    return {"kind": kind, "says": says}
+
+
 def finished(report: dict[str, Any]) -> dict[str, Any]:
     """With what follows from the results."""
     report = {"problems": [], "laws": [], "law_texts": []} | report
@@ -394,7 +398,7 @@ def test_what_is_wrong_of_a_rule_is_shown_once_and_where_else(tmp_path: Path) ->
     for c in wrong:
         c |= {"verdict": WRONG, "wrong": witness(), "found_after": 2}
     named = [f"lion on {c['backend']} {c['device']}, float32, {c['mode']}: the comparison is wrong" for c in wrong]
-    report["problems"] = [*named, "No law chose sgd."]
+    report["problems"] = [*(problem(says, "result") for says in named), problem("No law chose sgd.")]
     page = written(report, tmp_path)
     assert f"{len(wrong) - 1} more comparisons of lion" in page
     assert page.count('class="finding"') == len(wrong)
@@ -405,7 +409,7 @@ def test_what_is_wrong_of_a_rule_is_shown_once_and_where_else(tmp_path: Path) ->
 
 
 def test_an_interrupted_run_is_not_called_wrong(tmp_path: Path) -> None:
-    report = bare() | {"problems": ["The run was interrupted after 3 of 9 tasks."]}
+    report = bare() | {"problems": [problem("The run was interrupted after 3 of 9 tasks.", "interruption")]}
     page = written(report, tmp_path)
     assert '<h1 class="same">' in page
     assert 'id="wrong"' not in page
@@ -479,7 +483,7 @@ def test_where_nothing_ran(tmp_path: Path) -> None:
     report = bare()
     report["cells"] = [c for c in report["cells"] if c["verdict"] == NOT_RUN]
     report["replays"] = []
-    report["problems"] = ["Nothing was checked."]
+    report["problems"] = [problem("Nothing was checked.")]
     page = Page(written(report, tmp_path))
     assert '<h1 class="wrong">FAILED for a reason that is given; nothing was checked; ' in written(report, tmp_path)
     assert {"same", "within", "wrong"}.isdisjoint(page.classes)
@@ -497,7 +501,7 @@ def test_the_census_marks_what_is_below_its_floor(tmp_path: Path) -> None:
 
 
 def test_problems_are_named(tmp_path: Path) -> None:
-    report = bare() | {"problems": [f"The row of jax is expired {NASTY}."]}
+    report = bare() | {"problems": [problem(f"The row of jax is expired {NASTY}.")]}
     page = Page(written(report, tmp_path))
     assert "FAILED for a reason that is given; " in page.text
     assert "checks hold, none is wrong; " in page.text

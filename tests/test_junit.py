@@ -62,7 +62,7 @@ def report() -> dict[str, Any]:
         "laws": [law("negation"), law(NASTY, broken={"program": NASTY}), law("delay", numbers=0, reason="one dtype only")],
         "replays": [replay("bit-identical", cell("adam")), replay("wrong", cell("adam", wrong=WRONG))],
         "ledger": [row("accepted"), row("stale"), row("not judged")],
-        "problems": ["lion is wrong", NASTY],
+        "problems": [{"kind": "result", "says": "lion is wrong"}, {"kind": "run", "says": NASTY}],
     }
 
 

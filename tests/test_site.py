@@ -169,6 +169,20 @@ def test_the_reference_is_made_of_docstrings(site):
         assert f"{rule.name}_step(state,grad,*,{hyper}" in page, rule.name
 
 
+def test_what_is_returned_has_a_type_and_is_explained(site):
+    """A sentence where a type belongs becomes a row for each of its lines."""
+    for page in (site / "api").glob("*.html"):
+        text = page.read_text()
+        for table in re.findall(r"Returns:</span></p>\s*<table>(.*?)</table>", text, re.DOTALL):
+            for row in re.findall(r'<tr class="doc-section-item">(.*?)</tr>', table, re.DOTALL):
+                kind, meaning = (
+                    " ".join(re.sub(r"<[^>]+>", "", cell).split()) for cell in re.findall(r"<td>(.*?)</td>", row, re.DOTALL)
+                )
+                assert meaning or " " not in kind, f"{page.name}: {kind}"
+        words = re.sub(r"<[^>]+>", "", re.sub(r"<pre\b.*?</pre>", "", text, flags=re.DOTALL))
+        assert not re.findall(r"``.*|:(?:func|class|meth|mod|data):.*", words), f"{page.name} shows markup"
+
+
 def test_addresses_come_from_where_packaging_has_them(site):
     urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
     front = (site / "index.html").read_text()

@@ -283,6 +283,8 @@ def test_a_further_device_of_a_cpu_runs_where_it_is_asked_for(monkeypatch: pytes
     monkeypatch.setattr(backends, "available", lambda names: dict.fromkeys(names, there))
     assert suite._targets(["jax"]) == [("jax", "cpu"), ("jax", "gpu:0")]
     assert suite._targets(["jax:cpu:1"]) == [("jax", "cpu:1")]
+    with pytest.raises(suite.UnknownNameError, match="unknown device '' of backend numpy; there are cpu"):
+        suite._targets(["numpy:"])
 
 
 def test_nothing_checked_fails_in_every_output(tmp_path: Path) -> None:
@@ -292,7 +294,7 @@ def test_nothing_checked_fails_in_every_output(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stderr
     problem = "Nothing was checked: numpy: numpy has no bfloat16."
     assert problem in " ".join(done.stdout.split())
-    assert json.loads(data.read_text())["problems"] == [problem]
+    assert json.loads(data.read_text())["problems"] == [{"kind": "run", "says": problem}]
     assert problem in page.read_text()
     root = ElementTree.parse(junit).getroot()
     assert [suite.get("failures") for suite in root if suite.get("failures") != "0"] == ["1"]

@@ -18,6 +18,7 @@ from xopt.conformance.cli.options import (
     Html,
     Json,
     Outputs,
+    finite,
     must_have_markers,
     names_of,
     progress_bar,
@@ -38,7 +39,7 @@ def bench(
     only: Annotated[
         list[str] | None, typer.Option(help=f"Only contenders whose name contains this, such as fused. {SEVERAL}")
     ] = None,
-    seconds: Annotated[float, typer.Option(help="For the rounds of each rule and size.", min=0)] = 8.0,
+    seconds: Annotated[float, typer.Option(help="For the rounds of each rule and size.", min=0, callback=finite)] = 8.0,
     times_only: Annotated[bool, typer.Option("--times-only", help="Leave out memory and first calls.")] = False,
     leaves: Annotated[bool, typer.Option("--leaves", help="Trees of 100 to 10,000 small leaves too.")] = False,
     loop: Annotated[
@@ -58,13 +59,13 @@ def bench(
     """
     must_have_markers(table, [views.mark(bench_views.TABLE)], "--table")
     names = rules_of(rule) or (list(RULES) if rule else None)
-    parts = names_of(only) or []
+    parts = names_of(only, "--only") or []
     try:
-        chosen = [size_of(text) for text in names_of(size) or ()] or LADDER
+        chosen = [size_of(text) for text in names_of(size, "--size") or ()] or LADDER
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--size") from None
     for text in parts:
-        if not any(text in one.name for name in names or ["ademamix"] for one in contenders(name, peers)):
+        if not text or not any(text in one.name for name in names or ["ademamix"] for one in contenders(name, peers)):
             msg = f"no contender has {text!r} in its name"
             raise typer.BadParameter(msg, param_hint="--only")
     printed = table if table == STANDARD_OUTPUT else None

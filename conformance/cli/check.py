@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from xopt.conformance.cli.options import Html, Json, Outputs, refuse_unknown
+from xopt.conformance.cli.options import Html, Json, Outputs, finite, refuse_unknown, understood
+from xopt.conformance.reading import from_json
 from xopt.conformance.report.summary import command_line
 from xopt.conformance.thirdparty import check as checking
 from xopt.conformance.thirdparty.agree import TRAINING
@@ -31,7 +32,7 @@ Set = Annotated[
         "--set", help="name=value: a hyperparameter that keeps a value, or another argument of the target. May be repeated."
     ),
 ]
-Limit = Annotated[float, typer.Option(help="Seconds that one answer may take.", min=0.1)]
+Limit = Annotated[float, typer.Option(help="Seconds that one answer may take.", min=0.1, callback=finite)]
 
 
 def check(
@@ -45,7 +46,9 @@ def check(
         list[str] | None, typer.Option(help="float32 or float64. May be repeated. Default: both.", show_default=False)
     ] = None,
     limit: Limit = 10.0,
-    seconds: Annotated[float, typer.Option(help="Seconds for the whole; what is not tried by then is listed.", min=1)] = 60.0,
+    seconds: Annotated[
+        float, typer.Option(help="Seconds for the whole; what is not tried by then is listed.", min=1, callback=finite)
+    ] = 60.0,
     seed: Annotated[int, typer.Option(help="Of the random trajectories.")] = 0,
     json: Json = None,
     html: Html = None,
@@ -53,27 +56,28 @@ def check(
 ) -> None:
     """Say what anybody's optimizer computes: a rule, one of its conventions, or something else; and how it behaves.
 
-    Exit status: 0 it agrees, 1 it does not (another convention, another formula, a behaviour that failed, a crash), 2 bad usage or
-    no such target, 130 interrupted. Without --rule a formula that has a name agrees.
+    Exit status: 0 it agrees, 1 it does not (another convention, another formula, a behaviour that failed, a crash),
+    2 bad usage or no such target, 130 interrupted. Without --rule a formula that has a name agrees.
     """
     if rule is not None:
         refuse_unknown("rule", [rule], RULES, "--rule")
+    for name in dtype or ():
+        refuse_unknown("dtype", [name], checking.FORMULA_DTYPES, "--dtype")
+    understood(checking.must_be_known, rule, convention or (), (), option="--convention")
+    arguments = settings(given)
     with Outputs({"--json": json, "--html": html, "--junit": junit}) as files:
         console = files.console()
-        try:
-            found = checking.check(
-                target,
-                rule,
-                given=settings(given),
-                conventions=convention or (),
-                dtypes=dtype or checking.FORMULA_DTYPES,
-                limit=limit,
-                seconds=seconds,
-                seed=seed,
-                formula=lambda checked: _say(console, f"{checked.verdict}: {checked.words}"),
-            )
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
+        found = checking.check(
+            target,
+            rule,
+            given=arguments,
+            conventions=convention or (),
+            dtypes=dtype or checking.FORMULA_DTYPES,
+            limit=limit,
+            seconds=seconds,
+            seed=seed,
+            formula=lambda checked: _say(console, f"{checked.verdict}: {checked.words}"),
+        )
         show(console, found)
         files.fill("--json", lambda: json_.dumps(found.to_dict(), indent=1) + "\n")
         asked = {"rule": rule, "set": given, "convention": convention, "dtype": dtype}
@@ -125,7 +129,7 @@ def settings(given: Sequence[str] | None) -> dict[str, Any]:
             msg = f"{text!r} must be name=value, as lr=0.1"
             raise typer.BadParameter(msg, param_hint="--set")
         try:
-            found[name] = json_.loads(value.lower() if value in ("True", "False") else value)
+            found[name] = from_json(value.lower() if value in ("True", "False") else value)
         except ValueError:
             found[name] = value
     return found

@@ -76,12 +76,13 @@ def conform(
     Exit status: 0 all right, 1 something is wrong, 2 bad usage, 130 interrupted; what was found until then is written.
     """
     given = {"rule": rule, "backend": backend, "dtype": dtype}
-    profile = profile or ("ci" if evidence else "quick")
+    if profile is None:
+        profile = "ci" if evidence else "quick"
     if seed is None:
         seed = secrets.randbits(32) if profile == "nightly" else 0
     outputs = {"json": json, "html": html, "junit": junit, "table": table, "beside": beside, "evidence": evidence}
     how = {"faults": faults, "jobs": jobs or None, "verbose": verbose}
-    rules, backends, dtypes = rules_of(rule), names_of(backend), names_of(dtype)
+    rules, backends, dtypes = rules_of(rule), names_of(backend, "--backend"), names_of(dtype, "--dtype")
     refuse_unknown("backend", [name.partition(":")[0] for name in backends or ()], BACKENDS, "--backend")
     refuse_unknown("dtype", dtypes or (), DTYPES, "--dtype")
     refuse_unknown("profile", [profile], PROFILES, "--profile")

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import os
 import stat
 import sys
@@ -42,15 +43,21 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 
 
-def names_of(given: Sequence[str] | None) -> list[str] | None:
-    """The names in an option that is repeated or has commas; None where it asks for all."""
-    names = [name.strip() for text in given or () for name in text.split(",")]
-    return None if not names or "all" in names else list(dict.fromkeys(names))
+def names_of(given: Sequence[str] | None, option: str) -> list[str] | None:
+    """The names in an option that is repeated or has commas; None where it asks for all, which stands alone."""
+    names = list(dict.fromkeys(name.strip() for text in given or () for name in text.split(",")))
+    if names in ([], ["all"]):
+        return None
+    if "all" in names:
+        others = ", ".join(name for name in names if name != "all")
+        msg = f"all stands beside {others}; give either"
+        raise typer.BadParameter(msg, param_hint=option)
+    return names
 
 
 def rules_of(given: Sequence[str] | None, option: str = "--rule") -> list[str] | None:
     """As ``names_of``, of rules; an unknown one is refused."""
-    names = names_of(given)
+    names = names_of(given, option)
     refuse_unknown("rule", names or (), RULES, option)
     return names
 
@@ -67,6 +74,14 @@ def understood(read: Callable[..., T], *given: Any, option: str) -> T:
         return read(*given)
     except (TypeError, ValueError) as error:
         raise typer.BadParameter(str(error), param_hint=option) from None
+
+
+def finite(param: typer.CallbackParam, value: float) -> float:
+    """Of an option, as its callback: seconds without end, of which no clock can tell."""
+    if not math.isfinite(value):
+        msg = f"{value} must be finite"
+        raise typer.BadParameter(msg, param=param)
+    return value
 
 
 def processes(jobs: int) -> int:
@@ -142,7 +157,7 @@ class Outputs:
                 one.file.truncate(0)
             found = content()
             one.file.flush()
-            one.file.write(found) if isinstance(found, str) else one.file.buffer.write(found)  # type: ignore[attr-defined]
+            one.file.buffer.write(found.encode() if isinstance(found, str) else found)  # type: ignore[attr-defined]
             one.file.flush()
         except OSError as error:
             self.failed = True

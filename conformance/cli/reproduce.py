@@ -1,6 +1,5 @@
 """``xopt reproduce``."""
 
-import json as json_format
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +8,7 @@ import typer
 from rich.console import Console
 
 from xopt.conformance.cli.options import SEVERAL, Html, Json, Outputs, refuse_unknown, understood
+from xopt.conformance.reading import read
 from xopt.conformance.report.summary import command_line
 from xopt.conformance.reproductions import EXPERIMENTS, Experiment, Outcome
 from xopt.conformance.reproductions import reproduce as run_experiment
@@ -97,8 +97,8 @@ def _files(paths: Sequence[Path]) -> list[Path]:
 
 def _read(path: Path) -> Outcome:
     try:
-        outcome = Outcome.of(json_format.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError):
+        outcome = Outcome.of(read(path))
+    except (ValueError, KeyError, TypeError):
         outcome = None
     if outcome is None or "settings" not in outcome.data:
         msg = f"{path} is no file of xopt reproduce {LANGUAGE.name} --json"

@@ -44,7 +44,7 @@ def verify(
     if not (directory / "manifest.json").is_file():
         msg = f"{directory} has no manifest.json: is this a folder that `xopt vectors write` wrote?"
         raise typer.BadParameter(msg, param_hint="DIRECTORY")
-    chosen = ["golden", "rules"] if by is None else names_of(by) or list(VERIFIERS)
+    chosen = ["golden", "rules"] if by is None else names_of(by, "--by") or list(VERIFIERS)
     refuse_unknown("verifier", chosen, VERIFIERS, "--by")
     console = Console()
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from xopt.conformance.evidence.measurement import numpy_digest
 from xopt.conformance.evidence.record import COMMAND, body_hash, cell_key, missing_cells, some_of, subjects_of
 from xopt.conformance.evidence.sources import source_hashes
+from xopt.conformance.reading import read
 from xopt.conformance.results import IDENTICAL, SUBNORMALS, Cell
 
 OLD = 90
@@ -90,7 +91,7 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, str]:
 
     restore = "restore the file with git, or delete it"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read(path)
     except ValueError as error:
         return None, f"corrupted, no JSON ({error}); {restore}"
     validator = Draft202012Validator(json.loads(Path(__file__).with_name("schema.json").read_text(encoding="utf-8")))

@@ -192,10 +192,9 @@ def comparison_table(found: Iterable[tuple[Fault, dict[str, bool], bool]]) -> st
         Fault, what the styles see of it, and whether the checks of this package see it.
     """
     rows = [(fault.rule, styles | {"this package": ours}) for fault, styles, ours in found if styles]
-    names = list(dict.fromkeys(rule for rule, _ in rows))
-    lines = [f"| checks | {' | '.join(names)} | all |", "|---" * (len(names) + 2) + "|"]
-    for style in (*STYLES, "this package"):
-        cells = [[seen[style] for rule, seen in rows if name == rule] for name in names]
-        cells.append([seen[style] for _, seen in rows])
-        lines.append(f"| {style} | {' | '.join(f'{sum(cell)}/{len(cell)}' for cell in cells)} |")
+    styles = (*STYLES, "this package")
+    lines = [f"| rule | {' | '.join(styles)} |", "|---" * (len(styles) + 1) + "|"]
+    for name in (*dict.fromkeys(rule for rule, _ in rows), "all"):
+        own = [seen for rule, seen in rows if name in (rule, "all")]
+        lines.append(f"| {name} | {' | '.join(f'{sum(seen[style] for seen in own)}/{len(own)}' for style in styles)} |")
     return "\n".join(lines)

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from xopt.backends import BACKENDS
 from xopt.conformance.report.program import amount, law_details, law_words, script, where
-from xopt.conformance.report.report import INTERRUPTED
 from xopt.conformance.report.templates import template
 from xopt.conformance.report.vocabulary import VERDICTS, heading, order, ratio, symbol, weakest
 from xopt.conformance.results import BINS, BROKEN, DTYPES, MODES, NOT_RUN, SUBNORMALS, WITHIN, WORDS, WRONG
@@ -304,9 +303,7 @@ def _wrong(findings: list[Json], broken: list[Json]) -> list[Json]:
 
 def _other_problems(report: Json) -> list[str]:
     """Why the run fails, but for the results that are wrong, and that it was interrupted, which the title says."""
-    every = (*report["cells"], *report["replays"], *report["laws"])
-    wrong = tuple("{rule} on {backend} {device}, {dtype}, {mode}: ".format(**r) for r in every if r["verdict"] in (WRONG, BROKEN))
-    return [problem for problem in report["problems"] if not problem.startswith((*wrong, INTERRUPTED))]
+    return [problem["says"] for problem in report["problems"] if problem["kind"] == "run"]
 
 
 def _scripts(cells: list[Json], replays: list[Json], columns: list[Column]) -> list[tuple[str, list[Json]]]:

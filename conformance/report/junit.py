@@ -115,7 +115,8 @@ def _run(report: dict[str, Any]) -> Case:
     """So that nothing that fails a run passes here: what was not checked, or not drawn, has no test case of its own."""
     case = Case("run", "run", "the run has no problems", report["verdict"])
     if report["problems"]:
-        return case._replace(failure=report["problems"][0], details="\n".join(report["problems"]))
+        says = [problem["says"] for problem in report["problems"]]
+        return case._replace(failure=says[0], details="\n".join(says))
     return case
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from xopt.conformance.arithmetic.measured import measured_formats
 from xopt.conformance.arithmetic.probes import Probes
@@ -16,11 +16,9 @@ from xopt.conformance.results import BROKEN, NOT_RUN, WRONG, Cell, LawResult
 from xopt.conformance.target import Target
 from xopt.conformance.training import Replay
 
-INTERRUPTED = "The run was interrupted after"
-
 Reported = Cell | LawResult | Replay
 
-SCHEMA = "xopt-conformance-4"
+SCHEMA = "xopt-conformance-5"
 """Of a report as JSON: what ``schema.json`` describes."""
 
 
@@ -94,7 +92,18 @@ class Report:
     @property
     def problems(self) -> list[str]:
         """Why the run as a whole fails, each with what to do; empty where it does not."""
+        return [problem.says for problem in self._problems]
+
+    @property
+    def _problems(self) -> list["_Problem"]:
         wrong = [f"{r.rule} on {r.backend} {r.device}, {r.dtype}, {r.mode}: {_what(r)} is {_verdict(r)}" for r in self.wrong]
+        ended = [] if self.scope.interrupted is None else [f"The run was interrupted after {self.scope.interrupted}."]
+        kinds = {"result": wrong, "run": self.reasons, "interruption": ended}
+        return [_Problem(kind, says) for kind, found in kinds.items() for says in found]
+
+    @property
+    def reasons(self) -> list[str]:
+        """Those of its problems that are neither a result that is wrong nor that the run was interrupted."""
         checks: list[Cell | LawResult] = [*self.cells, *self.laws]
         silent = [
             f"{r.rule} on {r.backend} {r.device}, {r.dtype}, {r.mode}: {_what(r)} compared nothing, and gave no reason"
@@ -103,10 +112,10 @@ class Report:
         ]
         scarce = [row.problem for row in self.census if row.problem] + self._short
         if self.scope.interrupted is not None:  # of what had not ended nothing is known
-            return [*wrong, *self.failures, f"{INTERRUPTED} {self.scope.interrupted}."]
-        if wrong or self.failures:
+            return self.failures
+        if self.wrong or self.failures:
             scarce = []  # what was found wrong ends its check early
-        return wrong + self.failures + self._unchecked + silent + scarce + self.ledger.problems
+        return self.failures + self._unchecked + silent + scarce + self.ledger.problems
 
     @property
     def _unchecked(self) -> list[str]:
@@ -169,13 +178,20 @@ class Report:
             "ledger": self.ledger.to_dict(),
             "faults": self.faults,
             "evidence": self.evidence,
-            "problems": self.problems,
+            "problems": [problem._asdict() for problem in self._problems],
         }
 
     def _published(self, result: Reported) -> dict[str, Any]:
         """With its time, and without measures of what was not measured."""
         seconds = self.seconds.get(key_of(result))
         return _measured(result.to_dict()) | {"seconds": None if seconds is None else round(seconds, 4)}
+
+
+class _Problem(NamedTuple):
+    """Why a run fails."""
+
+    kind: str  # "result": one that is wrong; "interruption"; or "run": anything else
+    says: str
 
 
 def key_of(result: Reported) -> tuple[str, ...]:

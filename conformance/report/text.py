@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from xopt.conformance.reading import read
 from xopt.conformance.report.program import law_details, law_words, script
 from xopt.conformance.report.report import SCHEMA, BackendReport, Report, Reported
 from xopt.conformance.report.vocabulary import VERDICTS, Place, heading, order, symbol, weakest
@@ -76,7 +77,7 @@ def show(console: Console, report: Report, verbose: bool = False) -> None:
     if verbose:
         _show_not_run(console, report)
     _show_wrong(console, report, verbose)
-    for problem in report.problems[len(report.wrong) :]:
+    for problem in report.problems[len(report.wrong) :]:  # those of results were shown
         console.print(Text(f"\n{problem}", style="bold red"))
 
 
@@ -286,9 +287,9 @@ def write_json(report: "Report | FaultReport", path: Path) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """What ``write_json`` wrote of a report. Raises ValueError for another file."""
     try:
-        found = json.loads(path.read_text())
+        found = read(path)
         known = found["schema"] == SCHEMA
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         known = False
     if not known:
         msg = f"{path} is not what this version of xopt conform --json writes"

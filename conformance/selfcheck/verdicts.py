@@ -117,7 +117,7 @@ def what_fails_the_run_is_shown() -> None:
             suite.conform = right
         must(code == len(problems), f"the exit status is {code} with {len(problems)} problems")
         shown = _report(about, problems).to_dict()
-        must(shown["problems"] == problems, "problems are not written")
+        must([problem["says"] for problem in shown["problems"]] == problems, "problems are not written")
         with tempfile.TemporaryDirectory() as folder:
             write_html(shown, Path(folder) / "page.html")
             write_junit(shown, Path(folder) / "junit.xml")

@@ -181,7 +181,7 @@ class _Inquiry:
         for run in runs(rule, subject.takes(rule), changes, self.seed):
             if run.kind == "defaults" or (run.idle and not late):
                 continue
-            if self.enough():
+            if seen and self.enough():
                 self._not_tried(f"{run.name}, {dtype}", "the time was up")
                 continue
             try:

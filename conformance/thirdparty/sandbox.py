@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal
 
+from xopt.conformance.reading import from_json
 from xopt.conformance.thirdparty.server import Message, server_of
 from xopt.conformance.thirdparty.targets import Target, TargetError, parsed
 
@@ -169,6 +170,8 @@ class Process:
         try:
             answer = json.loads(line)
         except ValueError:  # of what is no text, too
+            answer = from_json(line)
+        except ValueError:
             answer = None
         if not isinstance(answer, dict):
             msg = f"the answer to {to!r} is no JSON object: {line[:320].decode(errors='replace').strip()[:80]!r}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from xopt.conformance.reading import read
 from xopt.conformance.vectors.bits import SHORT
 from xopt.conformance.vectors.write import MANIFEST, SCHEMA
 
@@ -16,8 +17,8 @@ def lint(folder: Path) -> list[str]:
     if not path.is_file():
         return [f"{path} is missing: is this a folder that `xopt vectors write` wrote?"]
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        hashes: dict[str, str] = manifest["sha256"]
+        manifest = read(path)
+        hashes = dict[str, str](manifest["sha256"])
     except (ValueError, KeyError, TypeError):
         return [f"{path} is no manifest"]
     found = []
@@ -41,7 +42,7 @@ def _file(path: Path, version: str | None) -> Iterator[str]:
     import jsonschema
 
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read(path)
     except ValueError as error:
         yield f"{path.name} is no JSON: {error}"
         return
