@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from xopt.conformance.cli.options import folder
 from xopt.conformance.evidence.record import RECORDS
 from xopt.conformance.evidence.view import show
 
 
 def evidence(
-    directory: Annotated[Path, typer.Argument(help="Of the records.", file_okay=False)] = RECORDS,
+    directory: Annotated[Path, typer.Argument(help="Of the records.", parser=folder, metavar="DIRECTORY")] = RECORDS,
 ) -> None:
     """Examine the records of runs on other machines against the sources as they are.
 

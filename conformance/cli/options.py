@@ -1,6 +1,7 @@
 """What commands have in common: options, the files that they write, and a progress bar."""
 
 import contextlib
+import errno
 import functools
 import math
 import os
@@ -76,11 +77,19 @@ def understood(read: Callable[..., T], *given: Any, option: str) -> T:
         raise typer.BadParameter(str(error), param_hint=option) from None
 
 
+def folder(text: str) -> Path:
+    """Of an argument, as its parser: an empty name, as of a variable that is not set, is not where one stands."""
+    if not text:
+        msg = "'' is no name of a folder; . is the current one"
+        raise typer.BadParameter(msg)
+    return Path(text)
+
+
 def finite(param: typer.CallbackParam, value: float) -> float:
     """Of an option, as its callback: seconds without end, of which no clock can tell."""
     if not math.isfinite(value):
         msg = f"{value} must be finite"
-        raise typer.BadParameter(msg, param=param)
+        raise typer.BadParameter(msg, param_hint=f"--{param.name}")
     return value
 
 
@@ -121,6 +130,7 @@ class Outputs:
     def __init__(self, paths: dict[str, Path | None]) -> None:
         """Raises typer.BadParameter for a file that cannot be written."""
         self._open: dict[str, _Open] = {}
+        self._unread = False
         self.failed = False
         for option, path in paths.items():
             if path is None:
@@ -145,7 +155,10 @@ class Outputs:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Raises BrokenPipeError where nobody reads standard output any more: that is no file that could not be written."""
         self._close()
+        if self._unread and error is None:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
     def fill(self, option: str, content: Callable[[], str | bytes]) -> None:
         """Writes a file, where it was asked for. What goes wrong is said, and keeps no other file from being written."""
@@ -160,6 +173,9 @@ class Outputs:
             one.file.buffer.write(found.encode() if isinstance(found, str) else found)  # type: ignore[attr-defined]
             one.file.flush()
         except OSError as error:
+            if one.path == STANDARD_OUTPUT and isinstance(error, BrokenPipeError):
+                self._unread = True
+                return
             self.failed = True
             sys.stderr.write(f"xopt: {option}: {_shown(one.path)} could not be written: {error.strerror}\n")
         finally:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from xopt.conformance.cli.options import must_be_a_folder, names_of, refuse_unknown
+from xopt.conformance.cli.options import folder, must_be_a_folder, names_of, refuse_unknown
 from xopt.conformance.vectors import DATA, VERIFIERS, MissingError, lint
 from xopt.conformance.vectors import write as write_vectors
 
@@ -15,7 +15,7 @@ SHOWN = 20
 
 
 def write(
-    directory: Annotated[Path, typer.Argument(help="The folder to write, such as vectors.")],
+    directory: Annotated[Path, typer.Argument(help="The folder to write, such as vectors.", parser=folder, metavar="DIRECTORY")],
 ) -> None:
     """Write the golden vectors of all rules, with their schema and a manifest of hashes.
 
@@ -28,7 +28,9 @@ def write(
 
 
 def verify(
-    directory: Annotated[Path, typer.Argument(help="A folder of vectors.", show_default="those of xopt")] = DATA,
+    directory: Annotated[
+        Path, typer.Argument(help="A folder of vectors.", show_default="those of xopt", parser=folder, metavar="DIRECTORY")
+    ] = DATA,
     by: Annotated[
         list[str] | None,
         typer.Option(help=f"Who verifies: {', '.join(VERIFIERS)}, or all; repeated or with commas. Default: golden, rules."),

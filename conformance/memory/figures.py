@@ -125,7 +125,7 @@ def ages(last: float) -> Any:
 
 def curves(one: Memory, length: Length) -> Json:
     """The curves that are drawn, and kept in JSON: thinned, along logarithmic scales."""
-    k = ages(length.steps)
+    k = ages(max(length.steps, 31))  # weights are there without a run
     when = _when(one, length)
     mass = one.mass(step=when)
     t = ages(length.steps - 1) + 1

@@ -20,7 +20,7 @@ def number(value: Any) -> str:
         return f"{value:,}"
     if not math.isfinite(value):
         return "no bound" if value > 0 else "-"
-    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:,.4g}"
 
 
 def rows(report: Json) -> list[list[str]]:

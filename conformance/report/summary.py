@@ -65,7 +65,8 @@ def _some(what: str, names: Sequence[str], known: int) -> str:
     """All of them by their number, a few by name."""
     if len(names) >= known:
         return f"{known} {what}s"
-    return f"{' and '.join(names) if len(names) <= 3 else len(names)} ({len(names)} of {known} {what}s)"
+    some = ", ".join(names[:-1]) + f" and {names[-1]}" if 1 < len(names) <= 3 else names[0] if len(names) == 1 else len(names)
+    return f"{some} ({len(names)} of {known} {what}s)"
 
 
 def command_line(name: str, options: Mapping[str, Any], *arguments: str) -> str:

@@ -176,7 +176,8 @@ class _Inquiry:
 
     def _seen(self, rule: str, dtype: str, late: bool = False) -> list[Seen]:
         """What it does in each run. One that it refuses was not tried; the designed one it must take."""
-        subject, seen = self.subject, []
+        subject = self.subject
+        seen: list[Seen] = []
         changes = subject.about.changes and "lr" in subject.takes(rule)
         for run in runs(rule, subject.takes(rule), changes, self.seed):
             if run.kind == "defaults" or (run.idle and not late):
