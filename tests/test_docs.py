@@ -27,7 +27,9 @@ import xopt
 from xopt.conformance.conventions import CONVENTIONS
 from xopt.conformance.faults import EVERYWHERE, FAULTS
 from xopt.conformance.faults.tables import statuses
+from xopt.conformance.implementations.survey import RESULTS as SURVEY
 from xopt.conformance.laws import LAWS
+from xopt.conformance.vectors import DATA as VECTORS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -210,6 +212,20 @@ def test_readme_counts_the_laws_and_faults():
     assert f"{count['defect']} were defects of published optimizers, and {count['possible']} might happen" in text
     assert statuses(FAULTS) in (DOCS / "proof.md").read_text()
     assert f"those {len(EVERYWHERE)} more" in (DOCS / "faults.md").read_text()
+
+
+def test_pages_count_what_they_count():
+    files = [json.loads(path.read_text()) for path in VECTORS.glob("*.json")]
+    vectors = sum(len(group["tests"]) for file in files for group in file.get("groups", ()))
+    chains = sum(len(file.get("chains", ())) for file in files)
+    size = sum(path.stat().st_size for path in VECTORS.iterdir()) / 1e6
+    text = " ".join((DOCS / "vectors.md").read_text().split())
+    assert f"There are {vectors:,} of them, and {chains} chains of a thousand steps" in text
+    assert f"together {size:.1f} MB" in text
+    assert f"in C, in {len((DOCS / 'check' / 'adamw.c').read_text().splitlines())} lines" in (DOCS / "check.md").read_text()
+    packages = json.loads(SURVEY.read_text())["packages"]
+    optimizers, names = sum(len(one["optimizers"]) for one in packages), {one["name"] for one in packages}
+    assert f"[what {optimizers} optimizers of {len(names)} packages compute]" in (ROOT / "README.md").read_text()
 
 
 def test_each_convention_is_in_the_documentation():
