@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 import jsonschema
 import pytest
-from test_conform import SCHEMA, xopt_command
+from test_conform import SCHEMA
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -401,12 +401,3 @@ def test_help_needs_no_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         main()
     assert ended.value.code == 2
     assert capsys.readouterr().err.endswith("pip install scikit-learn typer\n")
-
-
-def test_the_whole_command_shows_its_verdict_last() -> None:
-    done = xopt_command("conform", "--rule", "sgd", "--backend", "numpy", "--dtype", "float64")
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.strip().splitlines()
-    assert lines[0].startswith("A part: sgd (1 of 11 rules), numpy (1 of 10 backends), ")
-    assert re.fullmatch(r"RIGHT: \d+ checks hold, none is wrong; \d+ not run \(why: --verbose\)\.", lines[-1])
-    assert "no compiler of its own" not in done.stdout

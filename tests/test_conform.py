@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -174,12 +175,15 @@ def test_the_other_project_of_that_name_is_no_mystery(tmp_path: Path) -> None:
     assert "uninstall" in done.stderr
 
 
-def test_command_writes_what_it_is_asked_for_and_exits_with_0(tmp_path: Path) -> None:
+def test_command_shows_its_verdict_last_writes_what_it_is_asked_for_and_exits_with_0(tmp_path: Path) -> None:
     data, page, junit = (tmp_path / f"report.{kind}" for kind in ("json", "html", "xml"))
     outputs = ["--json", str(data), "--html", str(page), "--junit", str(junit)]
     done = xopt_command("conform", "--backend", "numpy", "--rule", "sgd", "--dtype", "float64", *outputs)
     assert done.returncode == 0, done.stderr
-    assert "sgd" in done.stdout
+    lines = done.stdout.strip().splitlines()
+    assert lines[0].startswith("A part: sgd (1 of 11 rules), numpy (1 of 10 backends), ")
+    assert re.fullmatch(r"RIGHT: \d+ checks hold, none is wrong; \d+ not run \(why: --verbose\)\.", lines[-1])
+    assert "no compiler of its own" not in done.stdout
     report = json.loads(data.read_text())
     jsonschema.validate(report, SCHEMA)
     assert report["problems"] == []

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import browser, opened
+from builders.picture import BROWSERS
 
 from xopt.conformance.faults import FAULTS, FaultReport
 from xopt.conformance.faults.matrix import Detection
@@ -342,6 +344,25 @@ def test_shows_what_a_run_of_the_faults_gives(tmp_path: Path) -> None:
 
 def test_is_small_enough(source: str) -> None:
     assert len(source.encode()) < 2_000_000
+
+
+@pytest.mark.skipif(browser() is None, reason=f"there is none of {', '.join(BROWSERS)}")
+def test_fits_windows_of_three_widths(source: str, tmp_path: Path) -> None:
+    """Also where a map has one column, under a title that is longer than that is wide."""
+    few = bare()
+    few["cells"], few["replays"] = few["cells"][:1], few["replays"][:1]
+    paths = {name: tmp_path / f"{name}.html" for name in ("few", "all")}
+    paths["few"].write_text(written(few, tmp_path))
+    paths["all"].write_text(source)
+    fits = "[document.documentElement, ...document.querySelectorAll('.panel')].every((one) => one.scrollWidth <= one.clientWidth)"
+    with opened(paths["few"], tmp_path / "browser", 400, 900) as window:
+        for name, path in paths.items():
+            window.call("Page.navigate", url=path.as_uri())
+            while window.ask("document.readyState + location.href") != f"complete{path.as_uri()}":
+                pass
+            for width in (400, 1400, 1920):
+                window.size(width, 900)
+                assert window.ask(fits), f"{name} at {width}"
 
 
 def test_everything_is_there(page: Page) -> None:

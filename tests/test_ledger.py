@@ -99,6 +99,14 @@ def test_a_deviation_without_its_row_fails(other: dict[str, Any]) -> None:
     ]
 
 
+def test_a_deviation_of_a_rule_that_is_wrong_is_no_librarys() -> None:
+    deviation = cell("adam", "float32", 3)
+    wrong = law("adam", 0, broken={})
+    assert judged([deviation, wrong]).problems == []
+    assert judged([deviation, replace(wrong, rule="lion")]).unaccepted == [deviation]
+    assert judged([deviation, replace(wrong, device="cuda:0")]).unaccepted == [deviation]
+
+
 def test_flushed_subnormals_are_a_deviation() -> None:
     flushed = replace(cell("adam", "float32"), differ_subnormal=2)
     assert judged([flushed]).unaccepted == [flushed]

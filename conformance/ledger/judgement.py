@@ -109,11 +109,14 @@ def judge(cells: Sequence[Cell], laws: Sequence[LawResult], rows: Sequence[Row],
         else:
             judgement.rows.append(RowVerdict(row, NOT_JUDGED, f"It was seen on {row.machine}; this is {machine}."))
     for place, results in found.items():
+        wrong = {combination.rule for combination, result in results.items() if result.verdict in (WRONG, BROKEN)}
         for combination, result in results.items():
             if _deviates(result):
                 by = covered.get((*place, combination))
-                accepted = by is not None and (by.only is None or result.verdict == SUBNORMALS)
-                (judgement.accepted if accepted else judgement.unaccepted).append(result)
+                if by is not None and (by.only is None or result.verdict == SUBNORMALS):
+                    judgement.accepted.append(result)
+                elif combination.rule not in wrong:  # of a rule that is wrong it says nothing of the library
+                    judgement.unaccepted.append(result)
     return judgement
 
 
