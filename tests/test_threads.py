@@ -257,7 +257,7 @@ def test_an_interrupt_comes_after_the_team(torch: Any) -> None:
                 if "Cannot compare structured arrays" not in str(error):  # which NumPy makes of an interrupt in its comparison
                     raise
                 came += 1
-            assert len(params.unique()) == 1
+            assert (params == params[0]).all()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -316,7 +316,7 @@ def test_a_fork_has_helpers(torch: Any, before: str) -> None:
 
 def test_a_fork_that_waits_for_threads_that_are_gone_is_seen(torch: Any) -> None:
     with pytest.raises(subprocess.CalledProcessError):
-        process(f"{USED}{FORK}ALARM, kept = 8, threads._openmp(); threads._openmp = lambda: kept; fork()")
+        process(f"{USED}{FORK}ALARM, kept = 3, threads._openmp(); threads._openmp = lambda: kept; fork()")
 
 
 def test_a_fork_that_steps_for_the_first_time_has_helpers(torch: Any) -> None:
@@ -380,7 +380,7 @@ if not torch.set_flush_denormal(True):
     sys.exit(0 if {kept} else 1)
 torch.ones(N).add(1)  # starts threads, which flush as this one does
 torch.set_flush_denormal(False)
-N = 1 << 22
+N = 1 << 20
 params, grad = torch.from_numpy(np.full(N, 1e-40, np.float32)), torch.zeros(N)
 found = [fuse(xopt.sgd)(xopt.sgd_init(params), grad).params.numpy() for _ in range(20)]
 assert all((x.view(np.int32) != 0).all() for x in found) == {kept}

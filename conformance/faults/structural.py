@@ -40,6 +40,7 @@ class Structural(NamedTuple):
     sentence: str  # what it does instead
     libraries: tuple[str, ...] = ("numpy",)  # where it shows
     rules: tuple[str, ...] = ()  # those asked first
+    dtypes: tuple[str, ...] = ()  # those asked first
     crashes: bool = False  # whether it may end the process, so that another one must play
     devices: int = 1  # of JAX, over which it shows: another process has as many
 
@@ -112,7 +113,7 @@ def _find(fault: Structural, examples: int, seed: int) -> Found | None:
     with planted(fault) as product:
         for rule in dict.fromkeys((*fault.rules, "sgd", "lion", "nadam", "aggmo", *RULES)):
             for library in fault.libraries:
-                for dtype in ("float32", "float16", "float64"):
+                for dtype in dict.fromkeys((*fault.dtypes, "float32", "float16", "float64")):
                     found = played(product, rule, library, dtype, examples, seed)
                     if found is not None:
                         return found
@@ -212,7 +213,8 @@ TREES = (
         "groups: all leaves get the first one's",
         "Leaves with equal numbers of the first hyperparameter that is a tree share all.",
         ("rule.py", "given = ts, *columns.values()", "given = ts, *list(columns.values())[:1]"),
-        rules=("lion",),
+        rules=("nadam",),
+        dtypes=("float16",),
     ),
     _fault(
         "groups: arrays are all one",
@@ -246,7 +248,7 @@ TREES = (
         "init: groups of the first leaf",
         "The first leaf's decays decide which slots there are.",
         ("rule.py", "rule.defaults | own[i])", "rule.defaults | own[0])"),
-        rules=("lion",),
+        rules=("nadam",),
     ),
     _fault(
         "init: slots in plain dicts",
@@ -385,6 +387,7 @@ MEMORY = (
         "subclasses: only masks are looked for",
         "Another subclass is stepped as its numbers.",
         (_NUMPY, "if is_subclass(x) else None", "if isinstance(x, np.ma.MaskedArray) else None"),
+        rules=("nadam",),
     ),
     _fault(
         "subclasses of torch: read as plain",
@@ -442,13 +445,15 @@ GIVING = (
         "donated: a gradient of another leaf",
         "That a gradient overlaps with what is written is not seen.",
         (_DONATION, "over = (last >= 0) & (end[last] > starts[grads, -1])", "over = last < -1"),
-        rules=("nesterov",),
+        rules=("nadam",),
+        dtypes=("float16",),
     ),
     _fault(
         "donated: a fresh gradient of another leaf",
         "That a gradient of the second step overlaps with what is written is not seen.",
         (_RUNTIME, "if stop > start and low > 0 and written[1, low - 1] > start:", "if stop < start:"),
         rules=("qhm",),
+        dtypes=("float64",),
     ),
     _fault(
         "donated: read-only",
@@ -475,6 +480,7 @@ GIVING = (
         "donated: apart for good",
         "That arrays do not overlap is asked at the first step of a plan alone.",
         (_FUSER, "if self._apart is None or not np.array_equal(begin, self._apart):", "if self._apart is None:"),
+        rules=("nadam",),
     ),
     _fault(
         "donated: XLA without a guard",
@@ -525,6 +531,7 @@ ABSENT = (
         "A leaf that is to stay as it is is written over, as another one has its memory.",
         (_FUSER, "if isinstance(work, Part):", "if False:"),
         libraries=("numpy", "torch"),
+        dtypes=("float16",),
     ),
     _fault(
         "no gradient, donated: taken again",
@@ -544,6 +551,7 @@ ABSENT = (
         "counts: one for leaves of the same hyperparameters",
         "Counts that differ make no groups.",
         ("rule.py", "given = ts, *columns.values()", "given = [0] * len(ts), *columns.values()"),
+        rules=("nadam",),
     ),
 )
 
@@ -685,13 +693,13 @@ BORDERS = (
             '        "        _share = _end - _begin",\n',
             '        "        _share = _end - _begin",\n        f"        _end -= _share == {SHARE}",\n',
         ),
-        rules=("nadam",),
+        rules=("aggmo",),
     ),
     _fault(
         "kernels: the end of a block is not copied",
         "The last number of a whole block is not copied from the old state.",
         (_KERNELS, "{sizes[name]} * _n)", "{sizes[name]} * min(_n, {BLOCK - 1}))"),
-        rules=("nadam",),
+        rules=("aggmo",),
     ),
     _fault(
         "launches: the rest is lost",
