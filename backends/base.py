@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from xopt.backends.fused.work import TakesStep
     from xopt.rule import Rule
 
+COMPUTE = {"float16": "float32", "bfloat16": "float32", "float32": "float32", "float64": "float64"}
+"""For each dtype of params and grad that is stepped fused, that of the slots and of the arithmetic."""
+
 
 class Availability(NamedTuple):
     """Whether a backend can be used here."""

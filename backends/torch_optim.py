@@ -279,14 +279,16 @@ class RuleOptimizer(torch.optim.Optimizer):
         if len(set(keys)) == 1:
             place = _Places(group, indices)
             call = Call(function, self._following(function, place, entries[0]["step"]), place)
-            return [_Part(self.rule, (number, 0), call, params, grads, entries, hyper, group["fused"], dense)]
+            columns = params, grads, entries
+            return [_Part(self.rule, (number, 0), call, columns, hyper, fused=group["fused"], dense=dense)]
         parts: list[_Part] = []
         for key in dict.fromkeys(keys):
             of_key = [i for i, one in enumerate(keys) if one == key]
-            some, theirs, states = ([column[i] for i in of_key] for column in (params, grads, entries))
+            columns = [params[i] for i in of_key], [grads[i] for i in of_key], [entries[i] for i in of_key]
             place = _Places(group, [indices[i] for i in of_key] if indices else of_key)
             call = Call(function, self._following(function, place, entries[of_key[0]]["step"]), place)
-            parts.append(_Part(self.rule, (number, len(parts)), call, some, theirs, states, dict(hyper), group["fused"], dense))
+            at = number, len(parts)
+            parts.append(_Part(self.rule, at, call, columns, dict(hyper), fused=group["fused"], dense=dense))
         return parts
 
     @staticmethod
@@ -402,13 +404,13 @@ class _Part:
         rule: Rule[Any, Any],
         at: tuple[int, int],
         call: Call,
-        params: list[Any],
-        grads: list[Any],
-        entries: list[dict[str, Any]],
+        columns: tuple[list[Any], list[Any], list[dict[str, Any]]],  # of each parameter: itself, its gradient, and its state
         hyper: dict[str, Any],
+        *,
         fused: bool,
         dense: bool,
     ) -> None:
+        params, grads, entries = columns
         self.rule = rule
         self.at = at  # its group, and its number in it
         self.call = call

@@ -1,5 +1,6 @@
 """The tree, RULES and the documentation say the same, and the wheel holds what the tree holds."""
 
+import ast
 import email
 import re
 import shutil
@@ -84,6 +85,15 @@ def test_rules_have_their_own_names():
 def test_rule_files_are_short():
     for name in RULES:
         assert len((ROOT / "xopt" / "rules" / f"{name}.py").read_text().splitlines()) <= 120, name
+
+
+def test_functions_of_the_core_and_the_backends_take_at_most_six_arguments_by_position():
+    """But what numba compiles, which takes no others."""
+    for path in [*(ROOT / "xopt").rglob("*.py"), *(ROOT / "backends").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())) if path.stem != "numba_runtime" else ():
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                names = {one.arg for one in (*node.args.posonlyargs, *node.args.args)} - {"self", "cls"}
+                assert len(names) <= 6, f"{path}:{node.lineno}: {node.name}"
 
 
 def test_shipped_packages_hold_no_tests():

@@ -19,7 +19,7 @@ from ptx import doubts
 
 import xopt
 from xopt import backends
-from xopt.backends import _torch, fuse
+from xopt.backends import _torch, base, fuse
 from xopt.backends._torch import INTERPRETED
 from xopt.backends.compilers import launches as device
 from xopt.backends.compilers.launches import Batch, Chosen
@@ -36,9 +36,9 @@ from xopt.program import Operation, Program, record
 torch = pytest.importorskip("torch")
 triton = pytest.importorskip("triton", reason="Triton is not installed, or has nothing for this system")
 from xopt.backends.compilers import triton_kernel  # noqa: E402 - it imports torch
-from xopt.backends.compilers.triton_kernel import BLOCK, COMPUTE, OPTIONS, KernelText, TritonFuser, TritonKernels, jitted  # noqa: E402
+from xopt.backends.compilers.triton_kernel import BLOCK, OPTIONS, KernelText, TritonFuser, TritonKernels, jitted  # noqa: E402
 
-DTYPES = list(COMPUTE)
+DTYPES = list(base.COMPUTE)
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints, overload
 
-from xopt.arrays import began, is_dense
+from xopt.arrays import began, beside, is_dense
 from xopt.bound import Bound, NoTransformation
 from xopt.checks import ALSO_CALLED, DOUBLE, Interval, check_hyper, nearest_names, shown
 from xopt.counts import Counts, following
@@ -226,7 +226,7 @@ class Rule(NoTransformation, Generic[S, P]):
         for i, ((leaf, *old), g, own) in enumerate(zip(rows, grads, self.broadcast(call, hyper, counts), strict=True)):
             if g is not None:
                 typed = self.typed(call, i, leaf)
-                with typed.beside(leaf):
+                with beside(leaf):
                     prepared.append((i, typed, leaf, g, old, *typed.prepare_leaf(call, i, leaf, g, old, own)))
         return call, rows, self.step_after(state, call, counts, [g is not None for g in grads]), prepared
 
@@ -374,7 +374,7 @@ def _init_function(rule: Rule[Any, Any]) -> Any:
             typed.refuse_narrowed(call, i)
             if not is_dense(leaf):
                 typed.refuse(call, i, "params", leaf, leaf, typed.dtype)
-            with typed.beside(leaf):
+            with beside(leaf):
                 slots.append([typed.fresh(slot, leaf, rule.defaults | own[i]) for slot in rule.slots])
         for name in hyper:  # which is right in itself
             if name not in rule.of_init:

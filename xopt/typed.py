@@ -364,10 +364,6 @@ class TypedRule:
 
     # A new state.
 
-    def beside(self, x: Array) -> AbstractContextManager[Any]:
-        """A block in which new arrays are on the device of ``x``."""
-        return nullcontext() if self.current is None else x.device
-
     def fresh(self, slot: str, leaf: Array, hyper: Mapping[str, Any]) -> Any:
         """The first value of one leaf's slot."""
         if slot in self.rule.carried:

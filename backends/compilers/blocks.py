@@ -7,7 +7,7 @@ import numpy as np
 
 from xopt.backends.fused.compiled import filled
 from xopt.backends.fused.fuser import Fuser, Launch
-from xopt.backends.fused.work import Leaf, Work
+from xopt.backends.fused.work import TypedLeaf, Work
 from xopt.rule import Rule
 
 BLOCK = 16384
@@ -35,7 +35,7 @@ class BlocksFuser(Fuser):
         return launch
 
 
-def _step(rule: Rule[Any, Any], leaf: Leaf, arrays: list[Any]) -> None:
+def _step(rule: Rule[Any, Any], leaf: TypedLeaf, arrays: list[Any]) -> None:
     """Steps the arrays of a leaf in place."""
     typed = leaf.typed
     c = leaf.c if leaf.plain else leaf.c._make([typed.lifted(x) for x in leaf.c])

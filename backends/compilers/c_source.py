@@ -1,12 +1,10 @@
 """A recorded program as text that C and CUDA C++ read alike: the step of one number of each array."""
 
+from xopt.backends.base import COMPUTE
 from xopt.program import COMPARISONS, INFIX, Program
 
-COMPUTE = {"float16": "float32", "float32": "float32", "float64": "float64"}
-"""For each dtype of params and grad, that of the slots and of the arithmetic."""
-
 TYPES = {"float16": "float16", "float32": "float", "float64": "double"}
-"""What they are called. CuPy brings a ``float16`` with casts from and to float; elsewhere it is a typedef."""
+"""What the dtypes are called. CuPy brings a ``float16`` with casts from and to float; elsewhere it is a typedef."""
 
 
 def body(program: Program, dtype: str, load: str, store: str) -> str:

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xopt.backends.compilers.c_source import COMPUTE, TYPES, body
+from xopt.backends.base import COMPUTE
+from xopt.backends.compilers.c_source import TYPES, body
 from xopt.backends.compilers.launches import Batch, DeviceFuser
 from xopt.backends.compilers.tables import starts_of
 from xopt.backends.fused.memory import Memory, anything
@@ -185,4 +186,4 @@ class CuPyFuser(DeviceFuser):
     """Takes steps of CuPy arrays of one device."""
 
     def __init__(self, rule: Rule[Any, Any]) -> None:
-        super().__init__(rule, CuPyMemory(), CuPyKernels, {np.dtype(name): name for name in COMPUTE})
+        super().__init__(rule, CuPyMemory(), CuPyKernels, {np.dtype(name): name for name in TYPES})

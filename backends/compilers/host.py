@@ -16,7 +16,7 @@ from xopt.backends.fused.compiled import filled
 from xopt.backends.fused.donation import Places
 from xopt.backends.fused.fuser import Launch
 from xopt.backends.fused.memory import Memory
-from xopt.backends.fused.work import Leaf, Work, one_library, refuse_unfit
+from xopt.backends.fused.work import TypedLeaf, Work, one_library, refuse_unfit
 from xopt.program import numbers_of
 from xopt.rule import Rule
 
@@ -150,7 +150,7 @@ class HostFuser(TableFuser):
 
         return launch
 
-    def _odd(self, work: Work, odd: dict[int, Leaf]) -> tuple[dict[int, Kernel], dict[int, list[Any]], dict[int, list[Any]]]:
+    def _odd(self, work: Work, odd: dict[int, TypedLeaf]) -> tuple[dict[int, Kernel], dict[int, list[Any]], dict[int, list[Any]]]:
         """Of odd leaves: kernels, the arrays that will be the new state, and what the kernels see of those and the gradient."""
         kernels = {i: self.kernels.of(leaf.slots, leaf.c, self._format(work, i, leaf)) for i, leaf in odd.items()}
         fresh = {i: leaf.arrays if work.donate else [self.memory.copied(x) for x in leaf.arrays] for i, leaf in odd.items()}
@@ -174,7 +174,7 @@ class HostFuser(TableFuser):
 
     # Leaves that the kernels cannot walk through: strided, of another byte order, scalars.
 
-    def _format(self, work: Work, i: int, leaf: Leaf) -> Format:
+    def _format(self, work: Work, i: int, leaf: TypedLeaf) -> Format:
         """That of an odd leaf. Raises TypeError for one that numba does not know."""
         name = str(leaf.params.dtype).rpartition(".")[2]
         name = leaf.params.dtype.name if hasattr(leaf.params.dtype, "name") else name
@@ -202,7 +202,7 @@ class HostFuser(TableFuser):
         return np.ascontiguousarray(pieces[:, np.argsort(pieces[0])])  # the layout for which the look is compiled
 
 
-def _step_odd(leaf: Leaf, kernel: Kernel, arrays: Sequence[Any]) -> None:
+def _step_odd(leaf: TypedLeaf, kernel: Kernel, arrays: Sequence[Any]) -> None:
     """Steps the arrays of a leaf in place, the last of which is the gradient, block by block."""
     own, compute = kernel.format.storage, kernel.format.compute
     for block in blocks_of(arrays, [own, *[compute] * (len(arrays) - 2), own]):

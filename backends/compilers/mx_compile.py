@@ -8,7 +8,7 @@ from xopt.backends.base import rounded
 from xopt.backends.fused.compiled import Compiled
 from xopt.backends.fused.fuser import Fuser, Launch
 from xopt.backends.fused.memory import Memory, anything
-from xopt.backends.fused.work import Leaf, Work
+from xopt.backends.fused.work import TypedLeaf, Work
 from xopt.operations import Array
 from xopt.program import OPERATIONS, Program, evaluate, numbers_of
 from xopt.rule import Rule
@@ -63,7 +63,7 @@ class MLXFuser(Fuser):
 
         return launch
 
-    def _row(self, leaf: Leaf) -> list[Array]:
+    def _row(self, leaf: TypedLeaf) -> list[Array]:
         """Coefficients as arguments, so that other numbers compile nothing."""
         numbers, compute = numbers_of(leaf.c), leaf.typed.compute
         if not leaf.plain:

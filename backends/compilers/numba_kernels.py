@@ -53,7 +53,7 @@ AHEAD = 1024
 FAR = 1 << 27
 """Bytes of a step from which on requests pay: at 360 MB they save a tenth of the time, at 36 MB they cost as much."""
 
-OPERATIONS = INFIX | {
+TEXTS = INFIX | {
     "sqrt": "sqrt({0})",
     "abs": "abs({0})",
     "sign": "real(1.0) if {0} > zero else (real(-1.0) if {0} < zero else (zero if {0} == zero else {0}))",
@@ -61,7 +61,7 @@ OPERATIONS = INFIX | {
     "minimum": "{0} if {0} < {1} or {0} != {0} else {1}",
     "where": "{1} if {0} else {2}",
 }
-"""In numba's Python, as NumPy computes them."""
+"""The operations in numba's Python, as NumPy computes them."""
 
 
 @cache
@@ -149,7 +149,7 @@ def source(program: Program, format_: Format) -> str:
     ]
     load, store = ({name: text if name in own else "{}" for name in sizes} for text in (format_.load, format_.store))
     body = [f"{name} = {load[name].format(f'_{name}_[_i]')}" for name in program.reads]
-    body += program.lines(OPERATIONS, "real({!r})")
+    body += program.lines(TEXTS, "real({!r})")
     body += [f"_{name}_[_i] = {store[name].format(value)}" for name, value in program.writes.items()]
     lines += [f"                    {line}" for line in body]
     lines += ["        fetch_add(_progress + 8, _share)", "    look(_progress + 8, _total, looks)"]

@@ -8,7 +8,7 @@ import numpy as np
 from xopt.backends.fused.compiled import Compiled
 from xopt.backends.fused.fuser import Fuser
 from xopt.backends.fused.memory import Memory
-from xopt.backends.fused.work import Leaf, Work
+from xopt.backends.fused.work import TypedLeaf, Work
 from xopt.program import numbers_of
 from xopt.rule import Rule
 from xopt.slots import each
@@ -120,7 +120,7 @@ class TableFuser(Fuser):
             return [x if i in odd else each(like, x) for i, x in enumerate(column)]
         return list(map(like, column))
 
-    def carry(self, work: Work, new: list[Any], groups: Sequence[LeafGroup], odd: dict[int, Leaf]) -> None:
+    def carry(self, work: Work, new: list[Any], groups: Sequence[LeafGroup], odd: dict[int, TypedLeaf]) -> None:
         """Puts into the columns of the new state the next values of slots that hold numbers, which are among the coefficients."""
         for at, name, _ in self.rule.carried_at:
             column: list[Any] = [getattr(groups[0].c, name) if groups else None] * len(work.params)

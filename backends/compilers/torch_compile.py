@@ -12,7 +12,7 @@ from xopt.backends.fused.compiled import Compiled, calls
 from xopt.backends.fused.fallback import CompileError, short
 from xopt.backends.fused.fuser import Fuser, Launch
 from xopt.backends.fused.memory import Memory
-from xopt.backends.fused.work import Leaf, Work
+from xopt.backends.fused.work import TypedLeaf, Work
 from xopt.operations import Array
 from xopt.program import INFIX, Program, numbers_of
 from xopt.rule import Rule
@@ -20,7 +20,7 @@ from xopt.rule import Rule
 LEAVES = 32
 """Leaves that are compiled together: on a CPU g++ takes a quarter of a second for each, and a call 20 microseconds and 5 a leaf."""
 
-OPERATIONS = INFIX | {
+TEXTS = INFIX | {
     "sqrt": "torch.sqrt({0})",
     "abs": "torch.abs({0})",
     "sign": "torch.where({0} == {0}, torch.sign({0}), {0})",
@@ -68,7 +68,7 @@ class TorchCompileFuser(Fuser):
         leaves = self.leaves(work)
         return partial(self._launch, work, leaves, self._updates.each(leaves), self._rows(leaves))
 
-    def _launch(self, work: Work, leaves: Sequence[Leaf], updates: Sequence[Any], rows: Sequence[Any]) -> list[Sequence[Any]]:
+    def _launch(self, work: Work, leaves: Sequence[TypedLeaf], updates: Sequence[Any], rows: Sequence[Any]) -> list[Sequence[Any]]:
         old = [leaf.arrays for leaf in leaves]
         new: list[Any] = list(old)
         began, compiled = time.monotonic(), self._compiled["unique_graphs"]
@@ -99,7 +99,7 @@ class TorchCompileFuser(Fuser):
             f"def update({', '.join(program.arrays)}, c):",
             f"    {', '.join(program.coefficients)}, = c.unbind()",
             "    params, grad = params.to(c.dtype), grad.to(c.dtype)",
-            *(f"    {line}" for line in program.lines(OPERATIONS, "{!r}")),
+            *(f"    {line}" for line in program.lines(TEXTS, "{!r}")),
             f"    return {', '.join(program.writes.values())},",
         ]
         scope: dict[str, Any] = {"torch": self.torch}
@@ -107,7 +107,7 @@ class TorchCompileFuser(Fuser):
         update: Callable[..., Any] = scope["update"]
         return update
 
-    def _rows(self, leaves: Sequence[Leaf]) -> list[Any]:
+    def _rows(self, leaves: Sequence[TypedLeaf]) -> list[Any]:
         """The coefficients of each leaf, in one tensor for all leaves that share them: so that other numbers compile nothing."""
         rows: dict[int, Any] = {}
         for leaf in leaves:
@@ -115,7 +115,7 @@ class TorchCompileFuser(Fuser):
                 rows[id(leaf.c)] = self._row(leaf)
         return [rows[id(leaf.c)] for leaf in leaves]
 
-    def _row(self, leaf: Leaf) -> Any:
+    def _row(self, leaf: TypedLeaf) -> Any:
         numbers, device, dtype = numbers_of(leaf.c), leaf.params.device, leaf.typed.compute
         if all(isinstance(x, float) for x in numbers):
             return self.torch.from_numpy(rounded(numbers, str(dtype).rpartition(".")[2])).to(device)

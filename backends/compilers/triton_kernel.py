@@ -13,16 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from xopt.backends.compilers.c_source import COMPUTE as COMPUTE_OF_C
+from xopt.backends.base import COMPUTE
 from xopt.backends.compilers.launches import Batch, DeviceFuser
 from xopt.backends.compilers.tables import starts_of
 from xopt.backends.fused.fallback import CompileError, short
 from xopt.backends.fused.memory import Memory
 from xopt.program import INFIX, Program
 from xopt.rule import Rule
-
-COMPUTE = COMPUTE_OF_C | {"bfloat16": "float32"}
-"""For each dtype of params and grad, that of the slots and of the arithmetic."""
 
 BLOCK = 1024
 """Numbers that one program of a launch steps."""
@@ -33,7 +30,7 @@ ALIGNMENT = 16
 OPTIONS = {"enable_fp_fusion": False}
 """No multiplication and addition become one operation that rounds once."""
 
-_OPERATIONS = INFIX | {
+_TEXTS = INFIX | {
     "abs": "tl.abs({0})",
     "sign": "tl.where({0} > 0, 1.0, tl.where({0} < 0, -1.0, {0}))",
     "maximum": "tl.where(({0} > {1}) | ({0} != {0}), {0}, {1})",
@@ -133,7 +130,7 @@ class KernelText:
         for name in program.reads:
             old = f"old_{name}"
             yield f"{name} = {_widened(f'tl.load({old} + {place.format(old)}, _inside)', self._dtype(old), self.real)}"
-        yield from program.lines(_OPERATIONS | _ROUNDED[self.real], f"tl.full((), {{!r}}, {real})")
+        yield from program.lines(_TEXTS | _ROUNDED[self.real], f"tl.full((), {{!r}}, {real})")
         for name, value in program.writes.items():
             new = f"new_{name}"
             yield f"tl.store({new} + {place.format(new)}, {_narrowed(value, self._dtype(new))}, _inside)"

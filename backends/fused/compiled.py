@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
-from xopt.backends.fused.work import Leaf
+from xopt.backends.fused.work import TypedLeaf
 from xopt.program import asked, names_of, numbers_of, record
 from xopt.rule import Rule
 
@@ -41,7 +41,7 @@ class Compiled:
             found = self._made.setdefault((form, ones, how), made)  # another thread may have been here
         return found
 
-    def each(self, leaves: Sequence[Leaf], *how: Sequence[Hashable]) -> list[Any]:
+    def each(self, leaves: Sequence[TypedLeaf], *how: Sequence[Hashable]) -> list[Any]:
         """For each leaf, asked once for those that are alike."""
         known: dict[Any, Any] = {}
         found = []
@@ -74,7 +74,7 @@ def calls(leaves: Sequence[Hashable], most: int) -> list[list[int]]:
     return [call for call in found if call]
 
 
-def filled(leaf: Leaf, new: Sequence[Any]) -> list[Any]:
+def filled(leaf: TypedLeaf, new: Sequence[Any]) -> list[Any]:
     """New params and slots, of the form that the leaf has, from its new arrays."""
     rule = leaf.typed.rule
     carried = {name: leaf.typed.lifted(getattr(leaf.c, name)) for name in rule.carried}

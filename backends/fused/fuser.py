@@ -12,7 +12,7 @@ import numpy as np
 from xopt.backends.fused.compiled import filled
 from xopt.backends.fused.donation import Places, giving, refuse_donated, refuse_shared
 from xopt.backends.fused.memory import Memory
-from xopt.backends.fused.work import Leaf, Part, UnfitError, Work, one_library, refuse_unfit
+from xopt.backends.fused.work import Part, TypedLeaf, UnfitError, Work, one_library, refuse_unfit
 from xopt.rule import Rule
 
 Launch = Callable[[], Sequence[Sequence[Any]]]
@@ -152,7 +152,7 @@ class Fuser(ABC):
             places = plan.places = _Places(work, self.memory, columns)
         places.refuse_overlap(work, begin)
 
-    def leaves(self, work: Work) -> list[Leaf]:
+    def leaves(self, work: Work) -> list[TypedLeaf]:
         """All leaves, checked, and apart in memory where they are donated."""
         columns = work.columns()
         plan = self.plan(work, columns)
@@ -160,6 +160,6 @@ class Fuser(ABC):
             self.refuse_overlap(work, plan, columns, addresses(self.memory, columns))
         return [work.assembled(i, typed, *work.coefficients(i, typed)) for i, typed in enumerate(plan.typed)]
 
-    def state(self, leaves: Sequence[Leaf], new: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
+    def state(self, leaves: Sequence[TypedLeaf], new: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
         """The columns of the new state, from the new arrays of each leaf."""
         return list(zip(*[filled(leaf, arrays) for leaf, arrays in zip(leaves, new, strict=True)], strict=True))

@@ -20,7 +20,7 @@ class TracedError(UnfitError):
     """A compiler follows what is done to an array: the plain step is what it shall see."""
 
 
-class Leaf(NamedTuple):
+class TypedLeaf(NamedTuple):
     """One array of parameters with all that its step needs, checked."""
 
     typed: TypedRule
@@ -117,21 +117,21 @@ class Work:
             found = self._coefficients[key] = typed.host_coefficients(self.call, carried, self.hyper[i])
         return found
 
-    def leaf(self, i: int) -> Leaf:
+    def leaf(self, i: int) -> TypedLeaf:
         """Leaf ``i``, with the errors of the eager step where it is not as it must be."""
         typed = self.typed(i)
         c, plain = self.coefficients(i, typed)
         typed.check_leaf(self.call, i, self.params[i], self.grads[i], [slot[i] for slot in self.slots], self.hyper[i])
         return self.assembled(i, typed, c, plain)
 
-    def assembled(self, i: int, typed: TypedRule, c: Any, plain: bool) -> Leaf:
+    def assembled(self, i: int, typed: TypedRule, c: Any, plain: bool) -> TypedLeaf:
         """Leaf ``i``, which has been checked. NumPy's scalars become 0-d arrays."""
         schema = self.rule.schema
         # what is carried is among the coefficients; here a number stands for it, also where it came as an array
         pairs = zip(schema, self.slots, strict=True)
         slots = [each(_array, column[i]) if slot.number is None else 1.0 for slot, column in pairs]
         params = _array(self.params[i])
-        return Leaf(typed, params, slots, _array(self.grads[i]), schema.arrays([params, *slots]), c, plain)
+        return TypedLeaf(typed, params, slots, _array(self.grads[i]), schema.arrays([params, *slots]), c, plain)
 
     def columns(self) -> list[list[Any]]:
         """The arrays of all leaves: params, what the slots hold, gradients; None where a slot, or a place of a tuple, is."""

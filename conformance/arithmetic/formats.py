@@ -45,6 +45,12 @@ class FloatFormat:
         """Largest absolute error of a result that is too small to be normal."""
         return self.smallest_normal if self.flushes else self.smallest
 
+    def in_ulps(self, error: Any, one: Any, other: Any) -> Any:
+        """An error in units in the last place of the larger one of two numbers."""
+        with np.errstate(all="ignore"):
+            _, exponent = np.frexp(np.maximum(np.abs(one), np.abs(other)))
+            return np.where(error == 0, 0.0, error / np.ldexp(self.unit, exponent))
+
     def holds(self, x: Any) -> Any:
         """Where ``x`` is a number of this format. Only float32 and float64 are asked."""
         with np.errstate(over="ignore"):

@@ -161,8 +161,7 @@ def _comparison(name: str, to: FloatFormat, before: Any, after: Any, ours: Any, 
     beyond = np.isinf(after) & (np.sign(after) * near + np.nan_to_num(bound) > to.largest)
     special = (np.isnan(after) & np.isnan(near)) | (np.isinf(after) & (after == near)) | beyond
     error, bound = np.where(special, 0.0, error), np.where(special, 0.0, bound)
-    _, exponent = np.frexp(np.maximum(np.abs(before), np.abs(after)))
-    ulps = np.where(error == 0, 0.0, error / np.ldexp(to.unit, exponent))
+    ulps = to.in_ulps(error, before, after)
     return Comparison(name, error, bound, ulps, np.broadcast_to(ours.may_be_subnormal | paper.may_be_subnormal, np.shape(error)))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from xopt.backends import BACKENDS, available, get
 from xopt.conformance.exhaustive.departures import stale, unexplained
-from xopt.conformance.exhaustive.exact import OPERATIONS, ROUNDED
+from xopt.conformance.exhaustive.exact import PROVED, ROUNDED
 from xopt.conformance.exhaustive.functions import in_arrays, on_the_host
 from xopt.conformance.exhaustive.probed import probed
 from xopt.conformance.exhaustive.store import COMMAND, RESULTS, Store
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=COMMAND, description="Prove operations on all operands, where the probes sample.")
     add, many = parser.add_argument, "repeated; default: all"
     add("--backend", action="append", choices=BACKENDS, help=f"repeated; default: {', '.join(BY_DEFAULT)}")
-    add("--operation", action="append", choices=(*OPERATIONS, FUNCTIONS), help=many)
+    add("--operation", action="append", choices=(*PROVED, FUNCTIONS), help=many)
     add("--dtype", action="append", choices=DTYPES, help=many)
     add("--file", type=Path, help="keeps what is found; a run that was stopped goes on from it")
     add("--seconds", type=float, default=float("inf"), help="stop after so many; the file says how far it came")
@@ -55,7 +55,7 @@ def _run(given: argparse.Namespace, store: Store) -> int:
     store.more["not run"] = missing
     for name, why in missing.items():
         say(f"{name}: not run, because: {why}")
-    operations = given.operation or (*OPERATIONS, FUNCTIONS)
+    operations = given.operation or (*PROVED, FUNCTIONS)
     asked = [task for task in tasks() if task.operation in operations and (given.dtype is None or task.dtype in given.dtype)]
     until = time.monotonic() + given.seconds
     if given.dtype is None or "float64" in given.dtype:

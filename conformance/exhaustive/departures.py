@@ -3,7 +3,7 @@
 from typing import Literal, NamedTuple
 
 from xopt.conformance import ledger
-from xopt.conformance.exhaustive.exact import OPERATIONS
+from xopt.conformance.exhaustive.exact import PROVED
 from xopt.conformance.exhaustive.store import Row
 
 Kind = Literal["flush", "rounding"]
@@ -41,7 +41,7 @@ DEPARTURES = (
         "jax",
         "cpu",
         ("eager", "traced"),
-        OPERATIONS,
+        PROVED,
         ("bfloat16", "float32"),
         "flush",
         "https://github.com/jax-ml/jax/issues/26658",

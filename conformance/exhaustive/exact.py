@@ -107,7 +107,8 @@ COMPARED: dict[str, Callable[[Any, Any], Any]] = {
     "equal": operator.eq,
 }
 
-OPERATIONS = (*ROUNDED, "sign", *COMPARED)
+PROVED = (*ROUNDED, "sign", *COMPARED)
+"""The operations that are proved."""
 UNARY = ("sqrt", "sign")
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from xopt.conformance.arithmetic.formats import FLOAT_FORMATS
 from xopt.conformance.thirdparty.check import formulas_of
-from xopt.conformance.thirdparty.measure import Seen, in_ulps
+from xopt.conformance.thirdparty.measure import Seen
 from xopt.conformance.thirdparty.probe import USUAL, Run, runs
 from xopt.conformance.thirdparty.sandbox import RaisedError, TargetFailedError
 from xopt.conformance.thirdparty.subject import Subject
@@ -178,7 +179,7 @@ def _place(x: Seen, y: Seen, over: Any, step: Any, element: Any) -> dict[str, An
         "element": int(element),
         "one": one,
         "other": other,
-        "ulps": float(in_ulps(abs(one - other), one, other, x.dtype)),
+        "ulps": float(FLOAT_FORMATS[x.dtype].in_ulps(abs(one - other), one, other)),
         "ratio": float(over[step, element]),
         "hyper": dict(x.run.hyper),
     }

@@ -135,13 +135,6 @@ def _planted(rule: str, names: tuple[str, ...]) -> Any:
         return None
 
 
-def in_ulps(error: Any, one: Any, other: Any, dtype: str) -> Any:
-    """How far two numbers are apart, in units in the last place of the larger one."""
-    with np.errstate(all="ignore"):
-        _, exponent = np.frexp(np.maximum(np.abs(one), np.abs(other)))
-        return np.where(error == 0, 0.0, error / np.ldexp(FLOAT_FORMATS[dtype].unit, exponent))
-
-
 class _Params(NamedTuple):
     """A comparison with what was compared with."""
 
@@ -155,7 +148,7 @@ class _Params(NamedTuple):
     def of(cls, after: Any, near: Any, bound: Any, dtype: str) -> "_Params":
         with np.errstate(all="ignore"):
             error = np.where((after == near) | (np.isnan(after) & np.isnan(near)), 0.0, np.abs(after - near))
-            ulps = in_ulps(error, after, near, dtype)
+            ulps = FLOAT_FORMATS[dtype].in_ulps(error, after, near)
             return cls(near, error, bound, ulps, Comparison("params", error, bound, ulps, False).ratio)
 
 

@@ -22,7 +22,7 @@ from ptx import doubts  # noqa: E402
 import xopt  # noqa: E402
 from xopt.backends import fuse  # noqa: E402
 from xopt.backends.compilers import elementwise_kernel  # noqa: E402
-from xopt.backends.compilers.c_source import COMPUTE  # noqa: E402
+from xopt.backends.compilers.c_source import TYPES  # noqa: E402
 
 EAGER = ("add", "subtract", "multiply", "true_divide", "sqrt", "sign", "where", "copy")  # what the rules launch, beside fused steps
 
@@ -50,7 +50,7 @@ def compile_all() -> None:
     The forms that a state may have differ in their operations, and so in one dtype as in another.
     """
     for rule in xopt.RULES.values():
-        for dtype in COMPUTE:
+        for dtype in TYPES:
             x, strided = cupy.ones(3, dtype), cupy.ones((4, 6), dtype)[::2, ::2]
             for start, hyper in variants(rule) if dtype == "float32" else [({}, {})]:
                 for step, params in ((rule.step, x), (fuse(rule), x), (fuse(rule), [x, x])):
@@ -64,7 +64,7 @@ def main() -> int:
     kernels = list(listed())
     failed = [f"{name}: {', '.join(found)}" for name, text in kernels if (found := doubts(text))]
     names = {name for name, _ in kernels}
-    fused = {f"xopt_{rule}_{dtype}{form}" for rule in xopt.RULES for dtype in COMPUTE for form in ("", "_dense", "_many")}
+    fused = {f"xopt_{rule}_{dtype}{form}" for rule in xopt.RULES for dtype in TYPES for form in ("", "_dense", "_many")}
     failed += [f"{name}: not compiled" for name in sorted(fused - names)]
     failed += [f"cupy_{name}: not compiled" for name in EAGER if not any(one.startswith(f"cupy_{name}__") for one in names)]
     failed += [f"{name}: holds no product" for name, text in kernels if name in fused and "mul.rn" not in text]
