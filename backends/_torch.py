@@ -104,8 +104,8 @@ class TorchBackend(Backend):
         return self.lib.no_grad()  # type: ignore[no-any-return]
 
     def trace(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        # torch keeps compiled code by code object, which all steps share: with a copy each function has its own places. Where
-        # there is none left, torch runs eagerly without a word; better an error.
+        # torch compiles a code object, which all steps share, only so often: with a copy each function has as many versions. Beyond
+        # that torch runs eagerly without a word; better an error.
         loud = self.lib._dynamo.config.patch(
             recompile_limit=1000, accumulated_recompile_limit=1000, fail_on_recompile_limit_hit=True
         )
@@ -283,7 +283,7 @@ def _none_requires_grad(columns: Iterable[Sequence[Any]]) -> bool:
     """Whether all are tensors that require no gradients, which takes a third of looking at each of them."""
     try:
         return not any(map(_requires_grad, chain.from_iterable(columns)))
-    except AttributeError:  # there is None, a tuple or a number
+    except AttributeError:  # one of them is None, a tuple or a number
         return False
 
 

@@ -185,11 +185,11 @@ class RuleOptimizer(torch.optim.Optimizer):
         Parameters
         ----------
         closure
-            Evaluates the model again and returns the loss. Default: the gradients are there.
+            Evaluates the model again and returns the loss. Default: none, as the gradients have been computed.
 
         Returns
         -------
-        The loss, where there is a closure.
+        What the closure returned; None without one.
 
         Raises
         ------
@@ -213,7 +213,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     step.hooked = True  # type: ignore[attr-defined]  # torch wraps no step that says so: what it adds costs as much as a small step
 
     def _hooked(self, closure: Callable[[], Any] | None) -> Any:
-        """A step with what torch's own adds to it."""
+        """A step with the hooks that a step of torch's own optimizers calls before and after it."""
         args: tuple[Any, ...] = (self, closure)
         kwargs: dict[str, Any] = {}
         for hook in chain(_global_optimizer_pre_hooks.values(), self._optimizer_step_pre_hooks.values()):
@@ -264,7 +264,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         if group["maximize"]:
             grads = [-grad for grad in grads]
         function = self._where(number) if number else self._function
-        # those that are not the rule's own, as only they need be looked at
+        # hyperparameters that are not the rule's defaults, as only these need be checked
         hyper = {
             name: x
             for name, default in self.rule.defaults.items()
@@ -476,7 +476,7 @@ class _Places:
 
     def names(self) -> list[Any]:
         given: Sequence[Any] = self._group.get("param_names") or ()
-        if len(set(given)) < len(self._group["params"]):  # there are none, or torch has let two parameters have one
+        if len(set(given)) < len(self._group["params"]):  # without names, or torch has let two parameters have the same name
             given = range(len(self._group["params"]))
         return list(given) if self._indices is None else [given[i] for i in self._indices]
 
@@ -616,8 +616,8 @@ maximize
 fused
     Whether to take steps in one pass over memory, as ``xopt.backends.fuse`` does, where that can be.
 others
-    The hyperparameters, each a number or a 0-d tensor. ``betas`` stands for beta1, beta2 and beta3, ``momentum`` for beta, where
-    there are those.
+    The hyperparameters, each a number or a 0-d tensor. ``betas`` stands for beta1, beta2 and beta3, ``momentum`` for beta, in a
+    rule that has them.
 {hyper}
 
 Raises

@@ -66,7 +66,7 @@ class Rule(NoTransformation, Generic[S, P]):
     of_init
         Those that decide the form of the state, which alone ``init`` takes.
     program
-        What the update does, as a list of operations, where all slots are there.
+        What the update does, as a list of operations, for a leaf that has all slots.
     """
 
     @overload
@@ -139,7 +139,7 @@ class Rule(NoTransformation, Generic[S, P]):
         self.bind = _bind_function(self)  # type: ignore[method-assign]
         self.__doc__ = of_rule(self)
 
-    if TYPE_CHECKING:  # methods, so that editors and type checkers see names; their documentation there is that of coefficients
+    if TYPE_CHECKING:  # methods, so that editors and type checkers see names; there these show the docstring of ``coefficients``
 
         def init(self, params: Tree, *_: P.args, **hyper: P.kwargs) -> S: ...
 

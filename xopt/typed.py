@@ -149,8 +149,9 @@ class TypedRule:
     # What a leaf brings.
 
     def check_leaf(self, call: Call, i: int, params: Array, grad: Array, slots: Sequence[Any], hyper: Mapping[str, Any]) -> bool:
-        """Checks that gradient and slots of leaf ``i`` go with its params. Returns whether the results are all that there is to do.
+        """Checks that gradient and slots of leaf ``i`` go with its params.
 
+        Returns whether the results of ``update`` are the new state as they are: not to be rounded, moved, or made arrays first.
         ``hyper`` has been through ``host_coefficients``, which checks the numbers in it.
         """
         ordinary: bool = params.ndim > 0 and not self.subclass

@@ -30,7 +30,7 @@ class Layout:
     def __init__(self, sizes: Any, kinds: Any, absent: Any) -> None:
         self.odd: list[int] = np.flatnonzero(kinds < 0).tolist()
         self.regular = np.flatnonzero(kinds >= 0)
-        absent[self.odd] = False  # what is there of them was not looked at to its end
+        absent[self.odd] = False  # which of their slots are None is not known, as the look at them ends early
         self.present = ~absent
         self.lacking = frozenset(np.flatnonzero(absent.any(axis=1)).tolist())
         forms = np.unique(np.column_stack([kinds, absent]), axis=0, return_inverse=True)[1]

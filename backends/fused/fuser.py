@@ -85,7 +85,7 @@ def refuse_idle(work: Part, memory: Memory) -> None:
 
 
 def addresses(memory: Memory, columns: Sequence[Sequence[Any]]) -> Any:
-    """Of each leaf, of each column; 0 where there is None."""
+    """The addresses of all arrays: a row for a leaf, in it one for each column, 0 for None."""
     address = memory.address
     return np.asarray([[0 if x is None else address(x) for x in column] for column in columns], np.int64).T
 

@@ -19,7 +19,7 @@ class Memory(ABC):
         """
 
     def forms(self, arrays: list[Any]) -> list[Hashable]:
-        """The form of each array, None where there is none; or what is equal where all of those are."""
+        """The form of each array, and None for None; or other objects, which are equal where all forms are."""
         return [None if x is None else self.form(x) for x in arrays]
 
     @abstractmethod
@@ -51,7 +51,7 @@ class Memory(ABC):
         """The array, or a copy of it, of which the memory holds the numbers."""
         return x
 
-    def device(self, x: Any) -> Any:  # noqa: ARG002 - of libraries on the CPU alone all are there
+    def device(self, x: Any) -> Any:  # noqa: ARG002 - all arrays of a library of CPUs are on one
         """Where an array is."""
         return "cpu"
 

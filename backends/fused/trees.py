@@ -17,7 +17,7 @@ class Shape(NamedTuple):
     """The containers of a tree, with the order of their keys."""
 
     kind: type
-    keys: list[Any] | int  # of a dict, or how many items there are
+    keys: list[Any] | int  # the keys of a dict; of another container how many items it has
     below: list[tuple[Any, "Shape"]]  # the items that are containers themselves, by key
 
     def fits(self, tree: Any) -> bool:
@@ -38,8 +38,8 @@ class Flat(NamedTuple):
 
     leaves: list[Any]
     spec: optree.PyTreeSpec
-    shape: Shape | None  # None where there is a container of another kind, which is looked at each time
-    take: Callable[[Tree], Sequence[Any]] | None  # the leaves of such a tree, in a quarter of the time, where it is one container
+    shape: Shape | None  # None for a tree with a container of another kind, which is flattened anew each time
+    take: Callable[[Tree], Sequence[Any]] | None  # takes the leaves of a tree that is one container, in a quarter of the time
 
     def column(self, tree: Tree) -> list[Any] | None:
         """What stands in the places of the leaves in another tree; None where that is to be found out."""

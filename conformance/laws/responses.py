@@ -30,7 +30,7 @@ Weights = list[Any]
 
 
 def weights(rule: str, hyper: Hyper, t: int, steps_before: int = 0) -> Weights:
-    """Of the gradients in the numerator of step t of a run that begins, with nothing remembered, after ``taken`` steps."""
+    """Of the gradients in the numerator of step t of a run that begins, with nothing remembered, after ``steps_before`` steps."""
     h = {name: _N.number(value) for name, value in hyper.items() if isinstance(value, float)}
     ages = range(t)
     if rule == "sgd":

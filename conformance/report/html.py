@@ -143,7 +143,7 @@ def _columns(backends: list[Json], results: list[Json]) -> list[Column]:
 
 
 def _verdicts(report: Json) -> list[str]:
-    """Those that this report has, from the least to the most that there is to say."""
+    """The verdicts that this report has, in the order of ``VERDICTS``."""
     found = {r["verdict"] for r in (*report["cells"], *report["replays"], *report["laws"])}
     return [verdict for verdict in VERDICTS if verdict in found]
 
