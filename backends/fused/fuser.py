@@ -12,7 +12,7 @@ import numpy as np
 from xopt.backends.fused.compiled import filled
 from xopt.backends.fused.donation import Places, giving, refuse_donated, refuse_shared
 from xopt.backends.fused.memory import Memory
-from xopt.backends.fused.work import Part, TypedLeaf, UnfitError, Work, one_library, refuse_unfit
+from xopt.backends.fused.work import PartialWork, TypedLeaf, UnfitError, Work, one_library, refuse_unfit
 from xopt.rule import Rule
 
 Launch = Callable[[], Sequence[Sequence[Any]]]
@@ -58,7 +58,7 @@ class _Places:
             self._apart = begin
 
 
-def refuse_idle(work: Part, memory: Memory) -> None:
+def refuse_idle(work: PartialWork, memory: Memory) -> None:
     """Raises ValueError where a leaf without a gradient has memory that is to be written, UnfitError where that cannot be told."""
     tree = work.tree
     kept: dict[Any, list[tuple[int, int, int]]] = defaultdict(list)  # by device: where an array begins and ends, and its leaf
@@ -114,7 +114,7 @@ class Fuser(ABC):
         launch = self.prepare(work)
         if not work.donate:
             return work.whole(launch())
-        if isinstance(work, Part):
+        if isinstance(work, PartialWork):
             refuse_idle(work, self.memory)
         with giving(work):
             new = launch()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from xopt.arrays import devices
 from xopt.backends.fused.donation import WAY_OUT
-from xopt.backends.fused.trees import Flat, Trees
-from xopt.backends.fused.work import Part, TakesStep, TracedError, UnfitError, Work
+from xopt.backends.fused.trees import FlatTree, Trees
+from xopt.backends.fused.work import PartialWork, TakesStep, TracedError, UnfitError, Work
 from xopt.bound import Bound
 from xopt.operations import Array, is_known_array
 from xopt.rule import Rule, rule_given
@@ -54,7 +54,7 @@ class FusedStep(Generic[S, P]):
         params, slots, t = rule.unpack(state)
         if hyper:
             rule.check_names(self.__name__, hyper)
-        flat: Flat | None = None
+        flat: FlatTree | None = None
         counts: list[Any] | None = None
         if is_known_array(params):
             if grad is None:
@@ -85,7 +85,7 @@ class FusedStep(Generic[S, P]):
         old = zip((params, *slots), (leaves, *columns[1:]), new, strict=True)
         # a column that is written over stays the tree that it was, if that has the containers of params
         trees = [tree if n is o and (alike or flat.fits(tree)) else flat.unflatten(n) for tree, o, n in old]
-        if type(t) is not int or isinstance(work, Part):
+        if type(t) is not int or isinstance(work, PartialWork):
             t = rule.step_after(state, call, counts, [x is not None for x in columns[0]])
         return state._make([*trees, t])
 

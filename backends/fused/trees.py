@@ -33,7 +33,7 @@ class Shape(NamedTuple):
         return all(shape.fits(tree[key]) for key, shape in self.below)
 
 
-class Flat(NamedTuple):
+class FlatTree(NamedTuple):
     """A tree as its leaves."""
 
     leaves: list[Any]
@@ -66,9 +66,9 @@ class Trees:
     """Those that one fused step has met: the last one."""
 
     def __init__(self) -> None:
-        self._last: Flat | None = None
+        self._last: FlatTree | None = None
 
-    def flatten(self, tree: Tree) -> Flat:
+    def flatten(self, tree: Tree) -> FlatTree:
         last = self._last
         if last is not None and last.fits(tree):
             leaves = list(last.take(tree)) if last.take else last.spec.flatten_up_to(tree)
@@ -76,7 +76,7 @@ class Trees:
                 return last._replace(leaves=leaves)
         leaves, spec = flatten(tree)
         shape = _shape(tree) if leaves else None
-        self._last = Flat([], spec, shape, _taker(shape, spec))
+        self._last = FlatTree([], spec, shape, _taker(shape, spec))
         return self._last._replace(leaves=leaves)
 
 

@@ -63,7 +63,7 @@ class Work:
 
     def with_gradient(self) -> "Work":
         """The step of the leaves that have a gradient: itself, or a part of it."""
-        return Part(self) if type(None) in set(map(type, self.grads)) else self
+        return PartialWork(self) if type(None) in set(map(type, self.grads)) else self
 
     def whole(self, new: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
         """The columns of the new state of all leaves, from those of the leaves that are stepped."""
@@ -161,7 +161,7 @@ class Work:
                 self.leaf(i)
 
 
-class Part(Work):
+class PartialWork(Work):
     """The step of the leaves of a tree that have a gradient, while the others stay what they are.
 
     Parameters

@@ -529,7 +529,7 @@ ABSENT = (
     _fault(
         "no gradient, donated: its memory is another leaf's",
         "A leaf that is to stay as it is is written over, as another one has its memory.",
-        (_FUSER, "if isinstance(work, Part):", "if False:"),
+        (_FUSER, "if isinstance(work, PartialWork):", "if False:"),
         libraries=("numpy", "torch"),
         dtypes=("float16",),
     ),
