@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 
-def from_json(text: str) -> Any:
+def from_json(text: str | bytes) -> Any:
     """``json.loads``, of which all that is no JSON to be read raises ValueError."""
     try:
         return json.loads(text)

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import is_dataclass
 from functools import partial
 from numbers import Real

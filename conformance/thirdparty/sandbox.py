@@ -168,10 +168,8 @@ class Process:
 
     def _answer(self, to: str, line: bytes, unasked: bool) -> Message:
         try:
-            answer = json.loads(line)
-        except ValueError:  # of what is no text, too
             answer = from_json(line)
-        except ValueError:
+        except ValueError:  # of what is no text, too
             answer = None
         if not isinstance(answer, dict):
             msg = f"the answer to {to!r} is no JSON object: {line[:320].decode(errors='replace').strip()[:80]!r}"
