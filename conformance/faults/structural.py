@@ -38,7 +38,7 @@ class Structural(NamedTuple):
     name: str
     edits: tuple[Edit, ...]
     sentence: str  # what it does instead
-    libraries: tuple[str, ...] = ("numpy",)  # where it shows
+    libraries: tuple[str, ...] = ("numpy",)  # where it shows, soonest first
     rules: tuple[str, ...] = ()  # those asked first
     dtypes: tuple[str, ...] = ()  # those asked first
     crashes: bool = False  # whether it may end the process, so that another one must play
@@ -364,6 +364,7 @@ NUMBERS = (
             "            if slot.number is None:\n                pairs",
             "            if not isinstance(x, float):\n                pairs",
         ),
+        dtypes=("float64",),
         crashes=True,
     ),
     _fault(
@@ -530,7 +531,7 @@ ABSENT = (
         "no gradient, donated: its memory is another leaf's",
         "A leaf that is to stay as it is is written over, as another one has its memory.",
         (_FUSER, "if isinstance(work, PartialWork):", "if False:"),
-        libraries=("numpy", "torch"),
+        libraries=("torch", "numpy"),
         dtypes=("float16",),
     ),
     _fault(
