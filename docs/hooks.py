@@ -10,6 +10,8 @@ from builders import api, pages, playground
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 
+from xopt.conformance.report.templates import OPTION
+
 _ROOT = Path(__file__).parents[1]
 _links = tempfile.TemporaryDirectory(prefix="xopt-docs-")
 
@@ -37,11 +39,10 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     return pages.expanded(markdown)
 
 
-_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 _WHOLE = re.compile(r"\b20\d\d-\d\d-\d\d\b|\([\d.,]+-[\d.,]+\)")
 
 
 def on_page_content(html: str, **_: Any) -> str:
     """Called by MkDocs for every page: an option in code, and dates and quartiles in a table, are not broken at their hyphens."""
-    html = re.sub(r"<code>[^<]*</code>", lambda code: _OPTION.sub(r'<span class="whole">\g<0></span>', code[0]), html)
+    html = re.sub(r"<code>[^<]*</code>", lambda code: OPTION.sub(r'<span class="whole">\g<0></span>', code[0]), html)
     return re.sub(r"<td>[^<]*</td>", lambda cell: _WHOLE.sub(r'<span class="whole">\g<0></span>', cell[0]), html)

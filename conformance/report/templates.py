@@ -4,6 +4,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+"""An option of a command, such as --json."""
+
 
 def template(package: str, name: str, filters: Mapping[str, Callable[..., Any]]) -> Any:
     """A template of jinja2's in a package, with filters of its own. It escapes, and a name that is not there is an error."""
@@ -21,8 +24,8 @@ def template(package: str, name: str, filters: Mapping[str, Callable[..., Any]])
 
 
 def options_whole(text: str) -> Any:
-    """A text whose options (--json) no line breaks at their hyphens, by the class ``option`` of a page."""
+    """A text whose options no line breaks at their hyphens, by the class ``option`` of a page."""
     from markupsafe import Markup, escape
 
-    parts = re.split(r"(--[a-z][a-z-]*)", text)
+    parts = re.split(f"({OPTION.pattern})", text)
     return Markup("").join(Markup('<span class="option">{}</span>').format(p) if p.startswith("--") else escape(p) for p in parts)
