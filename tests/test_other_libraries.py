@@ -152,6 +152,20 @@ def test_mparray_is_a_second_reference_of_more_digits():
         assert float(state.params._data[0]) != state.params._data[0]  # there are more digits than a float has
 
 
+def test_ndonnx_starts_no_threads_for_each_operation():
+    backend, runtime = needed("ndonnx"), pytest.importorskip("onnxruntime")
+    before = runtime.SessionOptions
+    with backend.session():
+        x = backend.asarray([1.0, 2.0], "float32")
+        with pytest.MonkeyPatch.context() as patched:
+            made, given = runtime.InferenceSession, []
+            patched.setattr(runtime, "InferenceSession", lambda model, options: given.append(options) or made(model, options))
+            assert backend.to_numpy(x + x).tolist() == [2.0, 4.0]
+    assert given
+    assert {options.intra_op_num_threads for options in given} == {1}
+    assert runtime.SessionOptions is before
+
+
 # Classes that were registered.
 
 
