@@ -128,6 +128,12 @@ def momentum(params, grad, state, *, lr=0.01, beta=0.9, weight_decay=0.0):
     return params - lr * (v + weight_decay * params), {"v": v}
 
 
+def keeps_odd_things(params, grad, state, *, lr=0.01, beta=0.9, weight_decay=0.0):
+    """Beside its momentum, what is no array."""
+    new, state = momentum(params, grad, state, lr=lr, beta=beta, weight_decay=weight_decay)
+    return new, state | {"history": [[1.0], [1.0, 2.0]], "name": "mine"}
+
+
 def decay_stops(params, grad, state, *, lr=0.01, beta=0.9, weight_decay=0.0):
     v, t = (0.0 * params, 0) if state is None else state
     v, t = beta * v + grad, t + 1

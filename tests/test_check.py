@@ -176,6 +176,7 @@ def test_each_step_is_compared_from_the_targets_own_state():
     assert found
     assert of(found, STATE).outcome == HELD
     assert "v is v: from its own state error/bound 0." in of(found, STATE).words
+    assert of(check(strange.keeps_odd_things, "momentum", dtypes=["float32"]), STATE).outcome == HELD
     wrong = check(strange.shows_another_state, "momentum", dtypes=["float32"])
     assert wrong.verdict == "agrees"
     assert of(wrong, STATE).outcome == FAILED

@@ -292,7 +292,13 @@ class _Inquiry:
                 if self.enough():
                     return Finding(STATE, NOT_TRIED, "the time was up")
                 read: list[dict[str, Any]] = []
-                found = followed(variant, subject.see(rule, run, one.dtype, read), read)
+                try:
+                    seen = subject.see(rule, run, one.dtype, read)
+                except TargetFailedError as error:
+                    if error.what in ("hung", "crashed"):
+                        raise
+                    return Finding(STATE, NOT_TRIED, f"its state cannot be read: {error}")
+                found = followed(variant, seen, read)
                 if found.missing:
                     kept = f"what can be read, {', '.join(read[0])}," if read[0] else "what has a name in its state"
                     return Finding(STATE, NOT_TRIED, f"{kept} is not {' or '.join(found.missing)} of {rule}")

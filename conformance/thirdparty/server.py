@@ -97,11 +97,12 @@ class Server:
     def _state(self, question: Message) -> Message:
         adapter = self._running[question.get("of", "")]
         state = adapter.state()
-        arrays = {name: [_array(adapter, x) for x in leaves] for name, leaves in state.items()}
-        dtypes = {
-            name: next((adapter.dtype_of(x) for x in leaves if hasattr(x, "dtype")), "number") for name, leaves in state.items()
-        }
-        return {"state": {name: _numbers(x) for name, x in arrays.items()}, "dtypes": dtypes}
+        arrays = {}
+        for name, leaves in state.items():
+            with contextlib.suppress(TypeError, ValueError):  # it is no array, but what a library calls its state
+                arrays[name] = _numbers([_array(adapter, x) for x in leaves])
+        dtypes = {name: next((adapter.dtype_of(x) for x in state[name] if hasattr(x, "dtype")), "number") for name in arrays}
+        return {"state": arrays, "dtypes": dtypes}
 
     def _resume(self, question: Message) -> Message:
         self._running[question.get("of", "")].resume()
