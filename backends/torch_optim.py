@@ -27,7 +27,7 @@ from xopt.rule import Rule, rule_given
 from xopt.rules import RULES
 from xopt.slots import Slot, each
 from xopt.trees import path_of
-from xopt.typed import Call
+from xopt.typed import MOST, Call
 
 __all__ = ["RuleOptimizer", "of"]
 
@@ -39,6 +39,7 @@ _ELSEWHERE = {*TORCHS_OWN, *ALSO_CALLED, *(name for rule in RULES.values() for n
 
 _STEP = itemgetter("step")
 _DENSE = {torch.Tensor}
+_STORED = {torch.Tensor, torch.nn.Parameter}
 
 
 class Group(dict[str, Any]):
@@ -102,6 +103,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         # what fused steps keep from one to the next, by group and part
         self._kept: defaultdict[tuple[int, int], dict[Any, Any]] = defaultdict(dict)
         self._function = self._name()
+        self._apart: list[int] | None = None  # where arrays of several parts begin that were found not to meet
         self._said = False  # whether it is said that a step is not fused
 
     @classmethod
@@ -240,6 +242,9 @@ class RuleOptimizer(torch.optim.Optimizer):
             parts: list[_Part] = []
             for number, group in enumerate(self.param_groups):
                 parts += self._parts(number, group)
+            if len(parts) > 1 and self._meet(parts):
+                for part in parts:
+                    part.meets = True
             for part, launch in [(part, self._prepared(part)) for part in parts]:
                 try:
                     new = launch()
@@ -294,7 +299,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     @staticmethod
     def _following(function: str, place: Any, count: Any) -> int:
         """The count of the step that parameters are about to take. Raises where somebody has put something else into the state."""
-        if type(count) is int and count >= 0:
+        if type(count) is int and 0 <= count <= MOST:
             return count + 1
         return int(following(f"{function}: state[...]['step'] of params{path_of(place, 0)}", count))
 
@@ -315,6 +320,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         """Checks and compiles what a part needs. What is returned writes: nothing has been written yet."""
         if not part.fused:
             return part.plainly()
+        if part.meets:
+            return self._plainly(part, UnfitError("parameters that are not stepped together may share memory"))
         work = part.work(self._kept[part.at])
         try:
             fuser: Any = fuser_of(work)
@@ -322,6 +329,29 @@ class RuleOptimizer(torch.optim.Optimizer):
         except UnfitError as error:
             return self._plainly(part, error)
         return launch
+
+    def _meet(self, parts: "list[_Part]") -> bool:
+        """Whether what one part writes may be what another reads or writes: plain steps read all before they write any of it."""
+        arrays = [
+            (i, writes, x)
+            for i, part in enumerate(parts)
+            for writes, column in zip((True, False), part.columns, strict=False)
+            for x in column
+            if type(x) in _STORED and x.layout is torch.strided
+        ]
+        begin = [x.data_ptr() for *_, x in arrays]
+        if begin == self._apart:  # as mostly: those of the step before
+            return False
+        pieces = [(at, at + _reach(x), i, writes) for at, (i, writes, x) in zip(begin, arrays, strict=True) if x.numel()]
+        open_: list[tuple[int, int, int, bool]] = []
+        for piece in sorted(pieces):
+            start, _, i, writes = piece
+            open_ = [one for one in open_ if one[1] > start]
+            if any(other != i and (writes or wrote) for *_, other, wrote in open_):
+                return True
+            open_.append(piece)
+        self._apart = begin
+        return False
 
     def _plainly(self, part: "_Part", error: UnfitError) -> Callable[[], Sequence[Sequence[Any]]]:
         if not self._said:
@@ -418,6 +448,7 @@ class _Part:
         self.entries = entries
         self.hyper = hyper
         self.fused = fused
+        self.meets = False  # whether its memory may be another part's too
         slots: list[Any]
         if rule.schema.several:
             slots = [
@@ -515,6 +546,11 @@ def _hold(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
         for k, entry in state_dict["state"].items()
     }
     return state_dict | {"state": held}
+
+
+def _reach(x: Any) -> int:
+    """Bytes from the first number of a tensor to behind its last."""
+    return int(1 + sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True))) * int(x.element_size())
 
 
 def _local(x: Any) -> Any:

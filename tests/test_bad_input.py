@@ -573,6 +573,13 @@ def test_negative_step(rule, library):
                 rule.step(rule.init(tree)._replace(step=step), tree)
 
 
+def test_a_count_beyond_all_floats_is_refused():
+    for state in (xopt.nadam_init(np.ones(2)), xopt.nadam_init({"w": np.ones(2)})):
+        for count in (10**309, 10**5000):
+            with pytest.raises(ValueError, match=r"nadam_step: state.step must be a count that a float holds, got"):
+                xopt.nadam_step(state._replace(step=count), state.params)
+
+
 @pytest.mark.parametrize("step", [2**24 - 1, 2**24, 2**31 - 1, 2**53, 2**70])
 def test_step_count_does_not_saturate(rule, step, library):
     """BI-20: the count is exact, the corrections have reached their limits, and the parameters still move."""

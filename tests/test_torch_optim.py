@@ -1139,3 +1139,25 @@ def test_histories_are_those_of_single_parameters(history, name, seed):
         assert same([p.detach() for p in params], reference.params)
     for i, state in reference.slots.items():
         assert optimizer.state[params[i]]["step"] == state.step
+
+
+@pytest.mark.filterwarnings("ignore:.*takes plain steps")
+@pytest.mark.parametrize("shared", ["overlapping", "columns", "gradient", "nothing"])
+def test_groups_that_share_memory_step_alike_fused_and_not(shared):
+    def stepped(fused):
+        base = torch.arange(12.0)
+        views = {"overlapping": (base[:6], base[3:9]), "columns": base.view(3, 4).split(2, 1)}.get(shared, base.split(6))
+        params = list(map(torch.nn.Parameter, views))
+        groups = [{"params": [params[0]], "lr": 0.5}, {"params": [params[1]], "lr": 0.25, "weight_decay": 0.5}]
+        optimizer = torch_optim.SGD(groups, fused=fused)
+        for _ in range(3):
+            for p in params:
+                p.grad = torch.ones_like(p)
+            if shared == "gradient":
+                params[1].grad = params[0].detach()
+            optimizer.step()
+        return base, optimizer._said
+
+    (one, plain), (other, _) = stepped(fused=True), stepped(fused=False)
+    assert torch.equal(one, other)
+    assert plain == (shared != "nothing")

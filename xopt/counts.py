@@ -11,7 +11,7 @@ import optree
 from xopt.checks import Later, as_number, is_no_number, shown
 from xopt.operations import namespace
 from xopt.trees import Tree, flatten, is_value, path_of, spread
-from xopt.typed import is_scalar, refuse_negative
+from xopt.typed import is_scalar, refuse_outside
 
 
 class Counts:
@@ -71,7 +71,7 @@ def following(where: str | Later, count: Any) -> Any:
     Raises TypeError for what is no count: nothing is truncated, broadcast, or counted in a dtype that soon ends.
     """
     if isinstance(count, Integral) and not is_no_number(count):
-        refuse_negative(where, int(count))
+        refuse_outside(where, int(count))
         return int(count) + 1
     if hasattr(type(count), "__array_interface__"):
         # NumPy's: asked for more than this, torch.compile takes it for a tensor of its own

@@ -282,7 +282,7 @@ class TypedRule:
             if known is None:
                 self._refuse_traced(call.function, "state.step", t)
             t = self.xp.astype(self.xp.asarray(t), self.compute) if known is None else int(t)
-            refuse_negative(f"{call.function}: state.step", t - 1 if known is not None else 0)
+            refuse_outside(f"{call.function}: state.step", t - 1 if known is not None else 0)
             plain = plain and known is not None
         if carried:
             plain = plain and all(type(x) is float for x in carried)
@@ -476,10 +476,17 @@ def is_scalar(x: Any, kind: str) -> bool:
     return is_array(x) and x.ndim == 0 and has_dtype(x, kind)
 
 
-def refuse_negative(where: str | Later, count: int) -> None:
-    """Raises ValueError for a step count below 0."""
+MOST = int(sys.float_info.max)
+"""The largest step count: schedules compute with it in floats."""
+
+
+def refuse_outside(where: str | Later, count: int) -> None:
+    """Raises ValueError for a step count below 0, or beyond all floats."""
     if count < 0:
-        msg = f"{where} must be 0 or more, got {count}"
+        msg = f"{where} must be 0 or more, got {shown(count)}"
+        raise ValueError(msg)
+    if count > MOST:
+        msg = f"{where} must be a count that a float holds, got {shown(count)}"
         raise ValueError(msg)
 
 
