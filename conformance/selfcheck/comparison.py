@@ -112,6 +112,11 @@ def what_is_no_number_is_wrong() -> None:
         known.restart((np.zeros(1), np.zeros(1), None))
         comparison = known.step(np.full(1, 2.0**-13), 1, (np.full(1, after), np.full(1, 2.0**-13 * 0.005), None))[0]
         must(not comparison.ratio[0] > 1, f"{after} is wrong where the bound reaches beyond the range on both sides")
+    known = Reference(RULES["adam"], {}, FLOAT_FORMATS["float32"], FLOAT_FORMATS["float32"], False)
+    for squares, wrong in ((0.0, True), (np.inf, False)):  # of 1e30 the square is infinite, and infinity less infinity is NaN
+        known.restart((np.ones(1), np.zeros(1), np.full(1, squares)))
+        comparison = known.step(np.full(1, 1e30), 1, (np.full(1, np.nan), np.full(1, 1e29), np.full(1, np.inf)))[0]
+        must(bool(comparison.ratio[0] > 1) is wrong, f"NaN for a number without a bound is wrong: {not wrong}")
 
 
 @check
