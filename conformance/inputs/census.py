@@ -129,10 +129,12 @@ SITUATIONS = {
         0.01,
     ),
     **dict.fromkeys(("stepped before", "trouble: a count that is none", "trouble: a surplus key in the gradient"), 0.005),
+    **dict.fromkeys(("other hyperparameters before", "a decay of 0 at the other step", "a tree before that is deeper"), 0.005),
 }
 """The least share of drawn situations that have this in them, of all libraries,"""
 SITUATIONS_OF_NUMPY = {
     **dict.fromkeys(("masked leaf", "subclass leaf", "byte-swapped leaf", "windows leaf", "read-only leaf", "scalar leaf"), 0.004),
+    "slots that overlap": 0.004,
     **dict.fromkeys(("interrupted", "threads", "small blocks", "small shares", "gradient with NaN", "pickled state"), 0.01),
 }
 """and of NumPy."""

@@ -123,13 +123,17 @@ def hyper_is_refused(lab: Lab, case: Case) -> None:
         refused(lab, partial(lab.rule.init, state.params, **{name: value}), "init", called)
 
     for name, interval in lab.rule.ranges.items():
-        odd: list[Any] = ["1", True, np.True_, 1j, np.timedelta64(0), np.zeros(2), *([] if interval.optional else [None])]
+        odd: list[Any] = ["1", True, np.True_, 1j, np.timedelta64(0), np.zeros(2), 10**400, *([] if interval.optional else [None])]
         for x in outside(interval, PRECISIONS[lab.compute.name]):
             some = (as_kind(lab, kinds[next(turn) % len(kinds)], x) for _ in range(4))  # all of them in a few examples
             odd += [x, *(other for other in some if other is not None)]
         if not interval.sequence:
             for value in odd:
                 refuse(name, value, name)
+            groups = {"a": lab.rule.defaults[name], "b": odd[next(turn) % len(odd)]}
+            two = lab.rule.init(dict.fromkeys(groups, state.params))
+            refused(lab, partial(lab.step, two, dict.fromkeys(groups, grad), **{name: groups}), "step", f"{name}['b']")
+            refused(lab, partial(lab.rule.init, two.params, **{name: groups}), "init", f"{name}['b']")
             continue
         for value in odd:
             for place in (0, 1, 2 + next(turn) % 4):

@@ -54,6 +54,10 @@ def defaults(lab: Lab, case: Case) -> None:
     lab.holds(list(lab.golden.defaults) == list(lab.rule.defaults), "the golden has other hyperparameters")
     silent, given = (state_after(lab, case, **hyper) for hyper in ({}, lab.golden.defaults))
     lab.holds(bytes_of(lab, silent) == bytes_of(lab, given), "without hyperparameters the run is another")
+    if lab.mode == "eager":
+        step = lab.rule.bind(lr=0.0).step  # of those that a rule has, too, those that a step is given count
+        bound, bare = (take(silent, lab.array(case.grads[0]), lr=0.5) for take in (step, lab.step))
+        lab.holds(bytes_of(lab, bound) == bytes_of(lab, bare), "a rule with hyperparameters does not take others for a step")
 
 
 @LAWS.add(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from xopt.backends import BACKENDS
 from xopt.checks import Interval
-from xopt.conformance.structures.parts import CONTAINERS, MAPPINGS, RECORDS, SEQUENCES
+from xopt.conformance.structures.parts import ALTERED, CONTAINERS, MAPPINGS, RECORDS, SEQUENCES
 from xopt.conformance.structures.situation import CONSTANTS, Situation
 from xopt.rule import Rule
 
@@ -25,7 +25,7 @@ SIZES = (1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 40)
 SHAPES = ((3,), (), (2, 3), (), (0,), (4, 4), (0, 3), (2, 3, 2), (2, 1, 2, 3), (1,))
 FEW_SHAPES = ((3,), (), (2, 3), (), (0,), (8,), (2, 1, 2, 3))
 """Of libraries that compile anew for each."""
-TROUBLES = 4
+TROUBLES = 8
 """Kinds of what must be refused that a situation has at most."""
 
 MAKERS = {"numpy": "numbers", "torch": "tensor", "jax": "jax_array", "cupy": "cupy_array", "array_api_strict": "strict_array"}
@@ -70,17 +70,21 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
     "array_api_strict": ("plain",),
 }
 SPECIAL = ("subclass", "masked")
+KEPT = ("scalar", "broadcast", "stretched", "windows", "read-only", "negated", "imaginary", *SPECIAL)
+"""Layouts that are not to be written over."""
 COPYING = {"pickled": "pickle", "copied": "deepcopy"}
 COPIES = {
     "pickled between steps": "state = pickle.loads(pickle.dumps(state))",
     "copied between steps": "state = copy.deepcopy(state)",
 }
+ORDERS = ((0, 1, 2, 3), (0, 1, 0, 1), (0, 1, 1, 0), (0, 0, 1, 1))
+"""Of which numbers a group is, leaf by leaf."""
 SHARED = ("two views", "interleaved", "overlapping", "tied", "turned over")
 """How two leaves may have one memory."""
 COUNTS = {
-    "numpy": ("5", "np.int64(5)", "np.array(5)", "np.uint8(200)", "1000000"),
-    "torch": ("5", "np.int64(5)", "np.array(5)", "torch.tensor(5)", "torch.tensor(5, dtype=torch.int32)"),
-    "jax": ("5", "np.int64(5)", "np.array(5)", "jax.numpy.asarray(5)", "jax.numpy.asarray(5, 'int32')"),
+    "numpy": ("5", "np.int64(5)", "np.array(5)", "np.uint8(255)", "1000000"),
+    "torch": ("5", "np.int64(5)", "np.array(5)", "torch.tensor(5)", "torch.tensor(1000000, dtype=torch.int32)"),
+    "jax": ("5", "np.int64(5)", "np.array(5)", "jax.numpy.asarray(5)", "jax.numpy.asarray(1000000, 'int32')"),
     "cupy": ("5", "np.int64(5)", "cupy.asarray(5)"),
     "array_api_strict": ("5", "np.int64(5)"),
 }
@@ -142,7 +146,7 @@ SECTIONS = {
     "tree": (48, 1),
     "leaf": (6, 8),
     "state": (24, 1),
-    "hyper": (10, 26),
+    "hyper": (10, 39),
     "gradient": (4, 16),
     "rest": (64, 1),
 }
@@ -209,6 +213,7 @@ class Draft:
         self.features: list[str] = []
         self.many = 0
         self.graph = False
+        self.kept = 0  # reasons for which a step that writes over its state is refused
         self.traced = self.sharded = False
         self.alone = wide or dtype == "float32"  # whether kernels of their own are drawn for
         self.wide = wide
@@ -245,6 +250,11 @@ class Draft:
         left = list(items)
         return [left.pop(self.choose(len(left))) for _ in items]
 
+    def another_reason(self) -> bool:
+        """Whether there may be one more reason for which a state cannot be written over."""
+        self.kept += 1
+        return not self.one_reason or self.kept == 1
+
     def saved(self, how: str) -> bool:
         """Whether ``"pickle"`` or ``"deepcopy"`` keeps the state as it is: NumPy's pickle gives the machine's byte order back."""
         survives = BACKENDS[self.library].survives
@@ -263,6 +273,7 @@ class Draft:
         self.usable: tuple[str, ...] = self.dtypes if self.one_in(2) else (self.dtype,)
         self.many_dtypes = self.usable[:2]
         self.troubled = troubled = self.one_in(3)
+        self.one_reason = self.one_in(2)  # as one reason to refuse hides the others
         with self.section("tree"):
             self.tree = self._tree()
             self._shared()
@@ -272,14 +283,14 @@ class Draft:
         before = self._before()
         stages = [self._stage(0)]
         troubles: list[tuple[str, str]] = []
+        if self.one_in(2):  # what is refused is so after a step that was right, too
+            stages.append(self._stage(1))
         if troubled:
             with self.section("rest"):
                 for what in self.turned(list(TROUBLE))[:TROUBLES]:
                     found = [(what, code) for code in TROUBLE[what](self)]
                     self.note(*(f"trouble: {what}" for _ in found[:1]))
                     troubles += found
-        elif self.one_in(2):
-            stages.append(self._stage(1))
         if self.graph:  # torch copies no array that a graph leads to
             stages = [[line for line in stage if line not in COPIES.values()] for stage in stages]
             self.features = [feature for feature in self.features if feature not in COPIES]
@@ -372,6 +383,7 @@ class Draft:
         with self.section("leaf", i):
             dtype = self.dtype if i == 0 else self.pick(self.usable)
             layout = self.pick(LAYOUTS.get(self.library, ("plain",))) if self.one_in(2) else "plain"
+            layout = layout if layout not in KEPT or self.another_reason() else "plain"
             shape = self._shape()
         text, leaf = self._array(shape, i, dtype, layout)
         if leaf.layout != "plain":
@@ -454,6 +466,8 @@ class Draft:
         if self.library not in ("numpy", "torch", "jax") or len(self.leaves) < 2 or not self.one_in(4):
             return
         how = self.pick(SHARED if self.views else ("tied",))
+        if how in ("overlapping", "tied", "turned over") and not self.another_reason():
+            how = "two views"
         (i, one), (j, _) = ((i, self.leaves[i]) for i in self.turned(range(len(self.leaves)))[:2])
         if i > j:
             i, j = j, i
@@ -500,7 +514,7 @@ class Draft:
             self.note("stepped before")
             grad = self._gradient_text(lambda i: self._plain_gradient(i, 50 + i), 50)
             self.changes.append(f"state = xopt.{rule}_step(state, {grad}, **hyper)._replace(params=params)")
-        kind = self.pick((None, None, None, "pickled", "copied", "relaid", "other container", "placed"))
+        kind = self.pick((None, None, None, "pickled", "copied", "relaid", "beside", "other container", "placed"))
         if kind == "pickled" and self.saved("pickle"):
             self.changes.append("state = pickle.loads(pickle.dumps(state))")
             self.note("pickled state")
@@ -512,12 +526,17 @@ class Draft:
                 how = self.pick(("transposed", "spread"))
                 self.changes.append(f"state = state._replace({slot}=laid(state.{slot}, {how!r}))")
             self.note("slots of another layout")
+        elif kind == "beside" and self.views:
+            over = int(self.choose(2) and self.another_reason())
+            for slot in self.rule.memory:
+                self.changes.append(f"state = state._replace({slot}=beside(state.{slot}, {over}))")
+            self.note("slots that overlap" if over else "slots beside each other")
         elif kind == "other container" and self.tree[0] in MAPPINGS:
             for slot in self.rule.slots:
                 to = self.pick(("OrderedDict(reversed(state.{0}.items()))", "dict(state.{0})", "defaultdict(list, state.{0})"))
                 self.changes.append(f"state = state._replace({slot}={to.format(slot)})")
             self.note("slots in another container")
-        elif kind in ("relaid", "placed") and self.devices > 1:  # JAX has shardings where others have strides
+        elif kind in ("relaid", "beside", "placed") and self.devices > 1:  # JAX has shardings where others have strides
             self.sharded = True
             for name in ("params", *self.rule.memory):
                 self.changes.append(f"state = state._replace({name}={self._on_all_devices(f'state.{name}')})")
@@ -552,30 +571,30 @@ class Draft:
 
     # Hyperparameters.
 
-    def _hyper(self, again: bool = False) -> str:
-        """As code: numbers, of any kind, and trees of them."""
+    def _hyper(self, turn: int = 0) -> str:
+        """As code: numbers, of any kind, and trees of them. Those of the state, of its second step (1), or of one before (2)."""
         texts = {}
         self.grouped = 0
         for i, name in enumerate(self.rule.ranges):
-            with self.section("hyper", i + 13 * again):
-                text = self._value(name, again)
+            with self.section("hyper", i + 13 * turn):
+                text = self._value(name, turn)
             if text is not None:
                 texts[name] = text
         return f"dict({', '.join(f'{name}={text}' for name, text in texts.items())})"
 
-    def _value(self, name: str, again: bool) -> str | None:
+    def _value(self, name: str, turn: int) -> str | None:
         """A hyperparameter as code; None where it is left out."""
         interval = self.rule.ranges[name]
         decay = name in self.rule.memory.values()
-        if again and decay and self.alone and not self.idle and self.one_in(6):  # what has a slot may do without for a while
-            self.note("a decay of 0 at the next step")
-            return "0.0"
-        if again and (decay or name.endswith("_warmup")):  # the slots are those of the first
+        if turn and decay and self.alone and not self.idle and self.one_in((3, 2)[turn - 1]):  # what has a slot may do without
+            self.note(f"a decay of 0 at the {('next', 'other')[turn - 1]} step")
+            return "0.0" if self.tree[0] == "leaf" or self.one_in(2) else self._prefix(self.tree, ("0.5", "0.0"))
+        if turn and (decay or name.endswith("_warmup")):  # the slots are those of the first
             return None
         if interval.sequence:
             if self.alone and self.one_in(6):
                 self.note("other betas")
-                return str(self.pick(("(0.5,)", "(0.5, 0.0, 0.25, 0.75)")))
+                return str(self.pick(("(0.5,)", "(0.5, 0.0, 0.25, 0.75)", "(0.5, 0.25, 0.0, 0.75)")))
             betas: str | None = self.pick((None, "(0.0, 0.875, 0.96875)", "[0.0, 0.75, 0.5]"))
             return betas
         if name != "lr" and not self.one_in(3):
@@ -584,12 +603,17 @@ class Draft:
         if decay and self.alone and self.one_in(4):
             values.insert(1, "0.0")
             self.note("a decay of 0")
-        if self.grouped < 2 and self.tree[0] != "leaf" and self.one_in(2):
+        if self.grouped < 2 and self.tree[0] != "leaf" and (self.one_in(2) or turn == 2):
             self.grouped += 1
             self.note(f"groups of {name}")
-            return self._prefix(self.tree, self._of_kinds(self.turned(values)))
+            values = self._of_kinds(self.turned(values))
+            if self.library == "torch" and name in FOLLOWED and turn < 2 and self.one_in(8):
+                self.note("group that requires a gradient")
+                self.graph = True
+                values[1] = "torch.tensor(0.25, requires_grad=True)"
+            return self._prefix(self.tree, values)
         value, kind = self.pick(values), "{}"
-        if self.library == "torch" and name in FOLLOWED and self.one_in(8):
+        if self.library == "torch" and name in FOLLOWED and turn < 2 and self.one_in(8):
             self.note("number that requires a gradient")
             self.graph = True
             return f"torch.tensor({value}, requires_grad=True)"
@@ -611,6 +635,8 @@ class Draft:
     def _prefix(self, tree: Node, values: Sequence[str]) -> str:
         """A tree of numbers that may end earlier than the params."""
         count = 0
+        order = self.pick(ORDERS)  # which of its leaves have equal ones
+        values = [values[i % len(values)] for i in order]
 
         def grown(node: Node, root: bool) -> str:
             nonlocal count
@@ -674,7 +700,7 @@ class Draft:
             return f"w{i}"
         if kind == "of another leaf" and self.views:
             like = [j for j, other in enumerate(self.leaves) if j != i and (other.shape, other.dtype) == (leaf.shape, leaf.dtype)]
-            if like and "byte-swapped" not in (leaf.layout, self.leaves[like[0]].layout):
+            if like and "byte-swapped" not in (leaf.layout, self.leaves[like[0]].layout) and self.another_reason():
                 self.note("gradient that is another leaf")
                 return f"w{like[0]}"
         return self._make(leaf.shape, k, leaf.dtype)
@@ -690,7 +716,7 @@ class Draft:
         if "defaultdict(" in lines[-1] or "OrderedDict(" in lines[-1]:
             self.note("gradient in another container")
         if stage:
-            lines.append(f"hyper = hyper | {self._hyper(again=True)}")
+            lines.append(f"hyper = hyper | {self._hyper(turn=1)}")
         return lines
 
     def _between(self) -> list[str]:
@@ -716,7 +742,7 @@ class Draft:
 
     def _before(self) -> list[str]:
         """Steps that the same function takes first."""
-        kind = self.pick(("nothing", "another order", "another order", "other leaves", "other numbers"))
+        kind = self.pick(("nothing", "another order", "another tree", "other leaves", "other numbers", "other numbers"))
         init = f"xopt.{self.rule.name}_init"
         if kind == "other leaves":
             self.note("other leaves before")
@@ -727,7 +753,12 @@ class Draft:
         if kind == "other numbers":
             self.note("other hyperparameters before")
             p, g = (self._gradient_text(lambda i, k=k: self._plain_gradient(i, k + i), k) for k in (80, 84))  # type: ignore[misc]
-            return [f"step(xopt.{self.rule.name}.bind(**hyper).init({p}), {g}, **hyper | dict(lr=0.0625))"]
+            return [f"step(xopt.{self.rule.name}.bind(**hyper).init({p}), {g}, **hyper | {self._hyper(turn=2)})"]
+        if kind == "another tree":
+            how = self.pick(ALTERED)
+            self.note(f"a tree before that is {how}")
+            p, g = (self._gradient_text(lambda i, k=k: self._plain_gradient(i, k + i), k) for k in (80, 84))  # type: ignore[misc]
+            return [f"step({init}(altered({p}, {how!r})), altered({g}, {how!r}))"]
         if kind == "another order" and self.tree[0] in MAPPINGS:
             self.note("another order before")
             p, g = (self._gradient_text(lambda i, k=k: self._plain_gradient(i, k + i), k) for k in (80, 84))  # type: ignore[misc]
@@ -820,7 +851,8 @@ def _replaced(draft: Draft, what: Callable[[Drawn], Sequence[str]]) -> list[str]
 def _other_shape(draft: Draft) -> list[str]:
     def texts(leaf: Drawn) -> list[str]:
         n = math.prod(leaf.shape)
-        shapes = {(n,), (n, 1), leaf.shape[::-1], *([()] if n == 1 else [])} - {leaf.shape}
+        longer = [(leaf.shape[0] + 1, *leaf.shape[1:])] if leaf.shape else []
+        shapes = {(n,), (n, 1), leaf.shape[::-1], *longer, *([()] if n == 1 else [])} - {leaf.shape}
         return [draft._make(shape, 41, leaf.dtype) for shape in sorted(shapes)] if leaf.layout != "byte-swapped" else []
 
     return _replaced(draft, texts)
@@ -873,7 +905,13 @@ def _slot_dtype(draft: Draft) -> list[str]:
 
 
 def _slot_lost(draft: Draft) -> list[str]:
-    return [] if draft.idle else _slot(draft, "state = state._replace({0}=optree.tree_map(lambda _: None, state.{0}))")
+    forgets = draft.idle or "a decay of 0 at the next step" in draft.features
+    return [] if forgets else _slot(draft, "state = state._replace({0}=optree.tree_map(lambda _: None, state.{0}))")
+
+
+def _slot_missing(draft: Draft) -> list[str]:
+    each = [slot for slot, decay in draft.rule.memory.items() if not draft.rule.ranges[decay].sequence]
+    return [f"hyper = hyper | {{{draft.rule.memory[x]!r}: waking(state.{x}, state.params)}}" for x in each if draft.leaves]
 
 
 def _low_count(draft: Draft) -> list[str]:
@@ -944,6 +982,7 @@ TROUBLE: dict[str, Trouble] = {
     "a slot with another key": _slot_keys,
     "a slot of another dtype": _slot_dtype,
     "a slot that is lost": _slot_lost,
+    "a decay of a slot that is not there": _slot_missing,
     "a count below 0": _low_count,
     "a count that is none": _count,
     "a carried number beyond its range": _outer_carried,

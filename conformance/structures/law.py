@@ -237,6 +237,9 @@ class Play:
         arrays = list(_arrays((*state[:-1], grad)))
         memory, values = Snapshot(arrays), [self._seen(x) for x in arrays]
         leaves = self._leaves(state, grad, hyper)
+        stepped = [leaf for leaf in leaves if not leaf.idle]
+        given_away = [x for leaf in stepped for x in _arrays((leaf.params, *leaf.slots))] if mode.donate else []
+        versions = [_version(x) for x in given_away]
         why = self._why_refused(situation, mode, leaves)
         if mode.refusals and why in (None, "may"):
             return False
@@ -253,9 +256,12 @@ class Play:
             return False
         else:
             new = step(state, grad, **hyper)
-        stepped = [leaf for leaf in leaves if not leaf.idle]
-        given_away = [x for leaf in stepped for x in _arrays((leaf.params, *leaf.slots))] if mode.donate else []
-        _unchanged(memory.changed(given_away) or (not mode.donate and self._changed(arrays, values)), "a step")
+        if any(x.numel() and _version(x) == n for x, n in zip(given_away, versions, strict=True) if n is not None):
+            _fail("a tensor that was written over has the version that it had: a graph that has saved it would not see that")
+        gone = set(map(id, given_away))
+        kept = [i for i, x in enumerate(arrays) if id(x) not in gone]  # the gradients of a donated state
+        values = [values[i] for i in kept]
+        _unchanged(memory.changed(given_away) or self._changed([arrays[i] for i in kept], values), "a step")
         self._judge(situation, mode, leaves, state, new)
         if mode.donate and stepped:
             keeping = self.product.backends.fuse(getattr(self.product.xopt, situation.rule), compiler=mode.compiler)
@@ -328,12 +334,14 @@ class Play:
                 self._same_as_alone(situation, leaf, got)
                 continue
             self._same_kind(leaf, got, moves=mode.mode == "traced" and situation.library != "torch")
+            if situation.graph and _differentiated(leaf) and not got[0].requires_grad:
+                _fail(f"no graph leads to state.params{paths.code(leaf.path)}")
             want = self._expected(situation, leaf)
             try:
                 for name, one, other in zip(names, got, want, strict=True):
                     self._same(f"state.{name}{paths.code(leaf.path)}", one, other)
             except BrokenError as error:
-                self._within(situation, mode, leaf, got, error)
+                self._within(situation, mode, leaf, got, want, error)
 
     def _left_alone(self, rule: Rule[Any, Any], leaf: Leaf, got: list[Any]) -> None:
         """Whether a leaf without a gradient is what it was, bit for bit. What it carries may have become an array."""
@@ -406,7 +414,7 @@ class Play:
         if np.any(differ):
             _fail(f"{where} is {_short(got)} and must be {_short(want)}")
 
-    def _within(self, situation: Situation, mode: Mode, leaf: Leaf, got: list[Any], broken: BrokenError) -> None:
+    def _within(self, situation: Situation, mode: Mode, leaf: Leaf, got: list[Any], want: list[Any], broken: BrokenError) -> None:
         """Whether numbers with other bits are within their bound: where the library is known not to have NumPy's bits."""
         compute = self.target.compute(leaf.dtype, mode.mode)
         traced = situation.traced or mode.mode == "traced"
@@ -419,6 +427,9 @@ class Play:
                 return tuple(map(flat, x))
             return None if x is None else float(x) if not np.ndim(x) and not hasattr(x, "dtype") else np.ravel(x).astype(np.float64)
 
+        for one, other in zip(_arrays(tuple(got)), _arrays(tuple(want)), strict=False):
+            if np.any(np.isnan(self._numpy(one)) != np.isnan(other)):  # of NaN no bound says anything
+                raise broken
         rule = RULES[situation.rule]
         own = {name: _number(value) for name, value in leaf.hyper.items()}
         params, slots, grad = leaf.before
@@ -562,6 +573,16 @@ def _special(x: Any) -> bool:
 def _everything(leaves: Sequence[Leaf]) -> list[Any]:
     """Every array that a step is given."""
     return [x for leaf in leaves for x in _arrays((leaf.params, *leaf.slots, leaf.grad, *leaf.hyper.values()))]
+
+
+def _differentiated(leaf: Leaf) -> bool:
+    """Whether autograd follows what a leaf becomes."""
+    return any(getattr(x, "requires_grad", False) for x in _everything([leaf]))
+
+
+def _version(x: Any) -> int | None:
+    """How often a tensor of torch was written to, as autograd counts it."""
+    return None if not hasattr(x, "_version") or x.is_inference() else int(x._version)
 
 
 def _negated(x: Any) -> bool:

@@ -29,8 +29,10 @@ __all__ = [
     "OrderedDict",
     "Pair",
     "Tagged",
+    "altered",
     "array_of",
     "as_strided",
+    "beside",
     "copy",
     "cupy_array",
     "defaultdict",
@@ -52,6 +54,7 @@ __all__ = [
     "tagged",
     "tensor",
     "unaligned",
+    "waking",
 ]
 """The names that a program imports with ``*``."""
 
@@ -99,6 +102,39 @@ def tree_of(kind: str, leaves: list[Any], keys: Sequence[Any]) -> Any:
     items = dict(zip(keys, leaves, strict=False))
     makers: dict[str, Any] = {"dict": dict, "OrderedDict": OrderedDict, "defaultdict": partial(defaultdict, list)}
     return makers[kind](items)
+
+
+ALTERED = ("turned", "longer", "shorter", "deeper", "flatter", "flatter")
+"""How a tree may differ from another one."""
+
+
+def altered(tree: Any, how: str) -> Any:
+    """A tree like it: with its mappings in the other order, an item more or less, a list for an item, or arrays for containers."""
+    if isinstance(tree, dict):
+        keys, items = list(tree), list(tree.values())
+        keys.append(max(keys, default=0) + 1 if all(isinstance(key, int) for key in keys) else "zz")
+    elif isinstance(tree, list | tuple | Layer):
+        keys, items = [], list(tree) if isinstance(tree, list | tuple) else [tree.weight, tree.bias]
+    else:
+        return [tree] if how == "deeper" else tree
+    fixed = isinstance(tree, Pair | Layer)
+    if how == "turned":
+        items = [altered(item, how) for item in items]
+    elif how == "longer" and items and not fixed:
+        items.append(copy.deepcopy(items[0]))
+    elif how == "shorter" and len(items) > 1 and not fixed:
+        items.pop()
+    elif how == "deeper" and items:
+        items[0] = [items[0]]
+    elif how == "flatter":
+        items = [(optree.tree_leaves(item) or [item])[0] for item in items]
+    if not isinstance(tree, dict):
+        return type(tree)(*items) if fixed else type(tree)(items)
+    pairs = list(zip(keys, items, strict=False))
+    made = copy.copy(tree)
+    made.clear()
+    made.update(reversed(pairs) if how == "turned" else pairs)
+    return made
 
 
 class Tagged(np.ndarray):
@@ -213,6 +249,32 @@ def _laid(x: Any, how: str) -> Any:
         return place.copy_(x)
     place[...] = x
     return place
+
+
+def beside(tree: Any, over: int) -> Any:
+    """The arrays of a tree one behind the other in one memory: the last ``over`` numbers of each are the first of the next."""
+    pieces: dict[str, tuple[Any, int]] = {}
+
+    def put(x: Any) -> Any:
+        n = math.prod(getattr(x, "shape", ()))
+        piece, at = pieces.get(str(getattr(x, "dtype", "")), (None, 0))
+        if not getattr(x, "ndim", 0) or not n:
+            return x
+        if piece is None or at + n > len(piece):
+            piece, at = (np.zeros(4096, x.dtype) if isinstance(x, np.ndarray) else x.new_zeros(4096)), 0
+        pieces[str(x.dtype)] = piece, at + max(n - over, 1)
+        place = piece[at : at + n].reshape(x.shape)
+        place[...] = x
+        return place
+
+    return optree.tree_map(put, tree)
+
+
+def waking(slot: Any, params: Any) -> Any:
+    """Decays for each leaf: 0 where the slot is None, but for the last such leaf. Where there is none such, what is no number."""
+    spec = optree.tree_structure(params)
+    lacking = [i for i, x in enumerate(spec.flatten_up_to(slot)) if x is None]
+    return spec.unflatten([0.0 if i in lacking[:-1] else 0.5 for i in range(spec.num_leaves)]) if lacking else "none"
 
 
 def fields_like(state: Any) -> Any:
