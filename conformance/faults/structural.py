@@ -316,6 +316,29 @@ TREES = (
         (_TABLES, "shared.append(list(map(id, work.hyper)))", "pass"),
     ),
     _fault(
+        "fused: which coefficients are 1",
+        "Leaves are stepped by what was compiled for coefficients that were 1 before, or not.",
+        (_TABLES, "key = layout.forms.item(i), group.ones", "key = layout.forms.item(i)"),
+        rules=("adamw",),
+    ),
+    _fault(
+        "fused: which coefficients are 1, by XLA",
+        "Leaves of JAX are stepped by what was compiled for coefficients that were 1 before, or not.",
+        (_JAX, "key = which, tuple([type(x) is float and x == 1.0 for own in numbers for x in own])", "key = which"),
+        libraries=("jax",),
+        rules=("adamw",),
+    ),
+    _fault(
+        "init: one array for several buffers",
+        "The buffers of a leaf are one array.",
+        (
+            "typed.py",
+            "return tuple(map(zeros, decay)) if",
+            "return (lambda x: tuple([x if beta else None for beta in decay]))(zeros(max(decay))) if",
+        ),
+        rules=("aggmo",),
+    ),
+    _fault(
         "fused: a slot that is lost",
         "A slot that is None is taken for one that the hyperparameters do not want.",
         (_TABLES, "if first in layout.lacking:", "if first in ():"),
@@ -419,6 +442,13 @@ MEMORY = (
         libraries=("torch",),
     ),
     _fault(
+        "graph: not of hyperparameters, plain",
+        "A learning rate that requires a gradient is its number in plain steps.",
+        ("typed.py", "        if _is_differentiated(value, self.xp):\n            return value\n", ""),
+        libraries=("torch",),
+        rules=("sgd",),
+    ),
+    _fault(
         "graph: not of params",
         "Only gradients and slots are asked whether a graph is recorded.",
         (_TORCH, "chain(work.params, work.grads, *work.slots, work.loose())", "chain(work.grads, *work.slots, work.loose())"),
@@ -427,6 +457,13 @@ MEMORY = (
 )
 
 GIVING = (
+    _fault(
+        "donated: unseen by graphs",
+        "A tensor that is written over keeps its version, so that a graph that has saved it goes on with other numbers.",
+        (_HOST, "if work.donate and self.memory.versioned:", "if False:"),
+        libraries=("torch",),
+        rules=("adamw",),
+    ),
     _fault(
         "donated: broadcast and overlapping with itself",
         "That numbers of one array share memory is not asked.",
