@@ -293,6 +293,15 @@ def test_a_program_in_c(tmp_path):
     assert found.rule == "adamw"
 
 
+def test_one_run_is_seen_however_short_the_time_is():
+    def sgd(params, grad, state, *, lr=0.01):
+        return params - lr * grad, state
+
+    found = check(sgd, "sgd", dtypes=["float32"], seconds=0)
+    assert (found.verdict, found.runs) == ("agrees", ["designed, float32"])
+    assert any(one.words == "the time was up" for one in found.findings)
+
+
 def test_the_command_writes_what_was_found(tmp_path):
     files = [str(tmp_path / name) for name in ("found.json", "found.html", "found.xml")]
     command = ["check", "py:strange_optimizers:sgd", "--rule", "sgd", "--json", files[0], "--html", files[1], "--junit", files[2]]
