@@ -22,7 +22,13 @@ COMMAND = "python -m xopt.conformance.implementations"
 LIMIT = 120.0
 """Seconds that the check of one optimizer may take."""
 
-OF_THE_WRAPPER = ("inputs are not written to", "resuming is going on", "the state keeps its dtype", "the count of steps goes on")
+OF_THE_WRAPPER = (
+    "inputs are not written to",
+    "resuming is going on",
+    "the parameters keep their dtype",
+    "the state keeps its dtype",
+    "the count of steps goes on",
+)
 """Checks that a wrapper answers, and not the library in it."""
 
 Record = dict[str, Any]
