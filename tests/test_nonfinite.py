@@ -31,7 +31,8 @@ def kinds(rule: Any, library: Any) -> dict[str, Any]:
 
 
 def copied(tree: Any) -> Any:
-    return optree.tree_map(lambda x: x * 1 if hasattr(x, "dtype") else x, tree)
+    """NumPy would make scalars of arrays without dimensions."""
+    return optree.tree_map(lambda x: x.copy() if isinstance(x, np.ndarray) else x * 1 if hasattr(x, "dtype") else x, tree)
 
 
 def check_skips(module: Any, library: Any, step: Any, params: Any, grads: list[Any], spoilt: Any) -> None:

@@ -490,7 +490,7 @@ GIVING = (
         "donated: a fresh gradient of another leaf",
         "That a gradient of the second step overlaps with what is written is not seen.",
         (_RUNTIME, "if stop > start and low > 0 and written[1, low - 1] > start:", "if stop < start:"),
-        rules=("qhm",),
+        rules=("momentum",),
         dtypes=("float64",),
     ),
     _fault(

@@ -699,15 +699,22 @@ class Draft:
             self.note("gradient that is the leaf")
             return f"w{i}"
         if kind == "of another leaf" and self.views:
-            like = [j for j, other in enumerate(self.leaves) if j != i and (other.shape, other.dtype) == (leaf.shape, leaf.dtype)]
+            others = [(j, other) for j, other in enumerate(self.leaves) if j != i and other.dtype == leaf.dtype]
+            like = [j for j, other in others if other.shape == leaf.shape]
             if like and "byte-swapped" not in (leaf.layout, self.leaves[like[0]].layout) and self.another_reason():
                 self.note("gradient that is another leaf")
                 return f"w{like[0]}"
+            n = math.prod(leaf.shape)
+            larger = [j for j, other in others if other.layout == "plain" and math.prod(other.shape) >= max(n, 1)]
+            if larger and not like and self.another_reason():
+                self.note("gradient in another leaf")
+                return f"w{larger[0]}.reshape((-1,))[:{n}].reshape({leaf.shape!r})"
         return self._make(leaf.shape, k, leaf.dtype)
 
     def _stage(self, stage: int) -> list[str]:
         lines = []
         if stage:
+            self.kept = 0  # what hinders a step hides nothing of the one before
             lines += self._between()
         texts = {i: self._gradient(i, stage) for i in range(len(self.leaves))}
         lines.append(f"grad = {self._gradient_text(texts.__getitem__, 7 + stage, vary=True)}")
