@@ -190,14 +190,21 @@ def read_only(x: Any) -> Any:
 def unaligned(x: Any) -> Any:
     """The numbers one byte off what their dtype asks for."""
     place = np.zeros(x.nbytes + 1, np.uint8)[1:].view(x.dtype).reshape(x.shape)
-    place[...] = x
-    return place
+    return _filled(place, x)
 
 
 def on_disk(x: Any) -> Any:
     """The numbers in mapped memory, as ``np.memmap`` has them."""
     place: Any = np.ndarray.__new__(np.memmap, x.shape, x.dtype, mmap.mmap(-1, max(x.nbytes, 1)))
-    place[...] = x
+    return _filled(place, x)
+
+
+def _filled(place: Any, x: Any) -> Any:
+    """An array with the numbers of another. A tensor of a subclass may refuse to be written to by an index."""
+    if hasattr(place, "copy_"):
+        place.copy_(x)
+    else:
+        place[...] = x
     return place
 
 
@@ -246,9 +253,7 @@ def _laid(x: Any, how: str) -> Any:
     else:
         order = tuple(reversed(range(x.ndim)))
         place = x.new_zeros(x.shape[::-1]).permute(order) if how == "transposed" else x.new_zeros((*x.shape, 2))[..., 0]
-        return place.copy_(x)
-    place[...] = x
-    return place
+    return _filled(place, x)
 
 
 def beside(tree: Any, over: int) -> Any:
@@ -264,8 +269,7 @@ def beside(tree: Any, over: int) -> Any:
             piece, at = (np.zeros(4096, x.dtype) if isinstance(x, np.ndarray) else x.new_zeros(4096)), 0
         pieces[str(x.dtype)] = piece, at + max(n - over, 1)
         place = piece[at : at + n].reshape(x.shape)
-        place[...] = x
-        return place
+        return _filled(place, x)
 
     return optree.tree_map(put, tree)
 
