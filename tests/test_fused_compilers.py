@@ -478,3 +478,18 @@ def test_a_slow_compilation_is_said(
     assert f"xopt: compiled sgd_step for {library.name} in 1.2 s" in capsys.readouterr().err
     fused(state, state.params)
     assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("library", "module", "compiler"), [(JAX, jax_jit, "jax.jit"), (TORCH, torch_compile, "torch.compile")])
+def test_few_leaves_of_each_kind_among_many_have_their_own_numbers(
+    library: Any, module: Any, compiler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too few of each kind to be divided among the calls that so many leaves need."""
+    pytest.importorskip(library.name)
+    monkeypatch.setattr(module, "LEAVES", 1)
+    params = [library.array(normal(i, n)) for i, n in enumerate((3, 2, 3))]
+    grads = [library.array(normal(i, n)) for i, n in enumerate((3, 2, 3), start=5)]
+    state, lr = xopt.sgd_init(params), [0.5, 0.25, 0.125]
+    found, expected = (step(state, grads, lr=lr).params for step in (fuse(xopt.sgd, compiler=compiler), xopt.sgd_step))
+    for one, other in zip(found, expected, strict=True):
+        assert to_numpy(one).tolist() == to_numpy(other).tolist()

@@ -57,11 +57,11 @@ def calls(leaves: Sequence[Hashable], most: int) -> list[list[int]]:
     """The indices of the leaves that are stepped together, given what is compiled for each of them.
 
     Of more than ``most``, each call takes an equal number of those that are alike, so that one function serves for all calls; the
-    last call takes what remains.
+    last call takes what remains. Where one call takes them all, it does in their order.
     """
-    parts = -(-len(leaves) // most)
+    parts, in_order = -(-len(leaves) // most), [list(range(len(leaves)))]
     if parts == 1:
-        return [list(range(len(leaves)))]
+        return in_order
     alike: dict[Any, list[int]] = defaultdict(list)
     for i, leaf in enumerate(leaves):
         alike[leaf].append(i)
@@ -71,7 +71,8 @@ def calls(leaves: Sequence[Hashable], most: int) -> list[list[int]]:
         for part in range(parts):
             found[part] += some[part * each : (part + 1) * each]
         found[parts] += some[parts * each :]
-    return [call for call in found if call]
+    found = [call for call in found if call]
+    return found if len(found) > 1 else in_order
 
 
 def filled(leaf: TypedLeaf, new: Sequence[Any]) -> list[Any]:
