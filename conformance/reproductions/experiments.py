@@ -121,7 +121,7 @@ EXPERIMENTS = {
             ADEMAMIX,
             "Fig. 5b, section 4.1",
             "the switch improves upon AdamW, the more the earlier",
-            330,
+            220,
             ("numpy", "torch", "mpmath"),
         ),
         Experiment(
