@@ -56,9 +56,16 @@ CHANGED = 1
 """The bit by which the look says that leaves are of another size or format, or that another column is None."""
 
 
-def described(*arrays: Any) -> Any:
-    """What tells compiled code of arrays of integers, of one dimension or two, that live as long: their addresses and shapes."""
-    return np.asarray([(x.ctypes.data, *np.atleast_2d(x).shape) for x in arrays], np.int64)
+class Described:
+    """Arrays of integers, of one dimension or two, for compiled code, which finds their addresses and shapes at ``address``.
+
+    All that is told of lives as long as this.
+    """
+
+    def __init__(self, *arrays: Any) -> None:
+        self._arrays = arrays
+        self._words = np.asarray([(x.ctypes.data, *np.atleast_2d(x).shape) for x in arrays], np.int64)
+        self.address: int = self._words.ctypes.data
 
 
 class Table:
@@ -69,14 +76,16 @@ class Table:
         self.sizes, self.formats = np.empty((2, leaves), np.int64)
         # numbers of each leaf; index of its format, or -1 if it is not dense, of one layout, a known type and plain
         self.layout: Layout | None = None  # of these sizes, formats and columns that are None
-        self.apart = False  # whether the arrays are known not to overlap, and
-        self.written = np.empty((2, 0), np.int64)  # where those that are written begin and end, in order
-        self.describe()
+        self.apart = False  # whether the arrays are known not to overlap
+        self._describe(np.empty((2, 0), np.int64))
 
-    def describe(self) -> None:
-        """For the look, after another array took the place of one."""
-        self._described = described(self.addresses, self.sizes, self.formats, self.written)
-        self.description = self._described.ctypes.data
+    def are_apart(self, written: Any) -> None:
+        """Notes that the arrays do not overlap, and where those that are written begin and end, in order."""
+        self.apart = True
+        self._describe(written)
+
+    def _describe(self, written: Any) -> None:
+        self.described = Described(self.addresses, self.sizes, self.formats, written)
 
 
 class Tables:
@@ -98,9 +107,7 @@ class HostFuser(TableFuser):
         known = [id(None), *map(id, memory.types())]
         widths = [np.dtype(one.storage).itemsize for one in memory.formats]
         rows = [object.__basicsize__, memory.reader, clear], known, memory.tags(), memory.marks(), widths
-        self._library = [np.asarray(row, np.int64) for row in rows]  # what the look must know of it
-        self._described = described(*self._library)
-        self._description = self._described.ctypes.data
+        self._library = Described(*[np.asarray(row, np.int64) for row in rows])  # what the look must know of it
 
     def prepare(self, work: Work) -> Launch:
         kept: list[Tables] = work.kept.setdefault(self, [])  # of steps that have ended; another thread takes others
@@ -123,9 +130,7 @@ class HostFuser(TableFuser):
         target = table
         if work.donate:
             if odd or not table.apart:
-                table.written = self._refuse_overlap(work, table, views)
-                table.describe()
-                table.apart = True
+                table.are_apart(self._refuse_overlap(work, table, views))
         else:
             new = self.fresh(work, layout)
             columns = [*map(list, (new[0], *self.rule.schema.columns(new[1:]))), columns[-1]]
@@ -162,10 +167,10 @@ class HostFuser(TableFuser):
         if table.addresses.shape != (len(columns[0]), len(columns)):
             table = Table(len(columns[0]), len(columns))
         if self._inspect is None:
-            lists: list[Any] = []
-            none = Table(0, 0)  # both must live until it has returned
-            self._inspect = called_from_c(inspector(), "inspect", (id(lists), self._description, none.description, 0))
-        found = self._inspect(id(columns), self._description, table.description, donate)
+            nothing: tuple[list[Any], Table] = [], Table(0, 0)  # which must live until it has returned
+            given = id(nothing[0]), self._library.address, nothing[1].described.address, 0
+            self._inspect = called_from_c(inspector(), "inspect", given)
+        found = self._inspect(id(columns), self._library.address, table.described.address, donate)
         if found & CHANGED:
             table.layout = None
         if found:

@@ -299,7 +299,7 @@ def inspect(lists: Any, library: Any, table: Any, to_write: Any) -> int:
     lists
         The address of a list of lists, a column each: the first array of each leaf, then the second, ...
     library, table
-        Addresses of what ``host.described`` made of the arrays that are named below.
+        Where a ``host.Described`` of the arrays that are named below is.
     to_write
         Whether all columns but the last will be written.
 
