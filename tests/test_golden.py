@@ -14,7 +14,7 @@ import pytest
 
 import xopt
 from xopt.conformance.arithmetic.bounded import Bounded, BoundedArithmetic, inflate
-from xopt.conformance.arithmetic.numbers import EXACT, FLOAT, Arithmetic, multiprecision
+from xopt.conformance.arithmetic.numbers import ARRAYS, EXACT, FLOAT, Arithmetic, multiprecision
 from xopt.conformance.golden import GOLDENS, Golden, ademamix, lift, nadam, start
 from xopt.scalars import half_life_warmup, linear_warmup
 
@@ -223,6 +223,16 @@ def test_arithmetics_follow_ieee_rules(n: Arithmetic) -> None:
     assert n.exp(n.number(0.0)) == 1
     assert n.exp(-inf) == 0
     assert n.number(0.1) == Fraction(0.1)
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_arrays_keep_their_dtype_beside_numbers(name: str) -> None:
+    hyper = {key: 50 if key.endswith("_warmup") else x for key, x in GOLDENS[name].defaults.items()}
+    grad = np.ones(3, np.float32)
+    state = start(GOLDENS[name], ARRAYS, grad, hyper)
+    for t in (1, 2):
+        state = GOLDENS[name].step(ARRAYS, *state, grad, t, **hyper)
+    assert state[0].dtype == np.float32
 
 
 def test_fractions_refuse_what_is_not_rational() -> None:

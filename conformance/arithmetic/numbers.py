@@ -55,6 +55,19 @@ class _Float:
         return math.nan if x < 0 else -math.inf if x == 0 else math.log(x)
 
 
+class _Arrays:
+    """NumPy's arrays, a vector at a time. What is no array stays a Python float, beside which an array keeps its dtype."""
+
+    number = staticmethod(float)
+    sqrt, sign = staticmethod(np.sqrt), staticmethod(np.sign)
+
+    def exp(self, x: Any, /) -> Any:
+        return np.exp(x) if isinstance(x, np.ndarray) else float(np.exp(x))
+
+    def log(self, x: Any, /) -> Any:
+        return np.log(x) if isinstance(x, np.ndarray) else float(np.log(x))
+
+
 class _Exact:
     """Fractions: nothing is rounded, so what is not rational is refused."""
 
@@ -104,6 +117,7 @@ class _Multiprecision:
 
 
 FLOAT: Arithmetic = _Float()
+ARRAYS: Arithmetic = _Arrays()
 EXACT: Arithmetic = _Exact()
 
 

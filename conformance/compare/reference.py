@@ -15,7 +15,7 @@ import numpy as np
 
 from xopt.conformance.arithmetic.bounded import Bounded, BoundedArithmetic, Signs, exact, inflate
 from xopt.conformance.arithmetic.formats import HOST, FloatFormat
-from xopt.conformance.arithmetic.numbers import multiprecision
+from xopt.conformance.arithmetic.numbers import ARRAYS, multiprecision
 from xopt.conformance.golden import GOLDENS, Golden, lift
 from xopt.rule import Rule
 
@@ -136,7 +136,7 @@ class Reference:
         g = np.asarray(grad, own)
         computed = (
             self.rule.elementwise(*ours, g, c),
-            self.golden.step(_Floats(), *columns, g, t, **(self.golden.defaults | self._hyper)),
+            self.golden.step(ARRAYS, *columns, g, t, **(self.golden.defaults | self._hyper)),
         )
         there = [_flat(_like(after, one)) for one in (after, *computed)]
         return [
@@ -201,12 +201,6 @@ def _flat(columns: Columns) -> list[Any]:
     """In the order of the comparisons."""
     parts = [part for x in columns for part in (x if isinstance(x, tuple) else (x,))]
     return [np.asarray(part, np.float64) for part in parts if part is not None]
-
-
-class _Floats:
-    """Plain floats for goldens, a vector at a time."""
-
-    number, sqrt, sign, exp, log = staticmethod(float), np.sqrt, np.sign, np.exp, np.log
 
 
 class _Vectors:

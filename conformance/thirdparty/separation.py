@@ -10,10 +10,11 @@ import argparse
 import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from xopt.conformance.arithmetic.numbers import ARRAYS
 from xopt.conformance.thirdparty.diagnosis import diagnose
 from xopt.conformance.thirdparty.measure import Seen
 from xopt.conformance.thirdparty.probe import Run, runs
@@ -38,26 +39,10 @@ class Separation(NamedTuple):
         return f"{self.rule} {self.dtype}: {found}{same}"
 
 
-class _Narrow:
-    """Plain numbers: arrays keep their dtype beside them."""
-
-    number = staticmethod(float)
-    sqrt = staticmethod(np.sqrt)
-    sign = staticmethod(np.sign)
-
-    @staticmethod
-    def exp(x: Any) -> Any:
-        return np.exp(x) if isinstance(x, np.ndarray) else float(np.exp(x))
-
-    @staticmethod
-    def log(x: Any) -> Any:
-        return np.log(x) if isinstance(x, np.ndarray) else float(np.log(x))
-
-
 def stepped(variant: Variant, run: Run, dtype: str) -> Seen | None:
     """What a library computes that evaluates a variant's text in this dtype; None where it cannot, as it divides by 0."""
     try:
-        found = trajectory(variant.golden, _Narrow(), run, variant.hyper(run), lambda x: x.astype(dtype))
+        found = trajectory(variant.golden, ARRAYS, run, variant.hyper(run), lambda x: x.astype(dtype))
     except ZeroDivisionError:
         return None
     return Seen(run, dtype, found.astype(np.float64))
