@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from itertools import chain
-from operator import attrgetter
+from operator import attrgetter, methodcaller
 from types import FunctionType
 from typing import Any, NoReturn
 
@@ -226,9 +226,8 @@ class TorchMemory(HostMemory):
         return int(x.data_ptr())
 
     def look(self, x: Any) -> tuple[int, int, tuple[int, ...], int]:
-        last = sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True))
         start = x.data_ptr()
-        return start, start + (last + 1) * x.element_size() if x.numel() else start, x.stride(), 1  # strides count numbers
+        return start, start + _reach(x), x.stride(), 1  # strides count numbers
 
     def numbers(self, x: Any) -> Any:
         return x.resolve_neg()
@@ -257,6 +256,22 @@ class TorchMemory(HostMemory):
 
     def wrote(self, arrays: list[Any]) -> None:
         self.lib.autograd.graph.increment_version(arrays)  # so that a backward pass that needs the old numbers fails
+
+
+def extents(tensors: Sequence[Any]) -> tuple[Any, Any]:
+    """Where in memory each tensor begins, and where it ends."""
+    start = np.fromiter(map(_address, tensors), np.int64, len(tensors))
+    sizes = map(_size if all(map(_is_contiguous, tensors)) else _reach, tensors)
+    return start, start + np.fromiter(sizes, np.int64, len(tensors))
+
+
+_address, _is_contiguous, _size = methodcaller("data_ptr"), methodcaller("is_contiguous"), attrgetter("nbytes")
+
+
+def _reach(x: Any) -> int:
+    """Bytes from the first number of a tensor to behind its last."""
+    last = sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True))
+    return int((last + 1) * x.element_size()) if x.numel() else 0
 
 
 def refuse_graph(work: Work) -> None:

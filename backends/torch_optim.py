@@ -10,14 +10,17 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from functools import cache
 from itertools import chain
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, ClassVar
 
+import numpy as np
 import optree
 import torch
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
+from xopt.backends._torch import extents
 from xopt.backends.base import say_once
+from xopt.backends.fused.donation import Piece, overlapping
 from xopt.backends.fused.step import fuser_of
 from xopt.backends.fused.work import UnfitError, Work
 from xopt.checks import ALSO_CALLED, as_number, check_hyper, shown
@@ -103,7 +106,6 @@ class RuleOptimizer(torch.optim.Optimizer):
         # what fused steps keep from one to the next, by group and part
         self._kept: defaultdict[tuple[int, int], dict[Any, Any]] = defaultdict(dict)
         self._function = self._name()
-        self._apart: list[int] | None = None  # where arrays of several parts begin that were found not to meet
         self._said = False  # whether it is said that a step is not fused
 
     @classmethod
@@ -242,10 +244,8 @@ class RuleOptimizer(torch.optim.Optimizer):
             parts: list[_Part] = []
             for number, group in enumerate(self.param_groups):
                 parts += self._parts(number, group)
-            if len(parts) > 1 and self._meet(parts):
-                for part in parts:
-                    part.meets = True
-            for part, launch in [(part, self._prepared(part)) for part in parts]:
+            shared = len(parts) > 1 and _share_memory(parts)
+            for part, launch in [(part, self._prepared(part, shared)) for part in parts]:
                 try:
                     new = launch()
                 except UnfitError as error:  # what was to compile it does not, and nothing else does: nothing is written yet
@@ -316,11 +316,11 @@ class RuleOptimizer(torch.optim.Optimizer):
                     made |= zip(keys_of(slot, hyper), values_of(slot, typed.fresh(slot.name, p, hyper)), strict=True)
                 entry.update((key, x) for key, x in made.items() if x is not None)
 
-    def _prepared(self, part: "_Part") -> Callable[[], Sequence[Sequence[Any]]]:
+    def _prepared(self, part: "_Part", shared: bool) -> Callable[[], Sequence[Sequence[Any]]]:
         """Checks and compiles what a part needs. What is returned writes: nothing has been written yet."""
         if not part.fused:
             return part.plainly()
-        if part.meets:
+        if shared:
             return self._plainly(part, UnfitError("parameters that are not stepped together may share memory"))
         work = part.work(self._kept[part.at])
         try:
@@ -329,29 +329,6 @@ class RuleOptimizer(torch.optim.Optimizer):
         except UnfitError as error:
             return self._plainly(part, error)
         return launch
-
-    def _meet(self, parts: "list[_Part]") -> bool:
-        """Whether what one part writes may be what another reads or writes: plain steps read all before they write any of it."""
-        arrays = [
-            (i, writes, x)
-            for i, part in enumerate(parts)
-            for writes, column in zip((True, False), part.columns, strict=False)
-            for x in column
-            if type(x) in _STORED and x.layout is torch.strided
-        ]
-        begin = [x.data_ptr() for *_, x in arrays]
-        if begin == self._apart:  # as mostly: those of the step before
-            return False
-        pieces = [(at, at + _reach(x), i, writes) for at, (i, writes, x) in zip(begin, arrays, strict=True) if x.numel()]
-        open_: list[tuple[int, int, int, bool]] = []
-        for piece in sorted(pieces):
-            start, _, i, writes = piece
-            open_ = [one for one in open_ if one[1] > start]
-            if any(other != i and (writes or wrote) for *_, other, wrote in open_):
-                return True
-            open_.append(piece)
-        self._apart = begin
-        return False
 
     def _plainly(self, part: "_Part", error: UnfitError) -> Callable[[], Sequence[Sequence[Any]]]:
         if not self._said:
@@ -448,7 +425,6 @@ class _Part:
         self.entries = entries
         self.hyper = hyper
         self.fused = fused
-        self.meets = False  # whether its memory may be another part's too
         slots: list[Any]
         if rule.schema.several:
             slots = [
@@ -548,9 +524,26 @@ def _hold(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
     return state_dict | {"state": held}
 
 
-def _reach(x: Any) -> int:
-    """Bytes from the first number of a tensor to behind its last."""
-    return int(1 + sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True))) * int(x.element_size())
+def _share_memory(parts: "list[_Part]") -> bool:
+    """Whether what one part writes may be what another reads or writes: plain steps read all before they write any of it."""
+    columns = [
+        (column, i, written) for i, part in enumerate(parts) for column, written in zip(part.columns, _WRITTEN, strict=False)
+    ]
+    tensors = [x for column, *_ in columns for x in column]
+    if not (set(map(type, tensors)) <= _STORED and set(map(_layout, tensors)) == {torch.strided}):
+        columns = [([x for x in column if type(x) in _STORED and x.layout is torch.strided], i, w) for column, i, w in columns]
+        tensors = [x for column, *_ in columns for x in column]
+    start, stop = extents(tensors)
+    order = np.argsort(start)
+    if np.all(stop[order[:-1]] <= start[order[1:]]):  # as mostly
+        return False
+    owners = [(i, written) for column, i, written in columns for _ in column]
+    pieces = zip(start.tolist(), stop.tolist(), owners, strict=True)
+    return overlapping(Piece(begin, end, *owner) for begin, end, owner in pieces) is not None
+
+
+_WRITTEN = True, False  # parameters, and gradients
+_layout = attrgetter("layout")
 
 
 def _local(x: Any) -> Any:

@@ -2,10 +2,10 @@
 
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -120,6 +120,28 @@ def refuse_folded(work: "Work", i: int, shape: Sequence[int], strides: Sequence[
             msg = f"{work.where(i)} or a slot of it {what}, so that it cannot be donated; {WAY_OUT}"
             raise ValueError(msg)
         reach += (n - 1) * stride
+
+
+class Piece(NamedTuple):
+    """A piece of memory."""
+
+    start: int
+    stop: int
+    owner: int
+    written: bool
+    leaf: int = 0
+
+
+def overlapping(pieces: Iterable[Piece]) -> tuple[Piece, Piece] | None:
+    """Two that overlap, of different owners, of which one is written; None where none do."""
+    reaching: list[Piece] = []
+    for piece in sorted(one for one in pieces if one.start < one.stop):
+        reaching = [one for one in reaching if one.stop > piece.start]
+        for one in reaching:
+            if one.owner != piece.owner and (one.written or piece.written):
+                return one, piece
+        reaching.append(piece)
+    return None
 
 
 class Places:

@@ -1,16 +1,16 @@
 """How every compiler steps a tree: what can be refused is refused, what is given away is marked, and then it is written."""
 
 from abc import ABC, abstractmethod
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from itertools import accumulate, chain
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
 from xopt.backends.fused.compiled import filled
-from xopt.backends.fused.donation import Places, giving, refuse_donated, refuse_shared
+from xopt.backends.fused.donation import Piece, Places, giving, overlapping, refuse_donated, refuse_shared
 from xopt.backends.fused.memory import Memory
 from xopt.backends.fused.work import PartialWork, TypedLeaf, UnfitError, Work, one_library, refuse_unfit
 from xopt.rule import Rule
@@ -61,27 +61,21 @@ class _Places:
 def refuse_idle(work: PartialWork, memory: Memory) -> None:
     """Raises ValueError where a leaf without a gradient has memory that is to be written, UnfitError where that cannot be told."""
     tree = work.tree
-    kept: dict[Any, list[tuple[int, int, int]]] = defaultdict(list)  # by device: where an array begins and ends, and its leaf
     for i in work.idle:
         if tree.typed(i).xp is not work.typed(0).xp:
             msg = f"{tree.where(i)} is of another library"
             raise UnfitError(msg)
         refuse_unfit(tree, lambda x: None if x is None else memory.unfit(x), [i])
-        for x in tree.written(i):
-            for device, start, stop in memory.places(x):
-                kept[device].append((start, stop, i))
-    before = {}  # by device: where pieces begin, in order, and of those up to each the one that ends last
-    for device, pieces in kept.items():
-        pieces.sort()
-        last = accumulate(((stop, i) for _, stop, i in pieces), max)
-        before[device] = [start for start, *_ in pieces], list(last)
-    for i in work.leaves:
-        for x in tree.written(i):
-            for device, start, stop in memory.places(x):
-                starts, ends = before.get(device, ([], []))
-                at = bisect_left(starts, stop)
-                if at and start < stop and ends[at - 1][0] > start:
-                    refuse_shared(tree, i, ends[at - 1][1])
+    pieces: dict[Any, list[Piece]] = defaultdict(list)  # by device
+    for written, leaves in enumerate((work.idle, work.leaves)):
+        for i in leaves:
+            for x in tree.written(i):
+                for device, start, stop in memory.places(x):
+                    pieces[device].append(Piece(start, stop, owner=written, written=bool(written), leaf=i))
+    for found in map(overlapping, pieces.values()):
+        if found is not None:
+            idle, stepped = sorted(found, key=attrgetter("written"))
+            refuse_shared(tree, stepped.leaf, idle.leaf)
 
 
 def addresses(memory: Memory, columns: Sequence[Sequence[Any]]) -> Any:
