@@ -30,7 +30,7 @@ from xopt.rule import Rule, rule_given
 from xopt.rules import RULES
 from xopt.slots import Slot, each
 from xopt.trees import path_of
-from xopt.typed import MOST, Call
+from xopt.typed import MOST_STEPS, Call
 
 __all__ = ["RuleOptimizer", "of"]
 
@@ -299,7 +299,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     @staticmethod
     def _following(function: str, place: Any, count: Any) -> int:
         """The count of the step that parameters are about to take. Raises where somebody has put something else into the state."""
-        if type(count) is int and 0 <= count <= MOST:
+        if type(count) is int and 0 <= count <= MOST_STEPS:
             return count + 1
         return int(following(f"{function}: state[...]['step'] of params{path_of(place, 0)}", count))
 

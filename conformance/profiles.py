@@ -11,7 +11,7 @@ from xopt.conformance.stateful.machine import MACHINE
 LAW_NAMES = frozenset(law.name for law in LAWS)
 
 
-MOST = 48
+MOST_EXAMPLES = 48
 """Examples of a cell of a backend whose operations are laborious."""
 
 
@@ -32,7 +32,9 @@ class Profile(NamedTuple):
         """How much of it a backend gets: one of laborious operations no more than hours can hold."""
         if not _laborious(backend):
             return self
-        return self._replace(examples=min(self.examples, MOST), laws=min(self.laws, 3), operations=min(self.operations, 10))
+        return self._replace(
+            examples=min(self.examples, MOST_EXAMPLES), laws=min(self.laws, 3), operations=min(self.operations, 10)
+        )
 
     def in_turn(self, backend: str) -> bool:
         """Whether the laws of a rule, which are most of the work, are asked of a backend in one dtype, for each rule the next."""
@@ -43,7 +45,7 @@ class Profile(NamedTuple):
         fewer = [name for name in backends if _laborious(name)]
         if not fewer:
             return ""
-        what = f"at most {MOST} examples" if self.slow else "laws in one dtype of each rule"
+        what = f"at most {MOST_EXAMPLES} examples" if self.slow else "laws in one dtype of each rule"
         return f"{what} on {', '.join(fewer)}"
 
     def cells(self, dtype: str) -> int:

@@ -17,7 +17,7 @@ from xopt.operations import Array, is_known_array
 from xopt.program import record
 from xopt.slots import Schema, Slot
 from xopt.trees import Tree, flatten, flatten_like, is_sequence, is_value, spread
-from xopt.typed import MOST, Call, Group, TypedRule
+from xopt.typed import MOST_STEPS, Call, Group, TypedRule
 
 S = TypeVar("S", bound=tuple[Any, ...])
 P = ParamSpec("P")
@@ -254,7 +254,7 @@ class Rule(NoTransformation, Generic[S, P]):
         if type(state) is not self.state:
             raise TypeError(self._no_state(state))
         params, *slots, count = state
-        return params, slots, count + 1 if type(count) is int and 0 <= count <= MOST else self._following(params, count)
+        return params, slots, count + 1 if type(count) is int and 0 <= count <= MOST_STEPS else self._following(params, count)
 
     def _following(self, params: Tree, count: Any) -> Any:
         # what an array is to is_array, and what a tree is to optree, torch.compile cannot trace

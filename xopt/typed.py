@@ -476,7 +476,7 @@ def is_scalar(x: Any, kind: str) -> bool:
     return is_array(x) and x.ndim == 0 and has_dtype(x, kind)
 
 
-MOST = int(sys.float_info.max)
+MOST_STEPS = int(sys.float_info.max)
 """The largest step count: schedules compute with it in floats."""
 
 
@@ -485,7 +485,7 @@ def refuse_outside(where: str | Later, count: int) -> None:
     if count < 0:
         msg = f"{where} must be 0 or more, got {shown(count)}"
         raise ValueError(msg)
-    if count > MOST:
+    if count > MOST_STEPS:
         msg = f"{where} must be a count that a float holds, got {shown(count)}"
         raise ValueError(msg)
 

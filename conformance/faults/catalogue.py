@@ -118,7 +118,7 @@ CORE = [
         "The rule counts for itself, so that a saved state does not go on where it was.",
         (
             "rule.py",
-            "return params, slots, count + 1 if type(count) is int and 0 <= count <= MOST else self._following(params, count)",
+            "return params, slots, count + 1 if type(count) is int and 0 <= count <= MOST_STEPS else self._following(params, count)",
             (
                 "self.carried['taken'] = count + 1 if count == 0 else self.carried.get('taken', 0) + 1\n"
                 "        return params, slots, self.carried['taken']"

@@ -272,12 +272,14 @@ def _settled(rule: AnyRule, program: Program, hyper: Hyper, t: int, start: Hyper
         factor = onward(limit | {name: 1.0})[name] - more
         if abs(factor) < 1.0 and math.isclose(factor * x + more, first[name], rel_tol=1e-12):
             limit[name] = more / (1.0 - factor)
-    for now in (limit, dict(start)):
-        for _ in range(1 if now is limit else _STEPS):
-            after = onward(now)
-            if after == now:
-                return now
-            now = after
+    if onward(limit) == limit:
+        return limit
+    now = dict(start)
+    for _ in range(_STEPS):
+        after = onward(now)
+        if after == now:
+            return now
+        now = after
     return None
 
 
