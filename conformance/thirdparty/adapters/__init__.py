@@ -27,6 +27,7 @@ class Adapter:
     def __init__(self, make: Callable[..., Any]) -> None:
         self.make = make
         self.arguments = arguments_of(make)
+        self.arrays: list[Any] = []  # the parameters, as the optimizer has them
         self.grads: list[Any] = []  # those of the last step, as the optimizer got them
         self.inputs: list[tuple[str, Any, Any]] = []  # what else it got and may not write to: name, value, and a copy before
 
@@ -54,10 +55,10 @@ class Adapter:
         return False
 
     def params(self) -> Leaves:
-        raise NotImplementedError
+        return list(map(self.numpy, self.arrays))
 
     def param_dtypes(self) -> list[str]:
-        return [self.dtype_of(leaf) for leaf in self.params()]
+        return list(map(self.dtype_of, self.arrays))
 
     def state(self) -> dict[str, list[Any]]:
         """What can be read of its memory: by name, for each leaf."""

@@ -17,30 +17,24 @@ class Keras(Adapter):
     def start(self, leaves: Leaves, dtype: str, given: Sequence[dict[str, Any]]) -> None:
         keras.backend.set_floatx(dtype)
         self._given = given[0]
-        self._leaves = [keras.Variable(leaf, dtype=dtype) for leaf in leaves]
+        self.arrays = [keras.Variable(leaf, dtype=dtype) for leaf in leaves]
         self._optimizer = self._made()
 
     def _made(self) -> Any:
         optimizer = self.make(**self._given)
-        optimizer.build(self._leaves)
+        optimizer.build(self.arrays)
         return optimizer
 
     def step(self, grads: Leaves, changed: dict[str, Any]) -> None:
         for name, value in changed.items():
             setattr(self._optimizer, name, value)
-        pairs = zip(grads, self._leaves, strict=True)
+        pairs = zip(grads, self.arrays, strict=True)
         self.grads = [keras.ops.convert_to_tensor(grad, dtype=leaf.dtype) for grad, leaf in pairs]
-        self._optimizer.apply(self.grads, self._leaves)
+        self._optimizer.apply(self.grads, self.arrays)
 
     def skip(self, steps: int) -> bool:
         self._optimizer.iterations.assign(self._optimizer.iterations + steps)
         return True
-
-    def params(self) -> Leaves:
-        return [self.numpy(leaf.value) for leaf in self._leaves]
-
-    def param_dtypes(self) -> list[str]:
-        return [self.dtype_of(leaf) for leaf in self._leaves]
 
     def state(self) -> dict[str, list[Any]]:
         found: dict[str, list[Any]] = {}
@@ -51,7 +45,7 @@ class Keras(Adapter):
     def resume(self) -> None:
         saved: dict[str, Any] = {}
         self._optimizer.save_own_variables(saved)
-        self._leaves = [keras.Variable(self.numpy(leaf.value), dtype=leaf.dtype) for leaf in self._leaves]
+        self.arrays = [keras.Variable(self.numpy(leaf.value), dtype=leaf.dtype) for leaf in self.arrays]
         self._optimizer = self._made()
         self._optimizer.load_own_variables(saved)
 

@@ -24,8 +24,8 @@ class Optax(Adapter):
         jax.config.update("jax_enable_x64", dtype == "float64")  # type: ignore[no-untyped-call]
         self._given = dict(given[0])
         self._transformation = self._made()
-        self._params = [jax.numpy.asarray(leaf, dtype) for leaf in leaves]
-        self._state = self._transformation.init(self._params)
+        self.arrays = [jax.numpy.asarray(leaf, dtype) for leaf in leaves]
+        self._state = self._transformation.init(self.arrays)
 
     def _made(self) -> Any:
         given: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in self._given.items()}
@@ -39,28 +39,22 @@ class Optax(Adapter):
         if changed:
             self._given |= changed
             self._transformation = self._made()
-        self.grads = [jax.numpy.asarray(g, p.dtype) for g, p in zip(grads, self._params, strict=True)]
-        updates, self._state = self._transformation.update(self.grads, self._state, self._params)
-        self._params = [(p + u).astype(p.dtype) for p, u in zip(self._params, updates, strict=True)]  # as apply_updates
+        self.grads = [jax.numpy.asarray(g, p.dtype) for g, p in zip(grads, self.arrays, strict=True)]
+        updates, self._state = self._transformation.update(self.grads, self._state, self.arrays)
+        self.arrays = [(p + u).astype(p.dtype) for p, u in zip(self.arrays, updates, strict=True)]  # as apply_updates
 
     def skip(self, steps: int) -> bool:
         self._state = jax.tree_util.tree_map_with_path(lambda at, x: x + steps if _name(at) == "count" else x, self._state)
         return "count" in self.state()
 
-    def params(self) -> Leaves:
-        return [self.numpy(leaf) for leaf in self._params]
-
-    def param_dtypes(self) -> list[str]:
-        return [self.dtype_of(leaf) for leaf in self._params]
-
     def state(self) -> dict[str, list[Any]]:
         found: dict[str, list[Any]] = {}
         for path, leaf in jax.tree_util.tree_flatten_with_path(self._state)[0]:
             found.setdefault(_name(path), []).append(leaf)
-        return {name: x if len(x) == len(self._params) else x * len(self._params) for name, x in found.items()}
+        return {name: x if len(x) == len(self.arrays) else x * len(self.arrays) for name, x in found.items()}
 
     def resume(self) -> None:
-        self._params, self._state = jax.tree.map(lambda x: jax.numpy.asarray(np.array(x)), (self._params, self._state))
+        self.arrays, self._state = jax.tree.map(lambda x: jax.numpy.asarray(np.array(x)), (self.arrays, self._state))
         self._transformation = self._made()
 
     def numpy(self, x: Any) -> Any:

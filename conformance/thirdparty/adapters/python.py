@@ -19,30 +19,30 @@ class Function(Adapter):
     resumes: ClassVar[bool] = True
 
     def start(self, leaves: Leaves, dtype: str, given: Sequence[dict[str, Any]]) -> None:
-        self._params: Any = [np.array(leaf, dtype) for leaf in leaves]
+        self.arrays = [np.array(leaf, dtype) for leaf in leaves]
         self._state: Any = [None] * len(leaves)
         self._given = _tuples(given[0])
 
     def step(self, grads: Leaves, changed: dict[str, Any]) -> None:
         self._given |= _tuples(changed)
-        self.grads = [np.array(g, p.dtype) for g, p in zip(grads, self._params, strict=True)]
-        self.inputs = [("parameters", p, p.copy()) for p in self._params]
+        self.grads = [np.array(g, p.dtype) for g, p in zip(grads, self.arrays, strict=True)]
+        self.inputs = [("parameters", p, p.copy()) for p in self.arrays]
         self.inputs += [("state", s, copy.deepcopy(s)) for s in self._state]
-        done = [self._one(*one) for one in zip(self._params, self.grads, self._state, strict=True)]
-        self._params, self._state = map(list, zip(*done, strict=True))
+        done = [self._one(*one) for one in zip(self.arrays, self.grads, self._state, strict=True)]
+        self.arrays, self._state = map(list, zip(*done, strict=True))
 
     def _one(self, params: Any, grad: Any, state: Any) -> tuple[Any, Any]:
         return _pair(self.make(params, grad, state, **self._given))
 
-    def params(self) -> Leaves:
-        return [np.asarray(leaf) for leaf in self._params]
+    def param_dtypes(self) -> list[str]:
+        return [self.dtype_of(leaf) for leaf in self.params()]  # NumPy's names, whatever came back
 
     def state(self) -> dict[str, list[Any]]:
         fields = [_fields(state) for state in self._state]
         return {name: [one.get(name) for one in fields] for name in dict.fromkeys(name for one in fields for name in one)}
 
     def resume(self) -> None:
-        self._params, self._state = copy.deepcopy((self._params, self._state))
+        self.arrays, self._state = copy.deepcopy((self.arrays, self._state))
 
 
 class TwoMethods(Function):
@@ -56,7 +56,7 @@ class TwoMethods(Function):
     def start(self, leaves: Leaves, dtype: str, given: Sequence[dict[str, Any]]) -> None:
         super().start(leaves, dtype, given)
         self._object = self.make(**self._given)
-        self._state = [self._object.init(leaf.copy()) for leaf in self._params]
+        self._state = [self._object.init(leaf.copy()) for leaf in self.arrays]
 
     def step(self, grads: Leaves, changed: dict[str, Any]) -> None:
         if changed:

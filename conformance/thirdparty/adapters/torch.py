@@ -17,24 +17,24 @@ class Torch(Adapter):
     resumes: ClassVar[bool] = True
 
     def start(self, leaves: Leaves, dtype: str, given: Sequence[dict[str, Any]]) -> None:
-        self._leaves = [torch.tensor(leaf, dtype=getattr(torch, dtype), requires_grad=True) for leaf in leaves]
+        self.arrays = [torch.tensor(leaf, dtype=getattr(torch, dtype), requires_grad=True) for leaf in leaves]
         self._given = [{name: tuple(x) if isinstance(x, list) else x for name, x in one.items()} for one in given]
         self._optimizer = self._made()
         self._closure = [_gradients_stay] if _needs_a_closure(self._optimizer) else []
 
     def _made(self) -> Any:
         if len(self._given) == 1:
-            return self.make(self._leaves, **self._given[0])
-        groups = [{"params": [leaf], **given} for leaf, given in zip(self._leaves, self._given, strict=True)]
+            return self.make(self.arrays, **self._given[0])
+        groups = [{"params": [leaf], **given} for leaf, given in zip(self.arrays, self._given, strict=True)]
         return self.make(groups, **self._given[0])
 
     def step(self, grads: Leaves, changed: dict[str, Any]) -> None:
         for group in self._optimizer.param_groups:
             group.update(changed)
         self.grads = [
-            None if grad is None else torch.tensor(grad, dtype=leaf.dtype) for leaf, grad in zip(self._leaves, grads, strict=True)
+            None if grad is None else torch.tensor(grad, dtype=leaf.dtype) for leaf, grad in zip(self.arrays, grads, strict=True)
         ]
-        for leaf, grad in zip(self._leaves, self.grads, strict=True):
+        for leaf, grad in zip(self.arrays, self.grads, strict=True):
             leaf.grad = grad
         self._optimizer.step(*self._closure)
 
@@ -45,14 +45,8 @@ class Torch(Adapter):
             one["step"] += steps
         return bool(counted)
 
-    def params(self) -> Leaves:
-        return [self.numpy(leaf) for leaf in self._leaves]
-
-    def param_dtypes(self) -> list[str]:
-        return [self.dtype_of(leaf) for leaf in self._leaves]
-
     def state(self) -> dict[str, list[Any]]:
-        states = [dict(self._optimizer.state.get(leaf, {})) for leaf in self._leaves]
+        states = [dict(self._optimizer.state.get(leaf, {})) for leaf in self.arrays]
         for state in states:  # as AggMo keeps its buffers under the betas
             for name, x in [*state.items()]:
                 state |= {f"{name}[{key}]": part for key, part in x.items()} if isinstance(x, dict) else {}
@@ -61,7 +55,7 @@ class Torch(Adapter):
 
     def resume(self) -> None:
         saved = copy.deepcopy(self._optimizer.state_dict())
-        self._leaves = [leaf.detach().clone().requires_grad_() for leaf in self._leaves]
+        self.arrays = [leaf.detach().clone().requires_grad_() for leaf in self.arrays]
         self._optimizer = self._made()
         self._optimizer.load_state_dict(saved)
 
